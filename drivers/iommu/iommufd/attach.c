@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Devices and PASIDs on HWPTs
+ *
+ * An iommu group's RID, and each of its PASIDs, has at most one HWPT attached.
+ * The attach handle stands for that; the fault core finds it for every page
+ * request group. Below it hangs one attachment for each device of the group
+ * that user space has attached: only those may fault, each under its own id.
+ *
+ * The first device attaches the whole group in the IOMMU core, the last one
+ * detaches it. Everything here runs under igroup->lock, which also protects
+ * &iommufd_group.pasids.
+ *
+ * The order when a device leaves, so that nobody meets a handle that is freed:
+ *
+ *	1. The IOMMU core forgets the handle (if it was the last device), and
+ *	   the driver drains the hardware queue.
+ *	2. The attachment leaves the handle's list under the fault object's
+ *	   lock: what the core still routes here is refused.
+ *	3. iopf_quiesce(): no report is between finding the handle and queueing.
+ *	4. iommufd_fault_drain(): what was queued is answered.
+ *
+ * The same is done when attaching fails: page requests were enabled already, and
+ * a group whose RID is replaced finds the new handle before all devices moved.
+ */
+#include <linux/iommu.h>
+#include <linux/iommufd.h>
+#include <linux/pci.h>
+#include <linux/slab.h>
+
+#include "../iommu-priv.h"
+#include "iommufd_private.h"
+
+/* Reference counted per device: several HWPTs with faults may be attached. */
+static int attach_enable_iopf(struct iommufd_device *idev)
+{
+	struct device *dev = idev->dev;
+	int rc = 0;
+
+	/*
+	 * A VF shares the page request interface with its PF. A response
+	 * failure would stop both, and nobody could start them again.
+	 */
+	if (dev_is_pci(dev) && to_pci_dev(dev)->is_virtfn)
+		return -EINVAL;
+
+	mutex_lock(&idev->iopf_lock);
+	if (!idev->iopf_enabled)
+		rc = iommu_dev_enable_feature(dev, IOMMU_DEV_FEAT_IOPF);
+	if (!rc)
+		idev->iopf_enabled++;
+	mutex_unlock(&idev->iopf_lock);
+	return rc;
+}
+
+static void attach_disable_iopf(struct iommufd_device *idev)
+{
+	mutex_lock(&idev->iopf_lock);
+	if (!WARN_ON(!idev->iopf_enabled) && !--idev->iopf_enabled)
+		iommu_dev_disable_feature(idev->dev, IOMMU_DEV_FEAT_IOPF);
+	mutex_unlock(&idev->iopf_lock);
+}
+
+static struct iommufd_attach_handle *
+attach_find_handle(struct iommufd_device *idev, ioasid_t pasid)
+{
+	struct iommu_attach_handle *handle;
+
+	lockdep_assert_held(&idev->igroup->lock);
+
+	handle = iommu_attach_handle_get(idev->igroup->group, pasid, 0);
+	return IS_ERR_OR_NULL(handle) ? NULL : to_iommufd_handle(handle);
+}
+
+static struct iommufd_attachment *
+attach_find(struct iommufd_attach_handle *handle, struct iommufd_device *idev)
+{
+	struct iommufd_attachment *attachment;
+
+	if (!handle)
+		return NULL;
+	list_for_each_entry(attachment, &handle->attachments, node) {
+		if (attachment->idev == idev)
+			return attachment;
+	}
+	return NULL;
+}
+
+static struct iommufd_attach_handle *attach_new_handle(struct iommufd_hw_pagetable *hwpt)
+{
+	struct iommufd_attach_handle *handle;
+
+	handle = kzalloc(sizeof(*handle), GFP_KERNEL_ACCOUNT);
+	if (!handle)
+		return NULL;
+
+	handle->hwpt = hwpt;
+	INIT_LIST_HEAD(&handle->attachments);
+	return handle;
+}
+
+static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_device *idev)
+{
+	struct iommufd_fault *fault = handle->hwpt->fault;
+	struct iommufd_attachment *attachment;
+	int rc;
+
+	attachment = kzalloc(sizeof(*attachment), GFP_KERNEL_ACCOUNT);
+	if (!attachment)
+		return -ENOMEM;
+	attachment->idev = idev;
+
+	if (!fault) {
+		list_add_tail(&attachment->node, &handle->attachments);
+		return 0;
+	}
+
+	rc = attach_enable_iopf(idev);
+	if (rc) {
+		kfree(attachment);
+		return rc;
+	}
+	spin_lock(&fault->lock);
+	list_add_tail(&attachment->node, &handle->attachments);
+	spin_unlock(&fault->lock);
+	return 0;
+}
+
+/* Steps 2 to 4 of a device leaving */
+static void attach_del(struct iommufd_attach_handle *handle,
+		       struct iommufd_attachment *attachment, ioasid_t pasid)
+{
+	struct iommufd_fault *fault = handle->hwpt->fault;
+
+	if (fault) {
+		spin_lock(&fault->lock);
+		list_del(&attachment->node);
+		spin_unlock(&fault->lock);
+
+		iopf_quiesce(attachment->idev->dev, pasid);
+		iommufd_fault_drain(fault, attachment);
+		attach_disable_iopf(attachment->idev);
+	} else {
+		list_del(&attachment->node);
+	}
+	kfree(attachment);
+}
+
+static void attach_free_handle(struct iommufd_attach_handle *handle, ioasid_t pasid)
+{
+	struct iommufd_attachment *attachment, *next;
+
+	list_for_each_entry_safe(attachment, next, &handle->attachments, node)
+		attach_del(handle, attachment, pasid);
+	kfree(handle);
+}
+
+/*
+ * A device that uses PASIDs needs HWPTs that were allocated for it, on the RID
+ * and on every PASID alike: hardware shares state between the two.
+ */
+static bool attach_is_compatible(struct iommufd_hw_pagetable *hwpt,
+				 struct iommufd_group *igroup, ioasid_t pasid)
+{
+	if (hwpt->pasid_compat)
+		return pasid == IOMMU_NO_PASID || !igroup->hwpt || igroup->hwpt->pasid_compat;
+	return pasid == IOMMU_NO_PASID && !igroup->pasids;
+}
+
+static int attach_first(struct iommufd_hw_pagetable *hwpt,
+			struct iommufd_device *idev, ioasid_t pasid)
+{
+	struct iommufd_group *igroup = idev->igroup;
+	struct iommufd_attach_handle *handle;
+	int rc;
+
+	if (!attach_is_compatible(hwpt, igroup, pasid))
+		return -EINVAL;
+
+	handle = attach_new_handle(hwpt);
+	if (!handle)
+		return -ENOMEM;
+
+	rc = attach_add(handle, idev);
+	if (rc)
+		goto err_free;
+
+	if (pasid == IOMMU_NO_PASID)
+		rc = iommu_attach_group_handle(hwpt->domain, igroup->group, &handle->handle);
+	else
+		rc = iommu_attach_device_pasid(hwpt->domain, idev->dev, pasid,
+					       &handle->handle);
+	if (rc)
+		goto err_free;
+
+	if (pasid != IOMMU_NO_PASID)
+		igroup->pasids++;
+	return 0;
+
+err_free:
+	attach_free_handle(handle, pasid);
+	return rc;
+}
+
+/**
+ * iommufd_attach() - Attach a device's RID or PASID to a HWPT
+ * @hwpt: the HWPT; the caller takes a user of it for the attachment
+ * @idev: the device
+ * @pasid: the PASID, or IOMMU_NO_PASID for the RID
+ *
+ * Context: Under igroup->lock.
+ *
+ * Return: 0, -EBUSY if the device is attached there already, -EINVAL if its
+ * group is attached to another HWPT or if @hwpt does not suit the device or
+ * PASID, -ENOMEM, or what the IOMMU driver says.
+ */
+int iommufd_attach(struct iommufd_hw_pagetable *hwpt,
+		   struct iommufd_device *idev, ioasid_t pasid)
+{
+	struct iommufd_attach_handle *handle = attach_find_handle(idev, pasid);
+
+	if (!handle)
+		return attach_first(hwpt, idev, pasid);
+	if (attach_find(handle, idev))
+		return -EBUSY;
+	if (handle->hwpt != hwpt)
+		return -EINVAL;
+	return attach_add(handle, idev);
+}
+
+/**
+ * iommufd_detach() - Detach a device's RID or PASID
+ * @idev: the device
+ * @pasid: the PASID, or IOMMU_NO_PASID for the RID
+ *
+ * On return every page request group of the device that came through this
+ * attachment is answered.
+ *
+ * Context: Under igroup->lock. Sleeps for the hardware, never for user space.
+ *
+ * Return: the HWPT it was attached to, whose user the caller gives back; NULL
+ * if it was not attached.
+ */
+struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev, ioasid_t pasid)
+{
+	struct iommufd_attach_handle *handle = attach_find_handle(idev, pasid);
+	struct iommufd_attachment *attachment = attach_find(handle, idev);
+	struct iommufd_group *igroup = idev->igroup;
+	struct iommufd_hw_pagetable *hwpt;
+
+	if (!attachment)
+		return NULL;
+
+	hwpt = handle->hwpt;
+	if (!list_is_singular(&handle->attachments)) {
+		attach_del(handle, attachment, pasid);
+		return hwpt;
+	}
+
+	if (pasid == IOMMU_NO_PASID) {
+		iommu_detach_group_handle(hwpt->domain, igroup->group);
+	} else {
+		iommu_detach_device_pasid(hwpt->domain, idev->dev, pasid);
+		igroup->pasids--;
+	}
+	attach_free_handle(handle, pasid);
+	return hwpt;
+}
+
+/**
+ * iommufd_replace() - Move a group's RID or PASID to another HWPT
+ * @hwpt: the new HWPT
+ * @idev: a device of the group that is attached
+ * @pasid: the PASID, or IOMMU_NO_PASID for the RID
+ *
+ * All devices of the group that are attached move. What is outstanding through
+ * the old HWPT is answered INVALID when this returns. On failure nothing has
+ * changed. The callers move the users of the HWPTs.
+ *
+ * Context: Under igroup->lock. Sleeps for the hardware, never for user space.
+ *
+ * Return: 0, -EINVAL if @idev is not attached there or @hwpt does not suit it,
+ * -ENOMEM, or what the IOMMU driver says.
+ */
+int iommufd_replace(struct iommufd_hw_pagetable *hwpt,
+		    struct iommufd_device *idev, ioasid_t pasid)
+{
+	struct iommufd_attach_handle *old = attach_find_handle(idev, pasid);
+	struct iommufd_attachment *attachment;
+	struct iommufd_attach_handle *handle;
+	int rc;
+
+	if (!attach_find(old, idev) || !attach_is_compatible(hwpt, idev->igroup, pasid))
+		return -EINVAL;
+
+	handle = attach_new_handle(hwpt);
+	if (!handle)
+		return -ENOMEM;
+
+	list_for_each_entry(attachment, &old->attachments, node) {
+		rc = attach_add(handle, attachment->idev);
+		if (rc)
+			goto err_free;
+	}
+
+	if (pasid == IOMMU_NO_PASID)
+		rc = iommu_replace_group_handle(idev->igroup->group, hwpt->domain,
+						&handle->handle);
+	else
+		rc = iommu_replace_device_pasid(hwpt->domain, idev->dev, pasid,
+						&handle->handle);
+	if (rc)
+		goto err_free;
+
+	attach_free_handle(old, pasid);
+	return 0;
+
+err_free:
+	attach_free_handle(handle, pasid);
+	return rc;
+}
+
+/**
+ * iommufd_pasid_replace() - Move a group's PASID and the users of its HWPT
+ * @hwpt: the new HWPT
+ * @idev: a device of the group that is attached
+ * @pasid: the PASID
+ *
+ * Context: Process context, takes igroup->lock.
+ *
+ * Return: the old HWPT with one user left for the caller to give back, NULL if
+ * @hwpt was attached already, or an ERR_PTR as of iommufd_replace().
+ */
+struct iommufd_hw_pagetable *
+iommufd_pasid_replace(struct iommufd_hw_pagetable *hwpt,
+		      struct iommufd_device *idev, ioasid_t pasid)
+{
+	struct iommufd_attach_handle *handle;
+	struct iommufd_hw_pagetable *old;
+	size_t devices;
+	int rc;
+
+	mutex_lock(&idev->igroup->lock);
+	handle = attach_find_handle(idev, pasid);
+	if (!attach_find(handle, idev)) {
+		old = ERR_PTR(-EINVAL);
+		goto out_unlock;
+	}
+	if (handle->hwpt == hwpt) {
+		old = NULL;
+		goto out_unlock;
+	}
+
+	old = handle->hwpt;
+	devices = list_count_nodes(&handle->attachments);
+	rc = iommufd_replace(hwpt, idev, pasid);
+	if (rc) {
+		old = ERR_PTR(rc);
+		goto out_unlock;
+	}
+	refcount_add(devices, &hwpt->obj.users);
+	if (devices > 1)
+		WARN_ON(refcount_sub_and_test(devices - 1, &old->obj.users));
+
+out_unlock:
+	mutex_unlock(&idev->igroup->lock);
+	return old;
+}
