@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * State that the mock device of selftest.c carries for the injector
+ * (selftest_iopf.c) and for PASIDs (selftest_pasid.c). It is the device's
+ * driver data.
+ */
+#ifndef __IOMMUFD_SELFTEST_MOCK_H
+#define __IOMMUFD_SELFTEST_MOCK_H
+
+#include <linux/iommu.h>
+#include <linux/rwsem.h>
+#include <linux/spinlock.h>
+#include <linux/xarray.h>
+
+#include "iommufd_test_iopf.h"
+
+struct iommufd_device;
+struct iommufd_ucmd;
+
+#define MOCK_IOPF_HASH_BITS 9
+
+/**
+ * struct mock_state - Injector and PASID state of a mock device
+ * @attach_rwsem: Written around attach, replace and detach, read around a report
+ * @installed: Domain that the driver was told to use, by PASID
+ * @attached: PASIDs that user space attached through this device itself
+ * @fail_pasid: PASID at which the next installation fails, once; else 0
+ * @lock: Taken for each request and each answer
+ * @stats: Counters
+ * @open: Groups that wait for their answer, hashed by PASID and group id
+ * @spare: Entries for @open that are not in use
+ */
+struct mock_state {
+	struct rw_semaphore *attach_rwsem;
+	struct xarray installed;
+	struct xarray attached;
+	ioasid_t fail_pasid;
+
+	spinlock_t lock; /* protects all below */
+	struct iommu_test_iopf_stats stats;
+	struct hlist_head open[1 << MOCK_IOPF_HASH_BITS];
+	struct hlist_head spare;
+};
+
+void iommufd_mock_init(struct device *dev, struct mock_state *state,
+		       struct rw_semaphore *attach_rwsem);
+void iommufd_mock_release(struct mock_state *state);
+
+int iommufd_mock_trigger_iopf(struct device *dev, struct iopf_fault *evt);
+void iommufd_mock_page_response(struct device *dev, const struct iopf_fault *evt,
+				const struct iommu_page_response *resp);
+int iommufd_mock_iopf_test(struct iommufd_ucmd *ucmd);
+
+int iommufd_mock_set_dev_pasid(struct iommu_domain *domain, struct device *dev, ioasid_t pasid,
+			       struct iommu_domain *old);
+void iommufd_mock_remove_dev_pasid(struct device *dev, ioasid_t pasid,
+				   struct iommu_domain *domain);
+int iommufd_mock_pasid_test(struct iommufd_ucmd *ucmd, struct iommufd_device *idev);
+void iommufd_mock_detach_pasids(struct iommufd_device *idev, bool alone);
+
+#endif
