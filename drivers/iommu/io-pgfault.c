@@ -55,8 +55,8 @@
 #define IOPF_DEFAULT_CREDITS	4096
 /* The most that any device gets, whatever its capability says */
 #define IOPF_MAX_CREDITS	4096
-/* Group ids are 9 bits wide in PCIe; wider ones share a bit by remainder */
-#define IOPF_LOST_IDS		512
+/* Marks for groups that lost a request; two groups may share one */
+#define IOPF_LOST_BITS		10
 
 /**
  * struct iopf_device - fault state of one device
@@ -76,7 +76,7 @@
  * @pages: every page of the pool, newest first
  * @partial_bits: log2 of the number of buckets in @partial
  * @partial: collecting groups by {PASID or none, group id}
- * @lost: group ids of which a request found no room, until their last request
+ * @lost: groups of which a request found no room, until their last request
  */
 struct iopf_device {
 	struct iommu_fault_param param;
@@ -95,7 +95,7 @@ struct iopf_device {
 	struct iopf_page *pages;
 	unsigned int partial_bits;
 	struct hlist_head *partial;
-	DECLARE_BITMAP(lost, IOPF_LOST_IDS);
+	DECLARE_BITMAP(lost, 1 << IOPF_LOST_BITS);
 };
 
 /* As many pairs of a group and a request as one page takes */
@@ -161,8 +161,9 @@ static int iopf_pool_grow(struct iopf_device *fdev)
 		atomic_set(&page->pairs[i].group.state, IOPF_GROUP_GONE);
 
 	spin_lock(&fdev->lock);
-	/* A page past the credits can only come from two reports in a race. */
-	for (i = 0; i < IOPF_PAIRS_PER_PAGE && fdev->allocated < fdev->credits; i++) {
+	/* Another report may have been faster, or the device is gone by now. */
+	for (i = 0; i < IOPF_PAIRS_PER_PAGE && !fdev->dying &&
+	     fdev->allocated < fdev->credits; i++) {
 		list_add_tail(&page->pairs[i].group.node, &fdev->free_groups);
 		list_add_tail(&page->pairs[i].request.list, &fdev->free_requests);
 		fdev->allocated++;
@@ -246,6 +247,11 @@ static ioasid_t iopf_key_pasid(u64 key)
 	return pasid == IOMMU_PASID_INVALID ? IOMMU_NO_PASID : pasid;
 }
 
+static unsigned int iopf_lost_bit(u64 key)
+{
+	return hash_64(key, IOPF_LOST_BITS);
+}
+
 static struct hlist_head *iopf_bucket(struct iopf_device *fdev, u64 key)
 {
 	return &fdev->partial[hash_64(key, fdev->partial_bits)];
@@ -283,7 +289,7 @@ static void iopf_discard(struct iopf_device *fdev, bool all, ioasid_t pasid)
 		}
 	}
 	if (all)
-		bitmap_zero(fdev->lost, IOPF_LOST_IDS);
+		bitmap_zero(fdev->lost, 1 << IOPF_LOST_BITS);
 }
 
 /* Keep a request until the last one of its group is here. */
@@ -304,7 +310,7 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 	if (!group) {
 		group = iopf_pool_get(fdev);
 		if (!group) {
-			__set_bit(fault->prm.grpid % IOPF_LOST_IDS, fdev->lost);
+			__set_bit(iopf_lost_bit(key), fdev->lost);
 			rc = -ENOMEM;
 			goto out_unlock;
 		}
@@ -368,9 +374,9 @@ static int iopf_route(struct device *dev, struct iopf_group *group)
 /* The last request of a group: on success the handler owns @fdev's reference. */
 static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt)
 {
-	struct iommu_fault_page_request *prm = &evt->fault.prm;
-	u64 key = iopf_key(prm);
+	u64 key = iopf_key(&evt->fault.prm);
 	struct iopf_group *group;
+	bool lost;
 	int rc;
 
 	iopf_lock_with_room(fdev);
@@ -379,6 +385,7 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt)
 		goto out_unlock;
 	}
 
+	lost = __test_and_clear_bit(iopf_lost_bit(key), fdev->lost);
 	group = iopf_find(fdev, key);
 	if (group)
 		hlist_del(&group->partial_node);
@@ -394,11 +401,8 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt)
 	list_add_tail(&group->last_fault.list, &group->faults);
 	group->fault_count++;
 
-	/* An answer would also be one for the requests that are missing. */
-	if (unlikely(__test_and_clear_bit(prm->grpid % IOPF_LOST_IDS, fdev->lost)))
-		group->incomplete = true;
-
-	rc = group->incomplete ? -ENOMEM : iopf_route(fdev->param.dev, group);
+	/* A handler's answer would also be one for the requests that are missing. */
+	rc = lost || group->incomplete ? -ENOMEM : iopf_route(fdev->param.dev, group);
 	if (rc)
 		iopf_pool_put(fdev, group);
 

@@ -146,12 +146,22 @@ static void attach_del(struct iommufd_attach_handle *handle,
 	kfree(attachment);
 }
 
-static void attach_free_handle(struct iommufd_attach_handle *handle, ioasid_t pasid)
+static int attach_quiesce(struct device *dev, void *pasid)
+{
+	iopf_quiesce(dev, *(ioasid_t *)pasid);
+	return 0;
+}
+
+static void attach_free_handle(struct iommufd_attach_handle *handle,
+			       struct iommufd_group *igroup, ioasid_t pasid)
 {
 	struct iommufd_attachment *attachment, *next;
 
 	list_for_each_entry_safe(attachment, next, &handle->attachments, node)
 		attach_del(handle, attachment, pasid);
+	/* A device that is not attached here can find the handle all the same. */
+	if (handle->hwpt->fault)
+		iommu_group_for_each_dev(igroup->group, &pasid, attach_quiesce);
 	kfree(handle);
 }
 
@@ -198,7 +208,7 @@ static int attach_first(struct iommufd_hw_pagetable *hwpt,
 	return 0;
 
 err_free:
-	attach_free_handle(handle, pasid);
+	attach_free_handle(handle, igroup, pasid);
 	return rc;
 }
 
@@ -263,7 +273,7 @@ struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev, ioasid_
 		iommu_detach_device_pasid(hwpt->domain, idev->dev, pasid);
 		igroup->pasids--;
 	}
-	attach_free_handle(handle, pasid);
+	attach_free_handle(handle, igroup, pasid);
 	return hwpt;
 }
 
@@ -312,11 +322,11 @@ int iommufd_replace(struct iommufd_hw_pagetable *hwpt,
 	if (rc)
 		goto err_free;
 
-	attach_free_handle(old, pasid);
+	attach_free_handle(old, idev->igroup, pasid);
 	return 0;
 
 err_free:
-	attach_free_handle(handle, pasid);
+	attach_free_handle(handle, idev->igroup, pasid);
 	return rc;
 }
 

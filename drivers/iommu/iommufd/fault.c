@@ -232,12 +232,10 @@ ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
 	more = fault->queued;
 	spin_unlock(&fault->lock);
 
-	if (!messages)
-		return more ? -EINVAL : 0;
-	/* One reader was woken for a queue that is not empty yet. */
+	/* Only one reader was woken, and the queue is not empty yet. */
 	if (more && wq_has_sleeper(&fault->read_wait))
 		wake_up_interruptible(&fault->read_wait);
-	return messages;
+	return more && !messages ? -EINVAL : messages;
 }
 
 /* Put a group that reached nobody back to the head of the queue. */

@@ -9,12 +9,12 @@
  * What a read does on an empty queue depends on who asks:
  *
  *	read(2)				returns 0, as pollers of old expect
- *	IOCB_NOWAIT			-EAGAIN: io_uring then waits by poll,
- *					or passes it on if the file is O_NONBLOCK
- *	async without IOCB_NOWAIT	sleeps: an io_uring worker that has run
- *					out of retries
+ *	IOCB_NOWAIT			-EAGAIN: io_uring then waits by poll, or
+ *					passes it on if the SQE had RWF_NOWAIT
+ *	async without IOCB_NOWAIT	sleeps: an io_uring worker
  *
- * So a read through io_uring stays posted until there is something to read.
+ * So a read through io_uring stays posted until there is something to read,
+ * also on a file that is O_NONBLOCK.
  */
 #include <linux/anon_inodes.h>
 #include <linux/fs.h>
