@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Front door of the project; the work is done in scripts/.  'make help' lists the targets.
+#
+# KDIR=/path/to/linux   build on this (clean) 6.12 tree instead of Debian's
+# JOBS=N                compilers at once (default: one per CPU)
+
+SHELL := /bin/bash
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+vm := scripts/vm
+real_file := build/ours/x86_64/vmlinux
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+.PHONY: deps
+deps: ## install the Debian packages that are missing, fetch QEMU, liburing, busybox
+	@scripts/deps
+	@scripts/qemu-sysroot
+	@scripts/debs
+
+.PHONY: run
+run: deps kernel user ## a PCIe device copies a real file by demand-paged DMA, served from user space
+	$(vm) --pri --timeout 600 --file $(real_file):/data/file -- \
+		iopf-server --file /data/file --pin src:1M+1M --fault-outside
+
+.PHONY: check
+check: deps kernel debug peer user ## run every test
+	@scripts/check
+
+.PHONY: quick
+quick: deps kernel user ## run the tests that need only the plain kernel
+	@scripts/check --kernel x86_64
+
+.PHONY: kernel
+kernel: ## build the kernel with the overlay (x86_64)
+	@scripts/kernel x86_64
+
+.PHONY: debug
+debug: ## build it with KASAN, lockdep, kmemleak
+	@scripts/kernel debug
+
+.PHONY: arm64
+arm64: ## build it, and the programs, for arm64
+	@scripts/kernel arm64
+	@scripts/user arm64
+
+.PHONY: peer
+peer: ## build the kernel that we are compared with: the base and the test injector
+	@scripts/kernel --peer x86_64
+
+.PHONY: user
+user: ## build the programs, the selftests and QEMU's PRI device
+	@scripts/user x86_64
+
+.PHONY: tree
+tree: ## lay the overlay on the base, for reading: build/ours/src
+	@. scripts/lib.sh && refresh ours
+
+.PHONY: build-matrix
+build-matrix: deps ## build with W=1 in every configuration; no warning that the base has not
+	@scripts/build-matrix
+
+.PHONY: clean
+clean: ## remove build/, but for the downloads and ccache
+	rm -rf build/ours build/peer build/matrix build/headers build/user build/check build/vm build/log build/pri-testdev.so
+
+.PHONY: distclean
+distclean: ## remove build/
+	rm -rf build

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Shared by every script here; source it first.  Nothing runs at load time
+# but the settings below.
+
+set -euo pipefail
+export LC_ALL=C
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$root/build
+scripts=$root/scripts
+jobs=${JOBS:-$(nproc)}
+user_dirs=(tools/testing/selftests/iommu tools/iommu)
+
+say() { printf '%s\n' "$*" >&2; }
+die() { printf '%s: error: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+# Hold build/.lock.NAME until this process ends; say so if another has it.
+lock() {
+	local fd
+
+	mkdir -p "$build"
+	exec {fd}>"$build/.lock.$1"
+	flock -n "$fd" && return
+	say "waiting for another run that uses $1"
+	flock "$fd"
+}
+
+# Bring the base and ours' or the peer's copy of it up to date.
+refresh() {
+	"$scripts/base"
+	"$scripts/overlay" "$1"
+}
+
+# step NAME LOG COMMAND...: run COMMAND with its output in LOG.  Silent when it
+# is quick; past five seconds a line with the clock and the log's last line
+# follows every few seconds.  On failure the end of the log is shown.
+step() {
+	local name=$1 log=$2 begin=$SECONDS next=5 every=15 rc=0 pid
+
+	shift 2
+	mkdir -p "$(dirname "$log")"
+	if [ -t 2 ]; then every=2; fi
+	"$@" >"$log" 2>&1 </dev/null &
+	pid=$!
+	while kill -0 "$pid" 2>/dev/null; do
+		sleep 0.2
+		[ $((SECONDS - begin)) -ge "$next" ] || continue
+		next=$((next + every))
+		progress "$name" $((SECONDS - begin)) "$log"
+	done
+	wait "$pid" || rc=$?
+	if [ -t 2 ] && [ "$next" -gt 5 ]; then printf '\r\e[K' >&2; fi
+	if [ "$rc" -ne 0 ]; then
+		tail -n 25 "$log" >&2
+		say "$name failed (status $rc); the whole log: $log"
+	elif [ "$next" -gt 5 ]; then
+		say "$name: done in $((SECONDS - begin)) s"
+	fi
+	return "$rc"
+}
+
+progress() {
+	local text
+
+	text=$(printf '%s: %s s: %s' "$1" "$2" "$(tail -n 1 "$3" | tr -d '\r\033' | cut -c1-90)")
+	if [ -t 2 ]; then
+		printf '\r\e[K%.*s' "$(($(tput cols 2>/dev/null || echo 80) - 1))" "$text" >&2
+	else
+		say "$text"
+	fi
+}
+
+# Write standard input to FILE unless it holds just that already, so that
+# make sees a new time stamp only where something changed.
+update_file() {
+	local new=$1.new.$$
+
+	cat >"$new"
+	if cmp -s "$new" "$1"; then rm -f "$new"; else mv -f "$new" "$1"; fi
+}
+
+# Mirror of the Debian archive that this machine itself uses.
+debian_mirror() {
+	local uri
+
+	uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' \
+		2>/dev/null | head -n 1) || true
+	echo "${DEBIAN_MIRROR:-${uri:-http://deb.debian.org/debian/}}"
+}
+
+# qemu ARCH ARGS...: replace this process by the sysroot's QEMU.
+qemu() {
+	local lib=$build/qemu/usr/lib/x86_64-linux-gnu share=$build/qemu/usr/share arch=$1
+
+	shift
+	QEMU_MODULE_DIR=$lib/qemu exec "$lib/ld-linux-x86-64.so.2" --library-path "$lib" \
+		"$build/qemu/usr/bin/qemu-system-${arch/arm64/aarch64}" \
+		-L "$share/qemu" -L "$share/seabios" "$@"
+}
+
+# kmake KIND SRC OUT ARGS...: the kernel's own make, out of tree, with ccache.
+# Nothing that changes from run to run gets into the objects, and paths below
+# build/ count as relative ones, so that the trees share the cache.
+kmake() {
+	local kind=$1 src=$2 out=$3 arch=x86_64 cross=
+
+	shift 3
+	if [ "$kind" = arm64 ]; then arch=arm64 cross=aarch64-linux-gnu-; fi
+	CCACHE_DIR=${CCACHE_DIR:-$build/ccache} CCACHE_BASEDIR=$build CCACHE_NOHASHDIR=1 \
+	KBUILD_BUILD_TIMESTAMP='Thu Jan 1 00:00:00 UTC 1970' KBUILD_BUILD_USER=build \
+	KBUILD_BUILD_HOST=localhost \
+		make -C "$src" O="$out" ARCH=$arch CROSS_COMPILE="$cross" CC="ccache ${cross}gcc" \
+		HOSTCC='ccache gcc' LOCALVERSION= -j"$jobs" "$@"
+}
+
+kernel_image() { if [ "$1" = arm64 ]; then echo Image; else echo bzImage; fi; }
+
+# umake ARCH DIR OUTPUT: make the user programs of ours' DIR, static, into OUTPUT.
+# The makefiles take the names that every selftest's makefile takes, and LIBURING:
+# where its include/ and lib/ are.
+umake() {
+	local cross=
+
+	if [ "$1" = arm64 ]; then cross=aarch64-linux-gnu-; fi
+	mkdir -p "$3"
+	LDFLAGS=-static make -C "$build/ours/src/$2" OUTPUT="$3" CROSS_COMPILE="$cross" \
+		KHDR_INCLUDES="-isystem $build/headers/$1/usr/include" LIBURING="$build/debs/$1"
+}
+
+# Make the kernel's headers for user programs of ARCH.
+user_headers() {
+	mkdir -p "$build/headers/$1"
+	step "headers $1" "$build/log/headers-$1.log" \
+		kmake "$1" "$build/ours/src" "$build/headers/$1" headers
+}
+
+# configure KIND SRC OUT FRAGMENT...: make OUT/.config from the fragments alone, and
+# fail if an option did not come out as asked for.  An equal .config is not touched.
+configure() {
+	local kind=$1 src=$2 out=$3
+
+	shift 3
+	mkdir -p "$out"
+	cat "$@" >"$out/wanted.config"
+	kmake "$kind" "$src" "$out" KCONFIG_CONFIG=.config.new \
+		KCONFIG_ALLCONFIG="$out/wanted.config" allnoconfig
+	"$scripts/config-check" "$out/.config.new" "$@"
+	update_file "$out/.config" <"$out/.config.new"
+}

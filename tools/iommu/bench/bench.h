@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * iopf-bench: what it costs to bring a page fault to user space and its answer
+ * back.  main.c tells what is measured; the other files are one room each:
+ * where faults come from (mock.c, pri.c), how they are served (files.c,
+ * uring.c), what is counted apart from time (count.c).
+ */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "../lib/iopf.h"
+
+#define MAX_DEVICES 16
+#define MAX_BATCH 512
+#define MAX_WAITERS 64
+
+struct bench;
+
+/* Where faults come from. */
+struct source {
+	const char *name;
+	int (*open)(struct bench *b);
+	/* One step of the measurement: spec.batch groups of one request each. */
+	int (*inject)(struct bench *b);
+	/* Were exactly so many groups raised, and each answered with success once? */
+	int (*check)(struct bench *b, uint64_t groups);
+	void (*close)(struct bench *b);
+};
+
+/* How they are served. */
+struct mode {
+	const char *name;
+	int (*open)(struct bench *b);
+	/* Take spec.batch faults that were injected, and answer them. */
+	int (*serve)(struct bench *b);
+	/* Give answers that serve() has put off; NULL if it never does. */
+	int (*flush)(struct bench *b);
+	void (*close)(struct bench *b);
+};
+
+struct spec {
+	const char *text;
+	const struct mode *mode;
+	const struct source *source;
+	unsigned int batch;
+	/* posted reads for each object */
+	unsigned int waiters;
+	unsigned int devices;
+	unsigned int objects;
+	/* answer at once, by a system call of its own if need be */
+	bool eager;
+	/* io_uring for reads alone: answer by write(2) */
+	bool plain;
+};
+
+struct bench {
+	struct spec spec;
+	struct iopf io;
+	struct iopf_queue queues[MAX_DEVICES];
+	unsigned int n_queues;
+	void *source;
+	void *mode;
+
+	/* of injections: ns that the fault core says it took */
+	uint64_t reported;
+	/* of the modes: messages taken, answers given, and completions without a fault */
+	uint64_t messages;
+	uint64_t answers;
+	uint64_t spurious;
+};
+
+extern const struct source mock_source, pri_source;
+extern const struct mode poll_mode, read_mode, posted_mode, multishot_mode, sqpoll_mode;
+
+/* Read what one queue has and answer it, by read(2) and write(2); returns how many. */
+int take_by_read(struct bench *b, const struct iopf_queue *queue);
+/* An answer for each of n messages, which are whole groups of one. */
+void answer_all(struct bench *b, const struct iommu_hwpt_pgfault *messages, unsigned int n,
+		struct iommu_hwpt_page_response *answers);
+
+/*
+ * The system calls of a child, but for ioctls, between its two count_mark().
+ * The child has called ptrace(PTRACE_TRACEME) and stopped.  Waits for its end.
+ */
+int count_syscalls(pid_t child, uint64_t *calls);
+void count_mark(void);
+
+/*
+ * The kernel's allocations for the calling task between these two, but for the
+ * injector's own; sites names the callers, with their numbers.
+ */
+int count_allocations_begin(struct iopf *io);
+int count_allocations_end(struct iopf *io, uint64_t *n, char *sites, size_t room);
+
+#endif

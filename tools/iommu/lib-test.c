@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Tests of the client library that need no IOMMU: the decoder, the histogram,
+ * and the ring with a socket in the place of the fault queue's file.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "server/server.h"
+#include "../testing/selftests/kselftest_harness.h"
+
+#define READS 8
+#define SLOT_SIZE 16
+
+static struct iommu_hwpt_pgfault message(uint32_t cookie, uint64_t addr, bool last)
+{
+	return (struct iommu_hwpt_pgfault){
+		.flags = IOMMU_PGFAULT_FLAGS_PASID_VALID |
+			 (last ? IOMMU_PGFAULT_FLAGS_LAST_PAGE : 0),
+		.dev_id = 3, .pasid = 7, .grpid = cookie + 100, .addr = addr, .cookie = cookie,
+	};
+}
+
+TEST(groups)
+{
+	struct iommu_hwpt_pgfault m[] = {
+		message(1, 0x1000, true),
+		message(2, 0x2000, false), message(2, 0x3000, false), message(2, 0x4000, true),
+		message(2, 0x5000, true),
+	};
+	struct iopf_iter iter = iopf_groups(m, 5);
+	struct iopf_group group;
+
+	ASSERT_EQ(1, iopf_next_group(&iter, &group));
+	EXPECT_EQ(1, group.n);
+	EXPECT_EQ(1, group.cookie);
+	EXPECT_EQ(&m[0], group.requests);
+	EXPECT_EQ(3, group.dev_id);
+	EXPECT_EQ(7, group.pasid);
+	EXPECT_TRUE(group.has_pasid);
+	EXPECT_EQ(101, group.grpid);
+	ASSERT_EQ(1, iopf_next_group(&iter, &group));
+	EXPECT_EQ(3, group.n);
+	EXPECT_EQ(2, group.cookie);
+	EXPECT_EQ(0x4000, group.requests[2].addr);
+	ASSERT_EQ(1, iopf_next_group(&iter, &group));
+	EXPECT_EQ(1, group.n);
+	EXPECT_EQ(&m[4], group.requests);
+	EXPECT_EQ(0, iopf_next_group(&iter, &group));
+}
+
+TEST(group_without_end)
+{
+	struct iommu_hwpt_pgfault m[] = {
+		message(1, 0x1000, false), message(2, 0x2000, true),
+	};
+	struct iopf_iter iter = iopf_groups(m, 2);
+	struct iopf_group group;
+
+	EXPECT_EQ(-EPROTO, iopf_next_group(&iter, &group));
+	iter = iopf_groups(m, 1);
+	EXPECT_EQ(-EPROTO, iopf_next_group(&iter, &group));
+	iter = iopf_groups(m, 0);
+	EXPECT_EQ(0, iopf_next_group(&iter, &group));
+}
+
+TEST(errors_say_what_failed)
+{
+	struct iopf io = { .fd = -1 };
+
+	EXPECT_STREQ("no error", iopf_error(&io));
+	EXPECT_EQ(-ENOENT, iopf_fail(&io, ENOENT, "open %s", "nothing"));
+	EXPECT_STREQ("open nothing: No such file or directory", iopf_error(&io));
+	EXPECT_EQ(-EBADF, iopf_destroy(&io, 5));
+	EXPECT_STREQ("destroy object 5: Bad file descriptor", iopf_error(&io));
+}
+
+/* Percentiles are within an eighth, and never above the greatest value. */
+TEST(histogram)
+{
+	static struct histogram h;
+	uint64_t i, p;
+
+	EXPECT_EQ(0, histogram_percentile(&h, 50));
+	for (i = 1; i <= 1000; i++)
+		histogram_add(&h, i * 1000, 1);
+	p = histogram_percentile(&h, 50);
+	EXPECT_LE(500000, p);
+	EXPECT_GE(562500, p);
+	p = histogram_percentile(&h, 99);
+	EXPECT_LE(990000, p);
+	EXPECT_GE(1000000, p);
+	EXPECT_EQ(1000000, histogram_percentile(&h, 100));
+	histogram_add(&h, UINT64_MAX, 2000);
+	EXPECT_EQ(3000, h.total);
+	EXPECT_EQ(UINT64_MAX, histogram_percentile(&h, 50));
+}
+
+TEST(histogram_of_small_values)
+{
+	static struct histogram h;
+	uint64_t i;
+
+	for (i = 0; i < 16; i++)
+		histogram_add(&h, i, 1);
+	EXPECT_EQ(7, histogram_percentile(&h, 50));
+	EXPECT_EQ(15, histogram_percentile(&h, 100));
+}
+
+/* kernel is the other end of the queue's file. */
+FIXTURE(ring)
+{
+	struct iopf io;
+	struct iopf_queue queue;
+	struct iopf_ring ring;
+	int kernel;
+};
+
+FIXTURE_SETUP(ring)
+{
+	int fd[2];
+
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd));
+	self->queue = (struct iopf_queue){ &self->io, 1, fd[0] };
+	self->kernel = fd[1];
+	ASSERT_EQ(0, iopf_ring_init(&self->ring, &self->queue, READS, SLOT_SIZE));
+}
+
+FIXTURE_TEARDOWN(ring)
+{
+	if (self->ring.slots)
+		iopf_ring_exit(&self->ring);
+	close(self->queue.fd);
+	close(self->kernel);
+}
+
+static bool send_fault(int kernel, uint32_t cookie)
+{
+	struct iommu_hwpt_pgfault m[] = {
+		message(cookie, 0x1000, false), message(cookie, 0x2000, true),
+	};
+
+	return write(kernel, m, sizeof(m)) == sizeof(m);
+}
+
+/* Is the answer with this code there? */
+static bool got_answer(int kernel, uint32_t cookie, uint32_t code)
+{
+	struct iommu_hwpt_page_response r[2];
+
+	return recv(kernel, r, sizeof(r), MSG_DONTWAIT) == sizeof(r[0]) &&
+	       r[0].cookie == cookie && r[0].code == code;
+}
+
+/* Many more faults than there are slots. */
+TEST_F(ring, one_by_one)
+{
+	struct iopf_slot *slot;
+	uint32_t cookie;
+
+	EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&self->ring, 0, &slot));
+	for (cookie = 1; cookie <= 3 * READS; cookie++) {
+		ASSERT_TRUE(send_fault(self->kernel, cookie));
+		ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, 1000, &slot));
+		EXPECT_EQ(2, slot->n_messages);
+		EXPECT_EQ(cookie, slot->messages[1].cookie);
+		iopf_slot_answer(slot, cookie, IOMMUFD_PAGE_RESP_SUCCESS);
+		iopf_ring_reply(&self->ring, slot);
+		ASSERT_EQ(IOPF_ANSWERED, iopf_ring_next(&self->ring, 1000, &slot));
+		EXPECT_EQ(1, slot->n_answers);
+		EXPECT_EQ(0, slot->n_refused);
+		ASSERT_TRUE(got_answer(self->kernel, cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	}
+}
+
+TEST_F(ring, as_many_as_slots)
+{
+	struct iopf_slot *slot;
+	uint32_t n;
+
+	for (n = 0; n < READS; n++)
+		ASSERT_TRUE(send_fault(self->kernel, n + 1));
+	for (n = 0; n < READS; n++)
+		ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, 1000, &slot));
+	EXPECT_EQ(0, self->ring.in_flight);
+}
+
+/* What is there when the ring ends is refused, and no read stays behind. */
+TEST_F(ring, exit_loses_nothing)
+{
+	char rest[2 * sizeof(struct iommu_hwpt_pgfault)];
+
+	ASSERT_TRUE(send_fault(self->kernel, 5));
+	iopf_ring_exit(&self->ring);
+	self->ring.slots = NULL;
+	EXPECT_EQ(0, self->ring.in_flight);
+	EXPECT_TRUE(got_answer(self->kernel, 5, IOMMUFD_PAGE_RESP_INVALID));
+	ASSERT_TRUE(send_fault(self->kernel, 6));
+	EXPECT_EQ(sizeof(rest), recv(self->queue.fd, rest, sizeof(rest), MSG_DONTWAIT));
+}
+
+/* A file that ends a posted read with nothing is no fault queue to work with. */
+TEST_F(ring, empty_read)
+{
+	struct iopf_slot *slot;
+
+	shutdown(self->kernel, SHUT_RDWR);
+	EXPECT_EQ(-ENODATA, iopf_ring_next(&self->ring, 1000, &slot));
+	EXPECT_NE(NULL, strstr(iopf_error(&self->io), "posted read"));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/* PCI devices behind an iommufd: driver binding, VFIO's character device, config space, BARs. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "iopf.h"
+
+#define PCI_SYSFS "/sys/bus/pci/"
+#define VFIO_DRIVER "vfio-pci"
+#define DRIVER_NAME sizeof(((struct iopf_device *)0)->old_driver)
+
+static int write_text(struct iopf *io, const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), rc = 0;
+
+	if (fd < 0)
+		return iopf_fail(io, errno, "open %s", path);
+	if (write(fd, text, strlen(text)) < 0)
+		rc = iopf_fail(io, errno, "write '%s' to %s", text, path);
+	close(fd);
+	return rc;
+}
+
+static int device_write(const struct iopf_device *dev, const char *file, const char *text)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s/%s", dev->bdf, file);
+	return write_text(dev->io, path, text);
+}
+
+static int driver_write(const struct iopf_device *dev, const char *driver, const char *file)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), PCI_SYSFS "drivers/%s/%s", driver, file);
+	return write_text(dev->io, path, dev->bdf);
+}
+
+/* The name of the driver that has the device now, or "". */
+static void current_driver(const struct iopf_device *dev, char name[DRIVER_NAME])
+{
+	char path[160], target[256];
+	const char *base;
+	ssize_t n;
+
+	name[0] = 0;
+	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s/driver", dev->bdf);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n <= 0)
+		return;
+	target[n] = 0;
+	base = strrchr(target, '/');
+	base = base ? base + 1 : target;
+	if (strlen(base) < DRIVER_NAME)
+		memcpy(name, base, strlen(base) + 1);
+}
+
+/* What driver_override says; a newline, which clears it, when there is none. */
+static void current_override(struct iopf_device *dev)
+{
+	char path[160];
+	ssize_t n = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s/driver_override", dev->bdf);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, dev->old_override, sizeof(dev->old_override) - 1);
+		close(fd);
+	}
+	dev->old_override[n > 0 ? n : 0] = 0;
+	if (n <= 0 || !strcmp(dev->old_override, "(null)\n"))
+		memcpy(dev->old_override, "\n", 2);
+}
+
+static int take_device(struct iopf_device *dev)
+{
+	char now[DRIVER_NAME];
+	int rc;
+
+	current_driver(dev, dev->old_driver);
+	if (!strcmp(dev->old_driver, VFIO_DRIVER))
+		return 0;
+	current_override(dev);
+	rc = device_write(dev, "driver_override", VFIO_DRIVER);
+	if (rc)
+		return rc;
+	dev->rebind = true;
+	if (dev->old_driver[0])
+		rc = driver_write(dev, dev->old_driver, "unbind");
+	if (!rc)
+		rc = write_text(dev->io, PCI_SYSFS "drivers_probe", dev->bdf);
+	current_driver(dev, now);
+	if (!rc && strcmp(now, VFIO_DRIVER))
+		rc = iopf_fail(dev->io, ENODEV, "%s did not bind to " VFIO_DRIVER, dev->bdf);
+	return rc;
+}
+
+static int give_back(struct iopf_device *dev)
+{
+	char now[DRIVER_NAME];
+	int rc;
+
+	if (!dev->rebind)
+		return 0;
+	dev->rebind = false;
+	rc = device_write(dev, "driver_override", dev->old_override);
+	current_driver(dev, now);
+	if (!rc && !strcmp(now, VFIO_DRIVER))
+		rc = driver_write(dev, VFIO_DRIVER, "unbind");
+	if (!rc && dev->old_driver[0])
+		rc = driver_write(dev, dev->old_driver, "bind");
+	return rc;
+}
+
+/* The device's entry in vfio-dev/ names its character device: vfio0, ... */
+static int open_cdev(struct iopf_device *dev)
+{
+	char path[320];
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s/vfio-dev", dev->bdf);
+	dir = opendir(path);
+	if (!dir)
+		return iopf_fail(dev->io, errno, "open %s", path);
+	path[0] = 0;
+	while ((entry = readdir(dir))) {
+		if (!strncmp(entry->d_name, "vfio", 4))
+			snprintf(path, sizeof(path), "/dev/vfio/devices/%s", entry->d_name);
+	}
+	closedir(dir);
+	if (!path[0])
+		return iopf_fail(dev->io, ENODEV, "%s has no VFIO character device", dev->bdf);
+	dev->fd = open(path, O_RDWR | O_CLOEXEC);
+	if (dev->fd < 0)
+		return iopf_fail(dev->io, errno, "open %s", path);
+	return 0;
+}
+
+static int region_info(struct iopf_device *dev, unsigned int index,
+		       struct vfio_region_info *info)
+{
+	*info = (struct vfio_region_info){ .argsz = sizeof(*info), .index = index };
+	if (ioctl(dev->fd, VFIO_DEVICE_GET_REGION_INFO, info))
+		return iopf_fail(dev->io, errno, "%s: ask for region %u", dev->bdf, index);
+	return 0;
+}
+
+static int bind_iommufd(struct iopf_device *dev)
+{
+	struct vfio_device_bind_iommufd cmd = { .argsz = sizeof(cmd), .iommufd = dev->io->fd };
+	struct vfio_region_info config;
+	int rc;
+
+	if (ioctl(dev->fd, VFIO_DEVICE_BIND_IOMMUFD, &cmd))
+		return iopf_fail(dev->io, errno, "%s: bind to the iommufd", dev->bdf);
+	dev->id = cmd.out_devid;
+	rc = region_info(dev, VFIO_PCI_CONFIG_REGION_INDEX, &config);
+	dev->config_offset = config.offset;
+	return rc;
+}
+
+int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16])
+{
+	unsigned int domain = 0, bus, slot, function;
+	char end;
+
+	if (sscanf(bdf, "%x:%x:%x.%x%c", &domain, &bus, &slot, &function, &end) != 4) {
+		domain = 0;
+		if (sscanf(bdf, "%x:%x.%x%c", &bus, &slot, &function, &end) != 3)
+			return iopf_fail(io, EINVAL, "'%s' is no PCI address", bdf);
+	}
+	if (domain > 0xffff || bus > 0xff || slot > 0x1f || function > 7)
+		return iopf_fail(io, EINVAL, "'%s' is no PCI address", bdf);
+	snprintf(full, 16, "%04x:%02x:%02x.%x", domain, bus, slot, function);
+	return 0;
+}
+
+int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev)
+{
+	char error[sizeof(io->error)];
+	int rc;
+
+	*dev = (struct iopf_device){ .io = io, .fd = -1 };
+	rc = iopf_full_bdf(io, bdf, dev->bdf);
+	if (!rc)
+		rc = take_device(dev);
+	if (!rc)
+		rc = open_cdev(dev);
+	if (!rc)
+		rc = bind_iommufd(dev);
+	if (rc) {
+		/* what failed first is of interest, not what closing makes of it */
+		memcpy(error, io->error, sizeof(error));
+		iopf_device_close(dev);
+		memcpy(io->error, error, sizeof(error));
+	}
+	return rc;
+}
+
+int iopf_device_close(struct iopf_device *dev)
+{
+	if (dev->fd >= 0)
+		close(dev->fd);
+	dev->fd = -1;
+	return give_back(dev);
+}
+
+static int attach_pt(struct iopf_device *dev, uint32_t flags, uint32_t pasid, uint32_t pt_id)
+{
+	struct vfio_device_attach_iommufd_pt cmd = {
+		.argsz = sizeof(cmd),
+		.flags = flags,
+		.pt_id = pt_id,
+		.pasid = pasid,
+	};
+
+	if (!ioctl(dev->fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &cmd))
+		return 0;
+	if (flags)
+		return iopf_fail(dev->io, errno, "%s: attach PASID %u to object %u", dev->bdf,
+				 pasid, pt_id);
+	return iopf_fail(dev->io, errno, "%s: attach to object %u", dev->bdf, pt_id);
+}
+
+static int detach_pt(struct iopf_device *dev, uint32_t flags, uint32_t pasid)
+{
+	struct vfio_device_detach_iommufd_pt cmd = {
+		.argsz = sizeof(cmd),
+		.flags = flags,
+		.pasid = pasid,
+	};
+
+	if (!ioctl(dev->fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, &cmd))
+		return 0;
+	if (flags)
+		return iopf_fail(dev->io, errno, "%s: detach PASID %u", dev->bdf, pasid);
+	return iopf_fail(dev->io, errno, "%s: detach", dev->bdf);
+}
+
+int iopf_device_attach(struct iopf_device *dev, uint32_t pt_id)
+{
+	return attach_pt(dev, 0, 0, pt_id);
+}
+
+int iopf_device_detach(struct iopf_device *dev)
+{
+	return detach_pt(dev, 0, 0);
+}
+
+int iopf_device_attach_pasid(struct iopf_device *dev, uint32_t pasid, uint32_t pt_id)
+{
+	return attach_pt(dev, VFIO_DEVICE_ATTACH_PASID, pasid, pt_id);
+}
+
+int iopf_device_detach_pasid(struct iopf_device *dev, uint32_t pasid)
+{
+	return detach_pt(dev, VFIO_DEVICE_DETACH_PASID, pasid);
+}
+
+static int config_failed(struct iopf_device *dev, unsigned int reg, ssize_t n)
+{
+	return iopf_fail(dev->io, n < 0 ? errno : EIO, "%s: access to config register %#x",
+			 dev->bdf, reg);
+}
+
+int iopf_device_config_read(struct iopf_device *dev, unsigned int reg, void *buf, size_t len)
+{
+	ssize_t n = pread(dev->fd, buf, len, (off_t)(dev->config_offset + reg));
+
+	return n == (ssize_t)len ? 0 : config_failed(dev, reg, n);
+}
+
+int iopf_device_config_write(struct iopf_device *dev, unsigned int reg, const void *buf,
+			     size_t len)
+{
+	ssize_t n = pwrite(dev->fd, buf, len, (off_t)(dev->config_offset + reg));
+
+	return n == (ssize_t)len ? 0 : config_failed(dev, reg, n);
+}
+
+int iopf_device_bus_master(struct iopf_device *dev, bool on)
+{
+	uint16_t command;
+	int rc;
+
+	rc = iopf_device_config_read(dev, PCI_COMMAND, &command, sizeof(command));
+	if (rc)
+		return rc;
+	command &= ~PCI_COMMAND_MASTER;
+	if (on)
+		command |= PCI_COMMAND_MASTER;
+	return iopf_device_config_write(dev, PCI_COMMAND, &command, sizeof(command));
+}
+
+int iopf_device_map_bar(struct iopf_device *dev, unsigned int index, struct iopf_bar *bar)
+{
+	struct vfio_region_info info;
+	void *base;
+	int rc;
+
+	*bar = (struct iopf_bar){ 0 };
+	rc = region_info(dev, VFIO_PCI_BAR0_REGION_INDEX + index, &info);
+	if (rc)
+		return rc;
+	base = mmap(NULL, info.size, PROT_READ | PROT_WRITE, MAP_SHARED, dev->fd,
+		    (off_t)info.offset);
+	if (base == MAP_FAILED)
+		return iopf_fail(dev->io, errno, "%s: map BAR %u", dev->bdf, index);
+	*bar = (struct iopf_bar){ base, info.size };
+	return 0;
+}
+
+void iopf_device_unmap_bar(struct iopf_bar *bar)
+{
+	if (bar->base)
+		munmap((void *)bar->base, bar->size);
+	bar->base = NULL;
+}

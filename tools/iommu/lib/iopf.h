@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * I/O page faults in user space: a thin layer over iommufd, its fault queues,
+ * VFIO devices and io_uring.
+ *
+ * Handles are structs of the caller, filled in by an open, alloc or init
+ * function and undone by the matching close; the library keeps no state of
+ * its own.  A handle points to those it was made from, so these must stay
+ * where they are while it lives.
+ *
+ * Functions return 0 (or a count, where said) or a negative errno.  After a
+ * failure iopf_error() tells in words what failed.  Handles of one struct iopf
+ * are to be used by one thread at a time, apart from iopf_queue_read() and
+ * iopf_queue_write(), which touch nothing but the file.
+ */
+#ifndef IOPF_H
+#define IOPF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <linux/iommufd.h>
+#include <liburing.h>
+
+/* An open iommufd. */
+struct iopf {
+	int fd;
+	char error[160];
+};
+
+int iopf_open(struct iopf *io);
+void iopf_close(struct iopf *io);
+/* What failed last, with the errno in words; never NULL. */
+const char *iopf_error(const struct iopf *io);
+/* Note a failure of the caller's own for iopf_error(); returns -err. */
+int iopf_fail(struct iopf *io, int err, const char *what, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* ---- address spaces and page tables ---- */
+
+int iopf_destroy(struct iopf *io, uint32_t id);
+int iopf_ioas_alloc(struct iopf *io, uint32_t *ioas_id);
+/*
+ * Map [va, va + len) at iova; access is IOMMU_IOAS_MAP_READABLE and/or
+ * IOMMU_IOAS_MAP_WRITEABLE, as the device sees it.  -EEXIST: a part of the
+ * range is mapped already, and nothing was changed.
+ */
+int iopf_map(struct iopf *io, uint32_t ioas_id, uint64_t iova, void *va, uint64_t len,
+	     uint32_t access);
+int iopf_unmap(struct iopf *io, uint32_t ioas_id, uint64_t iova, uint64_t len);
+/*
+ * A page table for the device dev_id on an IOAS (or on a parent HWPT).
+ * fault_id: the queue that gets the faults, or 0 for a table that has none.
+ * flags: IOMMU_HWPT_ALLOC_*; IOMMU_HWPT_FAULT_ID_VALID is added if need be.
+ */
+int iopf_hwpt_alloc(struct iopf *io, uint32_t dev_id, uint32_t pt_id, uint32_t flags,
+		    uint32_t fault_id, uint32_t *hwpt_id);
+
+/* ---- the fault queue ---- */
+
+struct iopf_queue {
+	struct iopf *io;
+	uint32_t id;
+	int fd;
+};
+
+/* flags: those of struct iommu_fault_alloc, passed on as they are. */
+int iopf_queue_alloc(struct iopf *io, uint32_t flags, struct iopf_queue *queue);
+/* Closes the file and destroys the object: no HWPT may use it any more. */
+int iopf_queue_close(struct iopf_queue *queue);
+
+/* read(2) into n messages; returns how many there are, 0 for an empty queue. */
+int iopf_queue_read(const struct iopf_queue *queue, struct iommu_hwpt_pgfault *messages,
+		    size_t n);
+/* write(2) n answers; returns how many were taken, less than n if one is refused. */
+int iopf_queue_write(const struct iopf_queue *queue,
+		     const struct iommu_hwpt_page_response *answers, size_t n);
+
+/* A group of page requests, which gets one answer. */
+struct iopf_group {
+	const struct iommu_hwpt_pgfault *requests;
+	unsigned int n;
+	uint32_t cookie;
+	uint32_t dev_id;
+	uint32_t grpid;
+	uint32_t pasid;
+	bool has_pasid;
+};
+
+/* Walks over the groups of a buffer of messages. */
+struct iopf_iter {
+	const struct iommu_hwpt_pgfault *next;
+	const struct iommu_hwpt_pgfault *end;
+};
+
+static inline struct iopf_iter iopf_groups(const struct iommu_hwpt_pgfault *messages, size_t n)
+{
+	return (struct iopf_iter){ messages, messages + n };
+}
+
+/* 1: *group is the next group; 0: that was all; -EPROTO: the rest is no whole group. */
+int iopf_next_group(struct iopf_iter *iter, struct iopf_group *group);
+
+/* ---- faults through io_uring ---- */
+
+/* A posted read: room for its messages and for as many answers. */
+struct iopf_slot {
+	struct iommu_hwpt_pgfault *messages;
+	unsigned int n_messages;
+	struct iommu_hwpt_page_response *answers;
+	unsigned int n_answers;
+	/* answers to groups that were gone by then, known at IOPF_ANSWERED */
+	unsigned int n_refused;
+	/* the caller's own */
+	uint64_t user;
+
+	/* the library's: answers dealt with, answers in the write under way, a broken link */
+	unsigned int n_written;
+	unsigned int n_writing;
+	bool cut;
+};
+
+/*
+ * Made and used by one and the same thread.  Nothing is submitted before the
+ * next iopf_ring_next(), so one system call writes the answers to everything
+ * that was ready, posts the reads again and waits.
+ */
+struct iopf_ring {
+	struct io_uring uring;
+	const struct iopf_queue *queue;
+	struct iopf_slot *slots;
+	unsigned int n_slots;
+	unsigned int slot_size;
+	/* reads and writes that the kernel has not completed */
+	unsigned int in_flight;
+	bool stopping;
+};
+
+enum iopf_event {
+	IOPF_TIMEOUT,	/* nothing happened in time */
+	IOPF_FAULTS,	/* slot->messages are whole groups: answer them and reply */
+	IOPF_ANSWERED,	/* the kernel has taken slot->answers; the slot's read is posted again */
+};
+
+/*
+ * Post n_slots reads of slot_size messages each.  The largest group that a
+ * device sends must fit into one slot, else its read fails with -EINVAL.
+ */
+int iopf_ring_init(struct iopf_ring *ring, const struct iopf_queue *queue, unsigned int n_slots,
+		   unsigned int slot_size);
+/*
+ * Cancel the reads and wait for it, so that the queue can be closed next.
+ * Groups that come in meanwhile are answered INVALID; those of slots without
+ * a reply remain unanswered.
+ */
+void iopf_ring_exit(struct iopf_ring *ring);
+/*
+ * The next enum iopf_event, with its slot; waits if there is none.  -EINTR: a
+ * signal came.  After any other error the ring is of no more use.
+ */
+int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_slot **slot);
+/* Add an answer to a slot that came with IOPF_FAULTS: one for each group at most. */
+void iopf_slot_answer(struct iopf_slot *slot, uint32_t cookie, uint32_t code);
+/* Write the slot's answers, if any, and post its read again. */
+void iopf_ring_reply(struct iopf_ring *ring, struct iopf_slot *slot);
+
+/* ---- devices, through VFIO ---- */
+
+struct iopf_device {
+	struct iopf *io;
+	int fd;
+	/* as iommufd knows it: HWPTs are made for it, messages come with it */
+	uint32_t id;
+	char bdf[16];
+	uint64_t config_offset;
+	/* what to put back on close */
+	char old_driver[64];
+	char old_override[64];
+	bool rebind;
+};
+
+/* "0:3.0" and the like to "0000:00:03.0", as sysfs has it. */
+int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16]);
+/*
+ * Take the PCI device at bdf from its driver, give it to vfio-pci and bind it
+ * to the iommufd.
+ */
+int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev);
+/* Detaches everything; the device goes back to the driver that it had. */
+int iopf_device_close(struct iopf_device *dev);
+
+/* pt_id is an IOAS or HWPT.  Attaching to another one replaces the first. */
+int iopf_device_attach(struct iopf_device *dev, uint32_t pt_id);
+int iopf_device_detach(struct iopf_device *dev);
+int iopf_device_attach_pasid(struct iopf_device *dev, uint32_t pasid, uint32_t pt_id);
+int iopf_device_detach_pasid(struct iopf_device *dev, uint32_t pasid);
+
+int iopf_device_config_read(struct iopf_device *dev, unsigned int reg, void *buf, size_t len);
+int iopf_device_config_write(struct iopf_device *dev, unsigned int reg, const void *buf,
+			     size_t len);
+/* Let the device send requests of its own (DMA, ATS, PRI, MSI), or not. */
+int iopf_device_bus_master(struct iopf_device *dev, bool on);
+
+struct iopf_bar {
+	volatile void *base;
+	size_t size;
+};
+
+int iopf_device_map_bar(struct iopf_device *dev, unsigned int index, struct iopf_bar *bar);
+void iopf_device_unmap_bar(struct iopf_bar *bar);
+
+#endif

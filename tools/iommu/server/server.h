@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef SERVER_H
+#define SERVER_H
+
+#include <signal.h>
+
+#include "lib/iopf.h"
+#include "pri.h"
+
+#define PAGE_SIZE 4096ull
+#define MAX_TARGETS 16
+
+/* Exit status. */
+enum {
+	EXIT_OK,
+	EXIT_WRONG,	/* it ran, and a result is not what it must be */
+	EXIT_USAGE,
+	EXIT_SETUP,	/* a file, a device or the kernel did not let it run */
+	EXIT_SIGNAL = 128,
+};
+
+/* ---- window.c: memory that a device reaches at an IOVA, page by page as it asks ---- */
+
+/* Pages in memory: the file, or the place for a copy of it. */
+struct buffer {
+	int fd;
+	char *base;
+	size_t size;
+	size_t pages;
+};
+
+struct window {
+	const char *name;
+	const struct buffer *buffer;
+	uint64_t iova;
+	/* IOMMU_IOAS_MAP_* */
+	uint32_t access;
+	/* one byte a page */
+	bool *mapped;
+	unsigned long n_mapped, n_maps;
+};
+
+int buffer_create(struct iopf *io, struct buffer *buffer, const char *name, size_t size);
+int buffer_load(struct iopf *io, struct buffer *buffer, const char *path);
+void buffer_free(struct buffer *buffer);
+/* The SHA-256 in hex, by sha256sum(1). */
+int buffer_hash(struct iopf *io, const struct buffer *buffer, char hash[65]);
+
+int window_init(struct iopf *io, struct window *window, const struct buffer *buffer,
+		const char *name, uint64_t iova, uint32_t access);
+void window_free(struct window *window);
+bool window_allows(const struct window *window, uint64_t iova, uint32_t perm);
+/* Map those of n pages from iova on that are not mapped yet, a run at a time. */
+int window_map(struct iopf *io, uint32_t ioas, struct window *window, uint64_t iova, size_t n);
+
+/* ---- stats.c ---- */
+
+/* Log-linear: eight buckets for each power of two, so within 1/8 of the value. */
+#define HISTOGRAM_SUB 8
+#define HISTOGRAM_BUCKETS (64 * HISTOGRAM_SUB)
+
+struct histogram {
+	uint64_t count[HISTOGRAM_BUCKETS];
+	uint64_t total, max;
+};
+
+void histogram_add(struct histogram *histogram, uint64_t value, uint64_t n);
+uint64_t histogram_percentile(const struct histogram *histogram, unsigned int percent);
+void histogram_print(const struct histogram *histogram);
+
+struct stats {
+	uint64_t faults, groups, batches;
+	/* by IOMMUFD_PAGE_RESP_*, and those that came too late */
+	uint64_t answers[3], refused;
+	/* ns from seeing the completed read to seeing its answers written */
+	struct histogram latency;
+};
+
+uint64_t now_ns(void);
+
+/* ---- serve.c: the event loop ---- */
+
+/* A device with an address space of its own. */
+struct target {
+	struct pri_device pri;
+	uint32_t ioas, rid_hwpt, pasid_hwpt;
+	bool rid_attached, pasid_attached;
+	struct buffer copy;
+	struct window src, dst;
+	uint64_t faults, groups;
+};
+
+/* A part of a window that is mapped from the start. */
+struct pin {
+	bool on, dst;
+	uint64_t offset, size;
+};
+
+struct options {
+	struct pri_address devices[MAX_TARGETS];
+	int n_devices;
+	bool all;
+	uint32_t pasid, group, depth, reads;
+	const char *file;
+	struct pin pin;
+	bool fault_outside;
+};
+
+struct server {
+	const struct options *options;
+	struct iopf io;
+	struct iopf_queue queue;
+	struct iopf_ring ring;
+	bool has_queue, has_ring;
+	struct buffer file;
+	struct target targets[MAX_TARGETS];
+	int n_targets;
+	struct stats stats;
+};
+
+extern volatile sig_atomic_t caught_signal;
+
+/*
+ * Serve faults until every device has stopped: 0, -EINTR after a signal, or
+ * -ETIMEDOUT if no device has come on for STALL_SECONDS.  label: the progress
+ * line's, NULL for none.
+ */
+#define STALL_SECONDS 30
+int serve(struct server *server, const char *label);
+/* Make the devices stop, and serve until no group of theirs is without a response. */
+void serve_stop(struct server *server);
+
+/* ---- setup.c ---- */
+
+int setup(struct server *server, const struct options *options);
+void teardown(struct server *server);
+
+/* ---- phases.c: each returns EXIT_OK, EXIT_WRONG, or what serve() failed with ---- */
+
+int run_copy(struct server *server);
+int check_copy(struct server *server);
+int check_pin(struct server *server);
+int run_outside(struct server *server);
+int report(struct server *server);
+
+#endif

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Devices, address spaces, fault queue and ring: made in one order, undone in the other. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "server.h"
+
+/* Far from each other and from what firmware reserves, within 39 bits. */
+#define SRC_IOVA 0x1000000000ull
+#define DST_IOVA 0x2000000000ull
+/* Messages that a read can take; a group may have 256. */
+#define SLOT_MESSAGES 256
+
+static int add_windows(struct server *server, struct target *target)
+{
+	int rc;
+
+	rc = buffer_create(&server->io, &target->copy, "copy", server->file.size);
+	if (!rc)
+		rc = window_init(&server->io, &target->src, &server->file, "src", SRC_IOVA,
+				 IOMMU_IOAS_MAP_READABLE);
+	if (!rc)
+		rc = window_init(&server->io, &target->dst, &target->copy, "dst", DST_IOVA,
+				 IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE);
+	return rc;
+}
+
+static int pin_window(struct server *server, struct target *target)
+{
+	const struct pin *pin = &server->options->pin;
+	struct window *window = pin->dst ? &target->dst : &target->src;
+	uint64_t iova = window->iova + pin->offset;
+
+	if (!pin->on)
+		return 0;
+	if (pin->offset + pin->size > window->buffer->pages * PAGE_SIZE)
+		return iopf_fail(&server->io, ERANGE, "the range to pin ends behind the file");
+	pri_watch(&target->pri, iova, iova + pin->size);
+	return window_map(&server->io, target->ioas, window, iova, pin->size / PAGE_SIZE);
+}
+
+/*
+ * PASIDs work only while the device itself is attached to a table that allows
+ * for them; only the PASID's own table has the fault queue.
+ */
+static int attach_target(struct server *server, struct target *target)
+{
+	struct iopf_device *vfio = &target->pri.vfio;
+	struct iopf *io = &server->io;
+	int rc;
+
+	rc = iopf_hwpt_alloc(io, vfio->id, target->ioas, IOMMU_HWPT_ALLOC_PASID, 0,
+			     &target->rid_hwpt);
+	if (!rc)
+		rc = iopf_hwpt_alloc(io, vfio->id, target->ioas, IOMMU_HWPT_ALLOC_PASID,
+				     server->queue.id, &target->pasid_hwpt);
+	if (rc)
+		return rc;
+	rc = iopf_device_attach(vfio, target->rid_hwpt);
+	if (rc)
+		return rc;
+	target->rid_attached = true;
+	rc = iopf_device_attach_pasid(vfio, server->options->pasid, target->pasid_hwpt);
+	if (rc)
+		return rc;
+	target->pasid_attached = true;
+	return iopf_device_bus_master(vfio, true);
+}
+
+static int add_target(struct server *server, const char *bdf)
+{
+	struct target *target = &server->targets[server->n_targets];
+	int rc;
+
+	rc = pri_open(&server->io, bdf, &target->pri);
+	if (rc)
+		return rc;
+	server->n_targets++;
+	rc = add_windows(server, target);
+	if (!rc)
+		rc = iopf_ioas_alloc(&server->io, &target->ioas);
+	if (!rc)
+		rc = pin_window(server, target);
+	if (!rc)
+		rc = attach_target(server, target);
+	if (!rc)
+		printf("%s: device %u, PASID %u, %lu pages mapped\n", target->pri.vfio.bdf,
+		       target->pri.vfio.id, server->options->pasid,
+		       target->src.n_mapped + target->dst.n_mapped);
+	return rc;
+}
+
+static int add_targets(struct server *server)
+{
+	const struct options *options = server->options;
+	const struct pri_address *device = options->devices;
+	struct pri_address found[MAX_TARGETS];
+	int n = options->n_devices, i, rc = 0;
+
+	if (!n) {
+		n = pri_find(found, MAX_TARGETS);
+		device = found;
+		if (!n)
+			return iopf_fail(&server->io, ENODEV, "look for a device %04x:%04x",
+					 PTD_VENDOR_ID, PTD_DEVICE_ID);
+		n = !options->all ? 1 : n < MAX_TARGETS ? n : MAX_TARGETS;
+	}
+	for (i = 0; i < n && !rc; i++)
+		rc = add_target(server, device[i].bdf);
+	return rc;
+}
+
+static int add_queue(struct server *server)
+{
+	int rc;
+
+	rc = iopf_queue_alloc(&server->io, 0, &server->queue);
+	if (rc)
+		return rc;
+	server->has_queue = true;
+	rc = iopf_ring_init(&server->ring, &server->queue, server->options->reads, SLOT_MESSAGES);
+	server->has_ring = !rc;
+	return rc;
+}
+
+int setup(struct server *server, const struct options *options)
+{
+	int rc;
+
+	memset(server, 0, sizeof(*server));
+	server->options = options;
+	rc = iopf_open(&server->io);
+	if (!rc)
+		rc = buffer_load(&server->io, &server->file, options->file);
+	if (!rc)
+		rc = add_queue(server);
+	if (rc)
+		return rc;
+	printf("%s: %zu pages, to be copied from %#llx to %#llx; %u reads posted\n", options->file,
+	       server->file.pages, SRC_IOVA, DST_IOVA, options->reads);
+	return add_targets(server);
+}
+
+static void remove_target(struct server *server, struct target *target)
+{
+	struct iopf_device *vfio = &target->pri.vfio;
+
+	iopf_device_bus_master(vfio, false);
+	if (target->pasid_attached)
+		iopf_device_detach_pasid(vfio, server->options->pasid);
+	if (target->rid_attached)
+		iopf_device_detach(vfio);
+	if (target->pasid_hwpt)
+		iopf_destroy(&server->io, target->pasid_hwpt);
+	if (target->rid_hwpt)
+		iopf_destroy(&server->io, target->rid_hwpt);
+	if (pri_close(&target->pri))
+		fprintf(stderr, "iopf-server: %s\n", iopf_error(&server->io));
+	if (target->ioas)
+		iopf_destroy(&server->io, target->ioas);
+	window_free(&target->src);
+	window_free(&target->dst);
+	buffer_free(&target->copy);
+}
+
+void teardown(struct server *server)
+{
+	int i;
+
+	for (i = server->n_targets - 1; i >= 0; i--)
+		remove_target(server, &server->targets[i]);
+	if (server->has_ring)
+		iopf_ring_exit(&server->ring);
+	if (server->has_queue && iopf_queue_close(&server->queue))
+		fprintf(stderr, "iopf-server: %s\n", iopf_error(&server->io));
+	buffer_free(&server->file);
+	iopf_close(&server->io);
+}

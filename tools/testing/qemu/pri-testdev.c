@@ -1,0 +1,1080 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * pri-testdev: a PCIe endpoint with ATS, PASID and PRI for QEMU's emulated
+ * VT-d, added to an unmodified qemu-system-x86_64 at run time:
+ *
+ *	cc -O2 -Wall -Wextra -shared -fPIC -o pri-testdev.so pri-testdev.c
+ *	qemu-system-x86_64 ... -plugin /path/to/pri-testdev.so[,debug=on] \
+ *		-device intel-iommu,scalable-mode=on,fsts=on,device-iotlb=on,svm=on,pasid-bits=20 \
+ *		-device pri-testdev [-device pri-testdev ...]
+ *
+ * pri-testdev.h is its data sheet.  No QEMU headers are used, only functions
+ * that the executable exports and the declarations below, so each of them is
+ * checked as far as a check can reach.  A QEMU that does not match gets one
+ * line on stderr and exit status 3; one that has another plugin API says so
+ * itself and exits with 1.  The device cannot be unplugged or migrated.
+ *
+ * Everything here runs under QEMU's big lock: register accesses and page
+ * responses from a vCPU, the DMA engine from a timer of the virtual clock.  A
+ * response only takes notes and starts that timer, because it is called from
+ * the midst of the IOMMU's invalidation queue.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "pri-testdev.h"
+
+#define EXIT_UNKNOWN_QEMU	3
+#define QEMU_MAJOR		11	/* the major release this was written for, */
+#define QEMU_MINOR		1	/* from this minor release on */
+#define PLUGIN_API		7
+
+/* ---- what is relied on of QEMU's inside ---- */
+typedef struct Object Object;
+typedef struct ObjectClass ObjectClass;
+typedef struct PCIDevice PCIDevice;
+typedef struct MemoryRegion MemoryRegion;
+typedef struct AddressSpace AddressSpace;
+typedef struct QEMUTimer QEMUTimer;
+typedef uint64_t hwaddr;
+
+struct type_info {
+	const char *name, *parent;
+	size_t instance_size, instance_align;	/* 0: as the parent's */
+	void (*instance_init)(Object *obj);
+	void (*instance_post_init)(Object *obj);
+	void (*instance_finalize)(Object *obj);
+	bool abstract;
+	size_t class_size;			/* 0: as the parent's */
+	void (*class_init)(ObjectClass *klass, const void *data);
+	void (*class_base_init)(ObjectClass *klass, const void *data);
+	const void *class_data;
+	const struct interface { const char *type; } *interfaces;
+};
+
+struct mmio_ops {
+	uint64_t (*read)(void *opaque, hwaddr addr, unsigned int size);
+	void (*write)(void *opaque, hwaddr addr, uint64_t value, unsigned int size);
+	void *read_with_attrs, *write_with_attrs;
+	int endianness;
+	struct { unsigned int min, max; bool unaligned; void *accepts; } valid;
+	struct { unsigned int min, max; bool unaligned; } impl;
+};
+
+/* PCIDeviceClass after its DeviceClass; where that ends is found at run time */
+struct pci_class_tail {
+	void (*realize)(PCIDevice *dev, void **errp);
+	void (*exit)(PCIDevice *dev);
+	void *config_read, *config_write;
+	uint16_t vendor_id, device_id;
+	uint8_t revision;
+	uint16_t class_id, subsystem_vendor_id, subsystem_id;
+};
+
+struct pri_response { int code; uint16_t group_id; };
+struct pri_notifier { void (*notify)(struct pri_notifier *n, struct pri_response *response); };
+
+struct iotlb_entry {
+	AddressSpace *target;
+	hwaddr iova, addr, mask;
+	int perm;
+	uint32_t pasid;
+	uint64_t spare[32];
+};
+
+struct version_info {
+	const struct { int64_t major, minor, micro; } *qemu;
+	const char *package;
+};
+
+struct plugin_info {
+	const char *target;
+	struct { int min, cur; } version;
+	bool system_emulation;
+};
+
+#define DEVICE_LITTLE_ENDIAN	2
+#define CLOCK_OF_GUEST		1	/* QEMU_CLOCK_VIRTUAL */
+#define NO_PASID		UINT32_MAX
+
+/* Weak, so that check_symbols() can name the one that is missing. */
+#define WEAK __attribute__((weak))
+extern AddressSpace address_space_memory WEAK;
+WEAK void *type_register_static(const struct type_info *info);
+WEAK ObjectClass *object_class_by_name(const char *name);
+WEAK int pcie_endpoint_cap_init(PCIDevice *dev, uint8_t at);
+WEAK void pcie_ats_init(PCIDevice *dev, uint16_t at, bool aligned);
+WEAK void pcie_pasid_init(PCIDevice *dev, uint16_t at, uint8_t width, bool exec, bool priv);
+WEAK void pcie_pri_init(PCIDevice *dev, uint16_t at, uint32_t capacity, bool resp_pasid);
+WEAK void pci_register_bar(PCIDevice *dev, int bar, uint8_t type, MemoryRegion *mr);
+WEAK uint32_t pci_default_read_config(PCIDevice *dev, uint32_t at, int size);
+WEAK void memory_region_init_io(MemoryRegion *mr, Object *owner, const struct mmio_ops *ops,
+				void *opaque, const char *name, uint64_t size);
+WEAK int pci_pri_register_notifier(PCIDevice *dev, uint32_t pasid, struct pri_notifier *n);
+WEAK void pci_pri_unregister_notifier(PCIDevice *dev, uint32_t pasid);
+WEAK int pci_pri_request_page(PCIDevice *dev, uint32_t pasid, bool priv, bool exec, hwaddr iova,
+			      bool last, uint16_t group_id, bool read, bool write);
+WEAK ssize_t pci_ats_request_translation(PCIDevice *dev, uint32_t pasid, bool priv, bool exec,
+					 hwaddr iova, size_t size, bool no_write,
+					 struct iotlb_entry *entries, size_t max,
+					 uint32_t *errors);
+WEAK uint32_t address_space_rw(AddressSpace *as, hwaddr addr, uint64_t attrs, void *buffer,
+			       hwaddr size, bool write);
+WEAK void timer_init_full(QEMUTimer *timer, void *group, int clock, int scale, int attributes,
+			  void (*expired)(void *opaque), void *opaque);
+WEAK void timer_mod(QEMUTimer *timer, int64_t when);
+WEAK int64_t qemu_clock_get_ns(int clock);
+WEAK const struct version_info *qmp_query_version(void **errp);
+
+/* ---- the device ---- */
+#define PAGE		4096ull
+#define PAGE_OF(addr)	((addr) & ~(PAGE - 1))
+#define ADDR_MAX	(1ull << 57)
+#define CONFIG_ATS	0x100
+#define CONFIG_PASID	0x110
+#define CONFIG_PRI	0x120
+#define STEP_CHUNKS	64		/* moves before the guest gets its turn */
+#define REFUSED_WAIT_NS	1000000
+
+struct device;
+
+/* One PASID's unanswered groups, by id.  A burst may use an id many times. */
+struct listener {
+	struct pri_notifier notifier;		/* first: QEMU hands it back */
+	struct device *dev;
+	bool used;
+	uint32_t pasid;
+	uint32_t requests[PTD_GROUP_IDS];	/* sent, in groups not answered */
+	uint32_t open[PTD_GROUP_IDS];		/* LASTs sent, not answered */
+	uint32_t stale[PTD_GROUP_IDS];		/* the same, sent before a RESET */
+};
+
+/* A page request group of the engine: pages [first, end) of one stream. */
+struct flight {
+	bool used;
+	uint16_t id;
+	const struct stream *stream;
+	uint64_t first, end;
+};
+
+/* One side of a copy. */
+struct stream {
+	bool on;
+	uint32_t access;			/* PTD_F_READ or PTD_F_WRITE */
+	uint64_t base, end;			/* end: after the last page */
+	uint64_t scan;				/* pages before it were looked at */
+	uint64_t stuck;				/* the page the copy asks for, */
+	unsigned int asks;			/* this often already */
+};
+
+struct engine {
+	uint32_t pasid, group, depth;
+	uint64_t length, data;
+	struct stream src, dst;
+	struct flight flight[PTD_CREDITS_MAX];
+	unsigned int flights, refusals;
+	uint16_t next_id;
+	uint8_t buffer[PAGE];
+};
+
+struct device {
+	/* QEMU's structures, with room to spare and aligned for Int128 */
+	_Alignas(64) uint8_t mr[4096];
+	_Alignas(64) uint8_t timer[512];
+	PCIDevice *pci;
+	unsigned int instance;
+	uint32_t regs[PTD_REGISTERS_END / 4];
+	struct engine engine;
+	struct listener listener[PTD_PASIDS_MAX];
+};
+
+#define R(s, reg) ((s)->regs[(reg) / 4])
+
+static bool debug;
+#define say(s, fmt, ...) do { \
+	if (debug) \
+		fprintf(stderr, "pri-testdev.%u: " fmt "\n", (s)->instance, ##__VA_ARGS__); \
+} while (0)
+
+static uint64_t get64(const struct device *s, unsigned int reg)
+{
+	return R(s, reg) | (uint64_t)R(s, reg + 4) << 32;
+}
+
+static void set64(struct device *s, unsigned int reg, uint64_t value)
+{
+	R(s, reg) = value;
+	R(s, reg + 4) = value >> 32;
+}
+
+static void run_engine_at(struct device *s, int64_t delay)
+{
+	timer_mod((QEMUTimer *)s->timer, qemu_clock_get_ns(CLOCK_OF_GUEST) + delay);
+}
+
+static bool running(const struct device *s)
+{
+	return R(s, PTD_STATE) == PTD_STATE_RUNNING;
+}
+
+static void set_state(struct device *s, uint32_t state, uint32_t stage, int rc, uint64_t addr)
+{
+	memset(s->engine.flight, 0, sizeof(s->engine.flight));
+	s->engine.flights = 0;
+	R(s, PTD_STATE) = state;
+	R(s, PTD_STAGE) = stage;
+	R(s, PTD_ERRNO) = rc;
+	set64(s, PTD_FAULT_ADDR, addr);
+	say(s, "engine state=%u stage=%u errno=%d addr=%#llx", state, stage, rc,
+	    (unsigned long long)addr);
+}
+
+/* ---- page requests and responses ---- */
+
+/* Give up requests whose LAST never got out: nobody will answer them. */
+static void forget_group(struct listener *l, uint16_t id)
+{
+	if (l->open[id])
+		return;
+	R(l->dev, PTD_OPEN_REQUESTS) -= l->requests[id];
+	l->requests[id] = 0;
+}
+
+static void close_group(struct listener *l, uint16_t id)
+{
+	/* exact for the equal groups of a burst, the only user of one id twice */
+	uint32_t requests = l->requests[id] / l->open[id];
+
+	l->requests[id] -= requests;
+	l->open[id]--;
+	R(l->dev, PTD_OPEN_REQUESTS) -= requests;
+	R(l->dev, PTD_OPEN_GROUPS)--;
+}
+
+static void engine_answered(struct device *s, uint32_t pasid, uint16_t id, int code)
+{
+	struct engine *e = &s->engine;
+	unsigned int i;
+
+	if (!running(s))
+		return;
+	for (i = 0; i < PTD_CREDITS_MAX; i++) {
+		struct flight *f = &e->flight[i];
+
+		if (!f->used || f->id != id || pasid != e->pasid)
+			continue;
+		f->used = false;
+		e->flights--;
+		if (code == PTD_RESP_INVALID)
+			set_state(s, PTD_STATE_STOPPED_INVALID, PTD_STAGE_PRI, 0, f->first);
+		else if (code != PTD_RESP_SUCCESS)
+			set_state(s, PTD_STATE_STOPPED_FAILURE, PTD_STAGE_PRI, 0, f->first);
+		break;
+	}
+	/* any answer frees credits, so it may be what the engine waits for */
+	if (running(s))
+		run_engine_at(s, 0);
+}
+
+static void count_response(struct device *s, uint32_t pasid, uint16_t id, int code)
+{
+	R(s, PTD_RESP_CODE) = code;
+	R(s, PTD_RESP_GRPID) = id;
+	R(s, PTD_RESP_PASID) = pasid;
+	R(s, code == PTD_RESP_SUCCESS ? PTD_N_SUCCESS :
+	     code == PTD_RESP_INVALID ? PTD_N_INVALID : PTD_N_FAILURE)++;
+	R(s, PTD_N_RESPONSES)++;
+}
+
+static void got_response(struct pri_notifier *n, struct pri_response *response)
+{
+	struct listener *l = (struct listener *)n;
+	uint16_t id = response->group_id;
+	int code = response->code;
+	struct device *s = l->dev;
+
+	say(s, "response code=%d pasid=%#x group=%u", code, l->pasid, id);
+	if (id < PTD_GROUP_IDS && l->open[id]) {
+		close_group(l, id);
+		count_response(s, l->pasid, id, code);
+		engine_answered(s, l->pasid, id, code);
+	} else if (id < PTD_GROUP_IDS && l->stale[id]) {
+		l->stale[id]--;
+		R(s, PTD_N_STALE)++;
+	} else {
+		R(s, PTD_N_UNMATCHED)++;
+	}
+}
+
+static bool is_idle(const struct listener *l)
+{
+	static const uint32_t none[PTD_GROUP_IDS];
+
+	return !memcmp(l->requests, none, sizeof(none)) && !memcmp(l->open, none, sizeof(none)) &&
+	       !memcmp(l->stale, none, sizeof(none));
+}
+
+static struct listener *find_listener(struct device *s, uint32_t pasid)
+{
+	unsigned int i;
+
+	for (i = 0; i < PTD_PASIDS_MAX; i++) {
+		if (s->listener[i].used && s->listener[i].pasid == pasid)
+			return &s->listener[i];
+	}
+	return NULL;
+}
+
+static struct listener *new_listener(struct device *s, uint32_t pasid)
+{
+	struct listener *l = NULL;
+	unsigned int i;
+
+	for (i = 0; i < PTD_PASIDS_MAX && !l; i++) {
+		if (!s->listener[i].used)
+			l = &s->listener[i];
+	}
+	for (i = 0; i < PTD_PASIDS_MAX && !l; i++) {
+		if (is_idle(&s->listener[i])) {
+			l = &s->listener[i];
+			pci_pri_unregister_notifier(s->pci, l->pasid);
+		}
+	}
+	if (!l)
+		return NULL;
+	l->notifier.notify = got_response;
+	l->dev = s;
+	l->pasid = pasid;
+	l->used = true;
+	return l;
+}
+
+/* Be told of PASID's responses.  Again for each request: cheap, and never lost. */
+static int listen_to(struct device *s, uint32_t pasid, struct listener **out)
+{
+	struct listener *l = find_listener(s, pasid);
+	int rc;
+
+	if (!l)
+		l = new_listener(s, pasid);
+	if (!l)
+		return -ENOMEM;
+	*out = l;
+	rc = pci_pri_register_notifier(s->pci, pasid, &l->notifier);
+	if (rc && is_idle(l))
+		l->used = false;
+	return rc;
+}
+
+static void count_request(struct device *s, uint64_t iova)
+{
+	R(s, PTD_N_REQUESTS)++;
+	if (iova >= get64(s, PTD_WATCH_LO) && iova < get64(s, PTD_WATCH_HI))
+		R(s, PTD_N_WATCH)++;
+	if (iova < get64(s, PTD_LOWEST))
+		set64(s, PTD_LOWEST, iova);
+	if (iova > get64(s, PTD_HIGHEST))
+		set64(s, PTD_HIGHEST, iova);
+}
+
+static int request_page(struct device *s, uint32_t pasid, uint64_t iova, uint32_t flags,
+			uint16_t id)
+{
+	struct listener *l;
+	int rc;
+
+	rc = listen_to(s, pasid, &l);
+	if (rc) {
+		R(s, PTD_N_REFUSED)++;
+		return rc;
+	}
+	rc = pci_pri_request_page(s->pci, pasid, flags & PTD_F_PRIV, flags & PTD_F_EXEC, iova,
+				  flags & PTD_F_LAST, id, flags & PTD_F_READ, flags & PTD_F_WRITE);
+	say(s, "request pasid=%#x group=%u iova=%#llx flags=%#x -> %d", pasid, id,
+	    (unsigned long long)iova, flags, rc);
+	if (rc) {
+		R(s, PTD_N_REFUSED)++;
+		if (flags & PTD_F_LAST)
+			forget_group(l, id);
+		return rc;
+	}
+	count_request(s, iova);
+	l->requests[id]++;
+	R(s, PTD_OPEN_REQUESTS)++;
+	if (flags & PTD_F_LAST) {
+		l->open[id]++;
+		R(s, PTD_N_GROUPS)++;
+		R(s, PTD_OPEN_GROUPS)++;
+	}
+	return 0;
+}
+
+/* What the driver has allowed in the PRI capability. */
+static uint32_t credits(struct device *s)
+{
+	uint32_t allowed = pci_default_read_config(s->pci, CONFIG_PRI + 0x0c, 4);
+
+	return allowed < PTD_CREDITS_MAX ? allowed : PTD_CREDITS_MAX;
+}
+
+static uint32_t free_credits(struct device *s)
+{
+	uint32_t all = credits(s), used = R(s, PTD_OPEN_REQUESTS);
+
+	return used < all ? all - used : 0;
+}
+
+/* ---- translation and access ---- */
+
+/* 1: translated with all of access, 0: it is not there, else a negative errno. */
+static int translate(struct device *s, uint32_t pasid, uint32_t access, uint64_t iova,
+		     uint64_t *addr, uint32_t *perm)
+{
+	struct iotlb_entry entry = { .mask = PAGE - 1 };
+	uint32_t need, errors = 0;
+	ssize_t n;
+
+	*addr = 0;
+	*perm = 0;
+	n = pci_ats_request_translation(s->pci, pasid, access & PTD_F_PRIV, access & PTD_F_EXEC,
+					PAGE_OF(iova), PAGE, !(access & PTD_F_WRITE), &entry, 1,
+					&errors);
+	if (n < 0)
+		return n;
+	if (n != 1 || !(entry.perm & 3))
+		return 0;
+	/* this is where another layout of the entry would show */
+	if (PAGE_OF(iova) != (entry.iova | (PAGE_OF(iova) & entry.mask)) || entry.mask < PAGE - 1)
+		return -EPROTO;
+	*addr = (entry.addr & ~entry.mask) | (iova & entry.mask);
+	*perm = entry.perm & 3;
+	need = access & (PTD_F_READ | PTD_F_WRITE);
+	return (*perm & need) == need;
+}
+
+static int access_memory(uint64_t addr, void *buffer, uint64_t len, bool write)
+{
+	return address_space_rw(&address_space_memory, addr, 0, buffer, len, write) ? -EIO : 0;
+}
+
+/* ---- the DMA engine ---- */
+
+static int engine_translate(struct device *s, const struct stream *st, uint64_t iova,
+			    uint64_t *addr)
+{
+	uint32_t perm;
+	int rc;
+
+	rc = translate(s, s->engine.pasid, st->access, iova, addr, &perm);
+	if (rc < 0)
+		set_state(s, PTD_STATE_STOPPED_ERROR, PTD_STAGE_ATS, rc, PAGE_OF(iova));
+	else
+		R(s, rc ? PTD_N_ATS_HIT : PTD_N_ATS_MISS)++;
+	return rc;
+}
+
+static const struct flight *flight_over(const struct engine *e, const struct stream *st,
+					uint64_t page)
+{
+	unsigned int i;
+
+	for (i = 0; e->flights && i < PTD_CREDITS_MAX; i++) {
+		const struct flight *f = &e->flight[i];
+
+		if (f->used && f->stream == st && page >= f->first && page < f->end)
+			return f;
+	}
+	return NULL;
+}
+
+/* A group id that no response, however late, can belong to; or -1. */
+static int free_group_id(struct device *s)
+{
+	struct listener *l = find_listener(s, s->engine.pasid);
+	unsigned int i;
+
+	for (i = 0; i < PTD_GROUP_IDS; i++) {
+		uint16_t id = s->engine.next_id++ % PTD_GROUP_IDS;
+
+		if (!l || (!l->requests[id] && !l->open[id] && !l->stale[id]))
+			return id;
+	}
+	return -1;
+}
+
+/* The run of missing pages from first on that one group may ask for. */
+static uint64_t group_end(struct device *s, const struct stream *st, uint64_t first)
+{
+	uint32_t room = free_credits(s), most = s->engine.group < room ? s->engine.group : room;
+	uint64_t end = first + PAGE, addr;
+
+	while (end < st->end && end < first + most * PAGE &&
+	       !flight_over(&s->engine, st, end) && !engine_translate(s, st, end, &addr))
+		end += PAGE;
+	return end;
+}
+
+static void group_refused(struct device *s, int rc, uint64_t page)
+{
+	/* a full queue drains: the IOMMU wants the request again later */
+	if (rc == -ENOSPC && s->engine.refusals++ < PTD_REFUSALS_MAX)
+		run_engine_at(s, REFUSED_WAIT_NS);
+	else
+		set_state(s, PTD_STATE_STOPPED_ERROR, PTD_STAGE_PRI, rc, page);
+}
+
+static int send_pages(struct device *s, const struct stream *st, const struct flight *f)
+{
+	struct engine *e = &s->engine;
+	uint64_t page;
+	int rc = 0;
+
+	for (page = f->first; page < f->end && !rc; page += PAGE)
+		rc = request_page(s, e->pasid, page,
+				  st->access | (page + PAGE == f->end ? PTD_F_LAST : 0), f->id);
+	if (rc) {
+		struct listener *l = find_listener(s, e->pasid);
+
+		if (l)
+			forget_group(l, f->id);
+		group_refused(s, rc, f->first);
+		return rc;
+	}
+	e->refusals = 0;
+	return 0;
+}
+
+/* Ask for first and missing pages behind it; false if that must wait. */
+static bool ask(struct device *s, const struct stream *st, uint64_t first)
+{
+	struct engine *e = &s->engine;
+	struct flight *f = e->flight;
+	int id;
+
+	if (e->flights >= e->depth)
+		return false;
+	id = free_credits(s) ? free_group_id(s) : -1;
+	if (id < 0) {
+		/* with nothing to wait for, nothing will ever change */
+		if (!R(s, PTD_OPEN_GROUPS))
+			set_state(s, PTD_STATE_STOPPED_ERROR, PTD_STAGE_PRI, -EBUSY, first);
+		return false;
+	}
+	while (f->used)
+		f++;
+	f->stream = st;
+	f->id = id;
+	f->first = first;
+	f->end = group_end(s, st, first);
+	if (!running(s) || send_pages(s, st, f))
+		return false;
+	f->used = true;
+	e->flights++;
+	return true;
+}
+
+/* The copy is at a page that is missing. */
+static void ask_for_stuck(struct device *s, struct stream *st, uint64_t page)
+{
+	if (st->stuck != page) {
+		st->stuck = page;
+		st->asks = 0;
+	}
+	if (st->asks == PTD_ASKS_MAX)
+		set_state(s, PTD_STATE_STOPPED_ERROR, PTD_STAGE_RETRY, -EFAULT, page);
+	else if (ask(s, st, page))
+		st->asks++;
+}
+
+/* Look at the pages that depth groups from the copy's place on can hold. */
+static void ask_ahead(struct device *s, struct stream *st)
+{
+	struct engine *e = &s->engine;
+	uint64_t page = PAGE_OF(st->base + get64(s, PTD_BYTES)), end, addr;
+	uint32_t ahead = e->depth * e->group;
+
+	if (ahead > PTD_CREDITS_MAX)
+		ahead = PTD_CREDITS_MAX;
+	end = page + ahead * PAGE < st->end ? page + ahead * PAGE : st->end;
+	if (st->scan < page)
+		st->scan = page;
+	while (running(s) && st->scan < end && e->flights < e->depth) {
+		const struct flight *f = flight_over(e, st, st->scan);
+
+		if (f)
+			st->scan = f->end;
+		else if (engine_translate(s, st, st->scan, &addr) == 1)
+			st->scan += PAGE;
+		else if (!running(s) || !ask(s, st, st->scan))
+			break;
+	}
+}
+
+/*
+ * Translate one side of the next chunk: true when the data can move.  A page
+ * that was asked for is left alone until the answer, which may be a refusal.
+ */
+static bool ready(struct device *s, struct stream *st, uint64_t *addr)
+{
+	uint64_t iova = st->base + get64(s, PTD_BYTES);
+	int rc;
+
+	if (!st->on || !running(s))
+		return running(s);
+	if (flight_over(&s->engine, st, PAGE_OF(iova)))
+		return false;
+	rc = engine_translate(s, st, iova, addr);
+	if (!rc)
+		ask_for_stuck(s, st, PAGE_OF(iova));
+	return rc == 1;
+}
+
+static uint64_t chunk_size(struct device *s)
+{
+	uint64_t done = get64(s, PTD_BYTES), n = s->engine.length - done;
+	const struct stream *side[] = { &s->engine.src, &s->engine.dst };
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		uint64_t left = PAGE - ((side[i]->base + done) & (PAGE - 1));
+
+		if (side[i]->on && left < n)
+			n = left;
+	}
+	return n;
+}
+
+static void fill_buffer(struct engine *e, uint64_t iova, uint64_t n)
+{
+	uint64_t i;
+
+	for (i = 0; i < n; i++)
+		e->buffer[i] = e->data >> ((iova + i) % 8 * 8);
+}
+
+/* Move up to the next page boundary of either side; false: wait or stopped. */
+static bool move_chunk(struct device *s)
+{
+	struct engine *e = &s->engine;
+	uint64_t done = get64(s, PTD_BYTES), from, to, n, i, sum = get64(s, PTD_SUM);
+	bool src_ready = ready(s, &e->src, &from), dst_ready = ready(s, &e->dst, &to);
+	int rc = 0;
+
+	if (!src_ready || !dst_ready)
+		return false;
+	n = chunk_size(s);
+	if (e->src.on)
+		rc = access_memory(from, e->buffer, n, false);
+	else
+		fill_buffer(e, e->dst.base + done, n);
+	if (!rc && e->dst.on)
+		rc = access_memory(to, e->buffer, n, true);
+	if (rc) {
+		set_state(s, PTD_STATE_STOPPED_ERROR, PTD_STAGE_DMA, rc,
+			  (e->src.on ? e->src.base : e->dst.base) + done);
+		return false;
+	}
+	for (i = 0; i < n; i++)
+		sum += e->buffer[i];
+	set64(s, PTD_SUM, sum);
+	set64(s, PTD_BYTES, done + n);
+	R(s, PTD_N_CHUNKS)++;
+	return true;
+}
+
+static void engine_step(void *opaque)
+{
+	struct device *s = opaque;
+	struct engine *e = &s->engine;
+	unsigned int moves = 0;
+
+	while (running(s) && get64(s, PTD_BYTES) < e->length && moves < STEP_CHUNKS &&
+	       move_chunk(s))
+		moves++;
+	if (!running(s))
+		return;
+	if (get64(s, PTD_BYTES) == e->length) {
+		set_state(s, PTD_STATE_DONE, PTD_STAGE_NONE, 0, 0);
+		return;
+	}
+	if (e->src.on)
+		ask_ahead(s, &e->src);
+	if (e->dst.on && running(s))
+		ask_ahead(s, &e->dst);
+	if (running(s) && moves == STEP_CHUNKS)
+		run_engine_at(s, 0);
+}
+
+static bool init_stream(struct stream *st, bool on, uint32_t access, uint64_t base, uint64_t length)
+{
+	*st = (struct stream){ .on = on, .access = access, .base = base, .stuck = UINT64_MAX };
+	if (!on)
+		return true;
+	if (base > ADDR_MAX || length > ADDR_MAX - base)
+		return false;
+	st->end = PAGE_OF(base + length - 1) + PAGE;
+	return true;
+}
+
+static int start_engine(struct device *s, uint32_t pasid)
+{
+	struct engine *e = &s->engine;
+	uint32_t flags = R(s, PTD_FLAGS), group = R(s, PTD_GROUP), depth = R(s, PTD_DEPTH);
+	uint64_t length = get64(s, PTD_LENGTH);
+	uint16_t next_id = e->next_id;
+
+	if (running(s))
+		return -EBUSY;
+	if (!length || !group || group > PTD_CREDITS_MAX || !depth || depth > PTD_CREDITS_MAX ||
+	    (flags & PTD_F_TOUCH && flags & PTD_F_FILL))
+		return -EINVAL;
+	*e = (struct engine){
+		.pasid = pasid, .group = group, .depth = depth,
+		.length = length, .data = get64(s, PTD_DATA), .next_id = next_id,
+	};
+	if (!init_stream(&e->src, !(flags & PTD_F_FILL), PTD_F_READ, get64(s, PTD_SRC), length) ||
+	    !init_stream(&e->dst, !(flags & PTD_F_TOUCH), PTD_F_WRITE, get64(s, PTD_DST), length))
+		return -EINVAL;
+	set64(s, PTD_BYTES, 0);
+	set64(s, PTD_SUM, 0);
+	set_state(s, PTD_STATE_RUNNING, PTD_STAGE_NONE, 0, 0);
+	run_engine_at(s, 0);
+	return 0;
+}
+
+/* ---- the other commands ---- */
+
+static int single_request(struct device *s, uint32_t pasid)
+{
+	if (R(s, PTD_GRPID) >= PTD_GROUP_IDS)
+		return -EINVAL;
+	return request_page(s, pasid, get64(s, PTD_IOVA), R(s, PTD_FLAGS), R(s, PTD_GRPID));
+}
+
+static int burst(struct device *s, uint32_t pasid)
+{
+	uint32_t flags = R(s, PTD_FLAGS) & ~PTD_F_LAST, group = R(s, PTD_GROUP), i, taken = 0;
+	uint32_t count = R(s, PTD_COUNT), id = R(s, PTD_GRPID);
+	uint64_t iova = get64(s, PTD_IOVA), stride = get64(s, PTD_STRIDE);
+
+	if (!count || count > PTD_BURST_MAX || !group || group > PTD_CREDITS_MAX ||
+	    id >= PTD_GROUP_IDS)
+		return -EINVAL;
+	if (!(flags & PTD_F_NO_CREDIT) && count > free_credits(s))
+		return -EBUSY;
+	for (i = 0; i < count; i++, iova += stride) {
+		bool last = i % group == group - 1 || i == count - 1;
+		int rc;
+
+		rc = request_page(s, pasid, iova,
+				  flags | (last && !(flags & PTD_F_NO_LAST) ? PTD_F_LAST : 0),
+				  (id + i / group) % PTD_GROUP_IDS);
+		/* go on past a full queue, as a device that ignores credits would */
+		if (rc && rc != -ENOSPC)
+			return rc;
+		taken += !rc;
+	}
+	return taken;
+}
+
+static int ats(struct device *s, uint32_t pasid)
+{
+	uint64_t addr;
+	int rc;
+
+	rc = translate(s, pasid, R(s, PTD_FLAGS), get64(s, PTD_IOVA), &addr, &R(s, PTD_ATS_PERM));
+	set64(s, PTD_ATS_ADDR, addr);
+	return rc > 0 ? 0 : rc ? rc : -EFAULT;
+}
+
+static int single_access(struct device *s, uint32_t pasid, bool write)
+{
+	uint64_t iova = get64(s, PTD_IOVA), addr, data = get64(s, PTD_DATA);
+	uint32_t perm;
+	int rc;
+
+	if (iova % 8)
+		return -EINVAL;
+	rc = translate(s, pasid, write ? PTD_F_WRITE : PTD_F_READ, iova, &addr, &perm);
+	if (rc <= 0)
+		return rc ? rc : -EFAULT;
+	rc = access_memory(addr, &data, sizeof(data), write);
+	if (!rc)
+		set64(s, PTD_DATA, data);
+	return rc;
+}
+
+static void clear_counters(struct device *s)
+{
+	memset(&R(s, PTD_N_REQUESTS), 0, PTD_REGISTERS_END - PTD_N_REQUESTS);
+	set64(s, PTD_LOWEST, UINT64_MAX);
+}
+
+static void reset(struct device *s)
+{
+	struct engine *e = &s->engine;
+	unsigned int i, id;
+
+	for (i = 0; i < PTD_PASIDS_MAX; i++) {
+		struct listener *l = &s->listener[i];
+
+		for (id = 0; id < PTD_GROUP_IDS; id++) {
+			l->stale[id] += l->open[id];
+			l->open[id] = 0;
+			l->requests[id] = 0;
+		}
+	}
+	memset(s->regs, 0, sizeof(s->regs));
+	memset(e->flight, 0, sizeof(e->flight));
+	e->flights = 0;
+	R(s, PTD_MAGIC) = PTD_MAGIC_VALUE;
+	R(s, PTD_VERSION) = PTD_VERSION_VALUE;
+	R(s, PTD_GROUP) = 1;
+	R(s, PTD_DEPTH) = 1;
+	set64(s, PTD_STRIDE, PAGE);
+	clear_counters(s);
+}
+
+static int command(struct device *s, uint32_t cmd)
+{
+	uint32_t pasid = R(s, PTD_FLAGS) & PTD_F_PASID ? R(s, PTD_PASID) : NO_PASID;
+
+	if (pasid != NO_PASID && pasid >> 20)
+		return -EINVAL;
+	switch (cmd) {
+	case PTD_CMD_PRI:
+		return single_request(s, pasid);
+	case PTD_CMD_ATS:
+		return ats(s, pasid);
+	case PTD_CMD_DMA_READ:
+	case PTD_CMD_DMA_WRITE:
+		return single_access(s, pasid, cmd == PTD_CMD_DMA_WRITE);
+	case PTD_CMD_BURST:
+		return burst(s, pasid);
+	case PTD_CMD_START:
+		return start_engine(s, pasid);
+	case PTD_CMD_ABORT:
+		if (running(s))
+			set_state(s, PTD_STATE_STOPPED_ERROR, PTD_STAGE_ABORT, -ECANCELED, 0);
+		return 0;
+	case PTD_CMD_CLEAR:
+		if (running(s) || R(s, PTD_OPEN_GROUPS))
+			return -EBUSY;
+		clear_counters(s);
+		return 0;
+	case PTD_CMD_RESET:
+		reset(s);
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static uint64_t mmio_read(void *opaque, hwaddr addr, unsigned int size)
+{
+	struct device *s = opaque;
+
+	(void)size;
+	if (addr == PTD_CREDITS)
+		return credits(s);
+	return addr < PTD_REGISTERS_END ? R(s, addr) : 0;
+}
+
+static void mmio_write(void *opaque, hwaddr addr, uint64_t value, unsigned int size)
+{
+	struct device *s = opaque;
+	int rc;
+
+	(void)size;
+	if (addr >= PTD_IOVA && addr < PTD_COMMAND) {
+		R(s, addr) = value;
+	} else if (addr == PTD_COMMAND) {
+		rc = command(s, value);
+		R(s, PTD_RESULT) = rc;
+		say(s, "command %u -> %d", (uint32_t)value, rc);
+	}
+}
+
+/* ---- getting into QEMU ---- */
+
+static const struct mmio_ops mmio_ops = {
+	.read = mmio_read, .write = mmio_write, .endianness = DEVICE_LITTLE_ENDIAN,
+	.valid = { .min = 4, .max = 8 }, .impl = { .min = 4, .max = 4 },
+};
+
+static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	fputs("pri-testdev: ", stderr);
+	vfprintf(stderr, fmt, args);
+	fputc('\n', stderr);
+	va_end(args);
+	fflush(stderr);
+	_exit(EXIT_UNKNOWN_QEMU);
+}
+
+/* Were the classes and prototypes what they are taken to be? */
+static void check_config(PCIDevice *pci)
+{
+	static const struct { uint32_t at, mask, value; } expected[] = {
+		{ 0x00, UINT32_MAX, PTD_DEVICE_ID << 16 | PTD_VENDOR_ID },
+		{ 0x08, 0xffff0000, 0x00ff0000 },
+		{ CONFIG_ATS, 0xffff, 0x0f },
+		{ CONFIG_PASID, 0xffff, 0x1b },
+		{ CONFIG_PASID + 4, UINT32_MAX, 20 << 8 },
+		{ CONFIG_PRI, 0xffff, 0x13 },
+		{ CONFIG_PRI + 8, UINT32_MAX, PTD_CREDITS_MAX },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(expected) / sizeof(expected[0]); i++) {
+		uint32_t value = pci_default_read_config(pci, expected[i].at, 4);
+
+		if ((value & expected[i].mask) != expected[i].value)
+			refuse("unknown QEMU: config space at %#x reads %#x", expected[i].at,
+			       value);
+	}
+}
+
+static void realize(PCIDevice *pci, void **errp)
+{
+	static unsigned int instances;
+	struct device *s = aligned_alloc(_Alignof(struct device), sizeof(*s));
+
+	(void)errp;
+	if (!s)
+		refuse("out of memory");
+	memset(s, 0, sizeof(*s));
+	s->pci = pci;
+	s->instance = instances++;
+	reset(s);
+	timer_init_full((QEMUTimer *)s->timer, NULL, CLOCK_OF_GUEST, 1, 0, engine_step, s);
+	memory_region_init_io((MemoryRegion *)s->mr, (Object *)pci, &mmio_ops, s, "pri-testdev",
+			      PTD_BAR_SIZE);
+	pci_register_bar(pci, 0, 0, (MemoryRegion *)s->mr);
+	pcie_endpoint_cap_init(pci, 0x60);
+	pcie_ats_init(pci, CONFIG_ATS, true);
+	pcie_pasid_init(pci, CONFIG_PASID, 20, false, false);
+	pcie_pri_init(pci, CONFIG_PRI, PTD_CREDITS_MAX, true);
+	check_config(pci);
+	say(s, "realized");
+}
+
+/* Where an initialised class has the ids of a stock device: once, or it is no use. */
+static ptrdiff_t find_ids(const char *type, uint16_t vendor, uint16_t device)
+{
+	const uint8_t *class = (const uint8_t *)object_class_by_name(type);
+	ptrdiff_t i, at = -1;
+
+	for (i = 0; class && i < 480; i += 2) {
+		if (memcmp(class + i, &vendor, 2) || memcmp(class + i + 2, &device, 2))
+			continue;
+		if (at >= 0)
+			return -1;
+		at = i;
+	}
+	return at;
+}
+
+static void class_init(ObjectClass *class, const void *data)
+{
+	const ptrdiff_t ids = offsetof(struct pci_class_tail, vendor_id);
+	ptrdiff_t at = find_ids("edu", 0x1234, 0x11e8);
+	struct pci_class_tail *tail;
+
+	(void)data;
+	if (at < ids || at != find_ids("pci-testdev", 0x1b36, 0x0005))
+		refuse("unknown QEMU: PCIDeviceClass not recognised");
+	tail = (void *)((uint8_t *)class + at - ids);
+	tail->realize = realize;
+	tail->vendor_id = PTD_VENDOR_ID;
+	tail->device_id = PTD_DEVICE_ID;
+	tail->revision = PTD_VERSION_VALUE;
+	tail->class_id = 0x00ff;
+}
+
+static void check_symbols(void)
+{
+#define SYMBOL(name) { #name, (const void *)(uintptr_t)&(name) }
+	static const struct { const char *name; const void *addr; } symbols[] = {
+		SYMBOL(address_space_memory),
+		SYMBOL(type_register_static),
+		SYMBOL(object_class_by_name),
+		SYMBOL(pcie_endpoint_cap_init),
+		SYMBOL(pcie_ats_init),
+		SYMBOL(pcie_pasid_init),
+		SYMBOL(pcie_pri_init),
+		SYMBOL(pci_register_bar),
+		SYMBOL(pci_default_read_config),
+		SYMBOL(memory_region_init_io),
+		SYMBOL(pci_pri_register_notifier),
+		SYMBOL(pci_pri_unregister_notifier),
+		SYMBOL(pci_pri_request_page),
+		SYMBOL(pci_ats_request_translation),
+		SYMBOL(address_space_rw),
+		SYMBOL(timer_init_full),
+		SYMBOL(timer_mod),
+		SYMBOL(qemu_clock_get_ns),
+		SYMBOL(qmp_query_version),
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
+		if (!symbols[i].addr)
+			refuse("unknown QEMU: it does not export %s", symbols[i].name);
+	}
+}
+
+static void check_version(const char *pretended)
+{
+	const struct version_info *v = qmp_query_version(NULL);
+	int major = v->qemu->major, minor = v->qemu->minor;
+
+	if (pretended && sscanf(pretended, "%d.%d", &major, &minor) != 2)
+		refuse("version=%s: a number like 11.1 is wanted", pretended);
+	if (major != QEMU_MAJOR || minor < QEMU_MINOR)
+		refuse("unknown QEMU: version %d.%d, wanted %d.%d or a later %d.x", major, minor,
+		       QEMU_MAJOR, QEMU_MINOR, QEMU_MAJOR);
+}
+
+__attribute__((visibility("default"))) int qemu_plugin_version = PLUGIN_API;
+
+/* Arguments: debug=on traces to stderr; version=X.Y tries out the version check. */
+__attribute__((visibility("default")))
+int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, char **argv)
+{
+	static const struct interface interfaces[] = { { "pci-express-device" }, { NULL } };
+	static const struct type_info type = {
+		.name = "pri-testdev", .parent = "pci-device", .class_init = class_init,
+		.interfaces = interfaces,
+	};
+	const char *version = NULL;
+	int i;
+
+	(void)id;
+	for (i = 0; i < argc; i++) {
+		if (!strncmp(argv[i], "version=", 8))
+			version = argv[i] + 8;
+		else if (!strcmp(argv[i], "debug=on"))
+			debug = true;
+		else if (strcmp(argv[i], "debug=off"))
+			refuse("unknown argument %s", argv[i]);
+	}
+	check_symbols();
+	if (info->version.cur < PLUGIN_API || info->version.min > PLUGIN_API ||
+	    !info->system_emulation || strcmp(info->target, "x86_64"))
+		refuse("unknown QEMU: system emulation of x86_64 with plugin API %d is wanted",
+		       PLUGIN_API);
+	check_version(version);
+	type_register_static(&type);
+	return 0;
+}

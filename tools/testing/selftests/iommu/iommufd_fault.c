@@ -1,0 +1,1455 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Tests of iommufd's fault queue and of attaching HWPTs that feed one, with the
+ * page request injector of the mock device.
+ *
+ * Every fixture ends by destroying its devices and then compares what all of
+ * them sent with what they were answered: each group exactly one answer, none
+ * that nobody waits for. So a test may leave groups behind wherever it likes.
+ *
+ * The suite also runs on a kernel that has the injector and nothing else of
+ * this series. What needs more is skipped there; the mock device's own PASID
+ * operations, which come with the series, tell the two apart.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "../../../iommu/lib/iopf.h"
+#include "../kselftest_harness.h"
+#include "iommufd_fault_utils.h"
+
+#define ADDR 0x40000000ULL
+#define PAGE 4096
+#define MSG sizeof(struct iommu_hwpt_pgfault)
+#define ANSWER sizeof(struct iommu_hwpt_page_response)
+#define DEPTH 4096 /* groups that a queue holds, and requests a mock device may have */
+#define SHORT_MS 50 /* waiting for what must not happen */
+#define LONG_MS 10000 /* waiting for what must happen */
+#define MAX_DEVS 4
+#define MAX_QUEUES 4
+
+#define SUCCESS IOMMUFD_PAGE_RESP_SUCCESS
+#define INVALID IOMMUFD_PAGE_RESP_INVALID
+#define FAILURE IOMMUFD_PAGE_RESP_FAILURE
+#define PERM_RW (IOMMU_PGFAULT_PERM_READ | IOMMU_PGFAULT_PERM_WRITE)
+
+struct queue {
+	uint32_t id;
+	int fd;
+};
+
+/* An iommufd with what the tests make in it. */
+struct env {
+	int fd;
+	uint32_t ioas_id;
+	uint32_t parent_id;
+	struct mock_device devs[MAX_DEVS];
+	unsigned int n_devs;
+	struct queue queues[MAX_QUEUES];
+	unsigned int n_queues;
+	bool additions;
+};
+
+#define REQUIRE_ADDITIONS(env) do { \
+	if (!(env)->additions) \
+		SKIP(return, "this kernel only has the injector"); \
+} while (0)
+
+static void expect_all_answered(struct __test_metadata *_metadata, int fd)
+{
+	struct iommu_test_iopf_stats s;
+
+	ASSERT_EQ(0, iopf_stats(fd, 0, &s));
+	EXPECT_EQ(s.groups, s.responses[0] + s.responses[1] + s.responses[2]);
+	EXPECT_EQ(0, s.outstanding);
+	EXPECT_EQ(0, s.unmatched);
+	EXPECT_EQ(0, s.bad_codes);
+}
+
+/* Answers that a living device has had, by code. */
+static void expect_answers(struct __test_metadata *_metadata, struct env *env,
+			   const struct mock_device *dev, uint64_t success, uint64_t invalid)
+{
+	struct iommu_test_iopf_stats s;
+
+	ASSERT_EQ(0, iopf_stats(env->fd, dev->idev_id, &s));
+	EXPECT_EQ(success, s.responses[SUCCESS]);
+	EXPECT_EQ(invalid, s.responses[INVALID]);
+	EXPECT_EQ(0, s.responses[FAILURE]);
+	EXPECT_EQ(0, s.unmatched);
+}
+
+/* The same of all devices that were destroyed. */
+static void expect_gone(struct __test_metadata *_metadata, struct env *env, uint64_t success,
+			uint64_t invalid)
+{
+	struct iommu_test_iopf_stats s;
+
+	ASSERT_EQ(0, iopf_stats(env->fd, 0, &s));
+	EXPECT_EQ(success, s.responses[SUCCESS]);
+	EXPECT_EQ(invalid, s.responses[INVALID]);
+	EXPECT_EQ(0, s.outstanding);
+}
+
+static void env_open(struct __test_metadata *_metadata, struct env *env)
+{
+	env->fd = open("/dev/iommu", O_RDWR);
+	if (env->fd < 0)
+		SKIP(return, "no /dev/iommu");
+	if (iopf_stats_reset(env->fd, 0))
+		SKIP(return, "no page request injector");
+	ASSERT_EQ(0, ioas_alloc(env->fd, &env->ioas_id));
+}
+
+static struct mock_device *env_device(struct __test_metadata *_metadata, struct env *env,
+				      uint32_t pt_id, uint32_t flags)
+{
+	struct mock_device *dev = &env->devs[env->n_devs];
+
+	ASSERT_GT(MAX_DEVS, env->n_devs);
+	ASSERT_EQ(0, mock_device_create(env->fd, pt_id, flags, dev));
+	env->n_devs++;
+	env->additions = mock_pasid_check(env->fd, dev->stdev_id, 1, 0) != -EOPNOTSUPP;
+	return dev;
+}
+
+static void env_destroy_device(struct __test_metadata *_metadata, struct env *env,
+			       struct mock_device *dev)
+{
+	EXPECT_EQ(0, iommufd_destroy(env->fd, dev->stdev_id));
+	dev->stdev_id = 0;
+}
+
+static struct queue *env_queue(struct __test_metadata *_metadata, struct env *env)
+{
+	struct queue *queue = &env->queues[env->n_queues];
+
+	ASSERT_GT(MAX_QUEUES, env->n_queues);
+	ASSERT_EQ(0, fault_queue_alloc(env->fd, &queue->id, &queue->fd));
+	env->n_queues++;
+	return queue;
+}
+
+static void env_close_queue(struct __test_metadata *_metadata, struct queue *queue)
+{
+	EXPECT_EQ(0, close(queue->fd));
+	queue->fd = -1;
+}
+
+/* A HWPT for @dev: nested, or paging; without a queue if that is NULL. */
+static uint32_t env_hwpt(struct __test_metadata *_metadata, struct env *env,
+			 const struct mock_device *dev, bool nested, uint32_t flags,
+			 const struct queue *queue)
+{
+	uint32_t id = 0, fault_id = queue ? queue->id : 0;
+
+	if (queue)
+		flags |= IOMMU_HWPT_FAULT_ID_VALID;
+	if (!nested) {
+		ASSERT_EQ(0, hwpt_alloc_paging(env->fd, dev->idev_id, env->ioas_id, flags,
+					       fault_id, &id));
+		return id;
+	}
+	if (!env->parent_id)
+		ASSERT_EQ(0, hwpt_alloc_paging(env->fd, dev->idev_id, env->ioas_id,
+					       IOMMU_HWPT_ALLOC_NEST_PARENT, 0,
+					       &env->parent_id));
+	ASSERT_EQ(0, hwpt_alloc_nested(env->fd, dev->idev_id, env->parent_id, flags, fault_id,
+				       &id));
+	return id;
+}
+
+static void env_close(struct __test_metadata *_metadata, struct env *env)
+{
+	unsigned int i;
+
+	for (i = 0; i < env->n_devs; i++) {
+		if (env->devs[i].stdev_id)
+			env_destroy_device(_metadata, env, &env->devs[i]);
+	}
+	expect_all_answered(_metadata, env->fd);
+	for (i = 0; i < env->n_queues; i++) {
+		if (env->queues[i].fd >= 0)
+			env_close_queue(_metadata, &env->queues[i]);
+	}
+	EXPECT_EQ(0, close(env->fd));
+}
+
+/* Groups without a PASID; group i has id @grpid + i. */
+static void inject(struct __test_metadata *_metadata, struct env *env,
+		   const struct mock_device *dev, uint32_t grpid, uint32_t groups,
+		   uint32_t requests)
+{
+	ASSERT_EQ(0, iopf_inject(env->fd, dev->idev_id, 0, grpid, ADDR, groups, requests, 0));
+}
+
+static void inject_pasid(struct __test_metadata *_metadata, struct env *env,
+			 const struct mock_device *dev, uint32_t pasid, uint32_t grpid)
+{
+	ASSERT_EQ(0, iopf_inject(env->fd, dev->idev_id, pasid, grpid, ADDR, 1, 1, 0));
+}
+
+/* Requests that do not complete their groups. */
+static void inject_partial(struct __test_metadata *_metadata, struct env *env,
+			   const struct mock_device *dev, uint32_t pasid, uint32_t grpid,
+			   uint32_t requests)
+{
+	ASSERT_EQ(0, iopf_inject(env->fd, dev->idev_id, pasid, grpid, ADDR, 1, requests,
+				 IOMMU_TEST_IOPF_NO_LAST));
+}
+
+/* Take one group of one request off the queue. */
+static struct iommu_hwpt_pgfault take(struct __test_metadata *_metadata, int fault_fd)
+{
+	struct iommu_hwpt_pgfault m = {};
+
+	ASSERT_EQ(1, fault_read(fault_fd, &m, 1));
+	EXPECT_TRUE(m.flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE);
+	EXPECT_NE(0, m.cookie);
+	return m;
+}
+
+static void expect_empty(struct __test_metadata *_metadata, int fault_fd)
+{
+	struct iommu_hwpt_pgfault m;
+
+	EXPECT_EQ(0, fault_read(fault_fd, &m, 1));
+	EXPECT_EQ(POLLOUT, fault_poll(fault_fd, 0));
+}
+
+static void *anonymous(struct __test_metadata *_metadata, size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, p);
+	return p;
+}
+
+/* The end of @size bytes of memory behind which nothing can be accessed. */
+static char *fence(struct __test_metadata *_metadata, size_t size)
+{
+	char *p = anonymous(_metadata, size + PAGE);
+
+	ASSERT_EQ(0, size % PAGE);
+	ASSERT_EQ(0, mprotect(p + size, PAGE, PROT_NONE));
+	return p + size;
+}
+
+static unsigned int count_fds(void)
+{
+	unsigned int fd, n = 0;
+
+	for (fd = 0; fd < 256; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+/* ---- the file of a queue that one device feeds ---- */
+
+FIXTURE(fault)
+{
+	struct env env;
+	struct queue *queue;
+	struct mock_device *dev;
+	uint32_t hwpt_id;
+	/* a HWPT of the same kind that has no queue */
+	uint32_t plain_id;
+};
+
+FIXTURE_VARIANT(fault)
+{
+	bool nested;
+};
+
+FIXTURE_VARIANT_ADD(fault, nested)
+{
+	.nested = true,
+};
+
+FIXTURE_VARIANT_ADD(fault, paging)
+{
+	.nested = false,
+};
+
+FIXTURE_SETUP(fault)
+{
+	struct env *env = &self->env;
+
+	env_open(_metadata, env);
+	if (_metadata->exit_code)
+		return;
+	self->dev = env_device(_metadata, env, env->ioas_id, 0);
+	if (!variant->nested)
+		REQUIRE_ADDITIONS(env);
+	self->queue = env_queue(_metadata, env);
+	self->hwpt_id = env_hwpt(_metadata, env, self->dev, variant->nested, 0, self->queue);
+	self->plain_id = env_hwpt(_metadata, env, self->dev, variant->nested, 0, NULL);
+	ASSERT_EQ(0, mock_replace(env->fd, self->dev->stdev_id, self->hwpt_id));
+}
+
+FIXTURE_TEARDOWN(fault)
+{
+	env_close(_metadata, &self->env);
+}
+
+TEST_F(fault, alloc_errors)
+{
+	struct iommu_fault_alloc cmd = { .size = sizeof(cmd) };
+	struct rlimit old, tight = {};
+	unsigned int fds = count_fds();
+	int fd = self->env.fd;
+	char *end = fence(_metadata, PAGE);
+	struct queue q;
+
+	EXPECT_EQ(-EOPNOTSUPP, fault_queue_alloc_flags(fd, 1U << 31, &q.id, &q.fd));
+	EXPECT_EQ(-EOPNOTSUPP, fault_queue_alloc_flags(fd, UINT32_MAX, &q.id, &q.fd));
+	cmd.size = sizeof(cmd) - 1;
+	EXPECT_EQ(-EINVAL, iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd));
+	EXPECT_EQ(-EFAULT, iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, end));
+
+	/* The arguments can be read, but what comes out cannot be written. */
+	cmd.size = sizeof(cmd);
+	memcpy(end - PAGE, &cmd, sizeof(cmd));
+	ASSERT_EQ(0, mprotect(end - PAGE, PAGE, PROT_READ));
+	EXPECT_EQ(-EFAULT, iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, end - PAGE));
+
+	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &old));
+	tight.rlim_max = old.rlim_max;
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &tight));
+	EXPECT_EQ(-EMFILE, fault_queue_alloc(fd, &q.id, &q.fd));
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &old));
+	EXPECT_EQ(fds, count_fds());
+
+	/* A descriptor that one of these gave back too often would be found now. */
+	ASSERT_EQ(0, fault_queue_alloc(fd, &q.id, &q.fd));
+	EXPECT_EQ(fds + 1, count_fds());
+	EXPECT_EQ(FD_CLOEXEC, fcntl(q.fd, F_GETFD));
+	EXPECT_EQ(0, close(q.fd));
+	EXPECT_EQ(0, iommufd_destroy(fd, q.id));
+	EXPECT_EQ(-ENOENT, iommufd_destroy(fd, q.id));
+}
+
+/* A larger structure is one of a later kernel: good as long as the rest is 0. */
+TEST_F(fault, alloc_larger)
+{
+	struct {
+		struct iommu_fault_alloc cmd;
+		char rest[64];
+	} large = { .cmd.size = sizeof(large) };
+	int fd = self->env.fd;
+
+	ASSERT_EQ(0, iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, &large));
+	EXPECT_EQ(0, close((int)large.cmd.out_fault_fd));
+	EXPECT_EQ(0, iommufd_destroy(fd, large.cmd.out_fault_id));
+	large.rest[63] = 1;
+	EXPECT_EQ(-E2BIG, iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, &large));
+}
+
+TEST_F(fault, hwpt_errors)
+{
+	struct env *env = &self->env;
+	uint32_t id, dev = self->dev->idev_id;
+
+	EXPECT_EQ(-EOPNOTSUPP,
+		  hwpt_alloc_paging(env->fd, dev, env->ioas_id,
+				    IOMMU_HWPT_ALLOC_NEST_PARENT | IOMMU_HWPT_FAULT_ID_VALID,
+				    self->queue->id, &id));
+	EXPECT_EQ(-EOPNOTSUPP, hwpt_alloc_paging(env->fd, dev, env->ioas_id, 1U << 31, 0, &id));
+	if (!env->additions)
+		return;
+	/* The mock device has no PASIDs; there is no such queue; it is not a queue. */
+	EXPECT_EQ(-EOPNOTSUPP, hwpt_alloc_paging(env->fd, dev, env->ioas_id,
+						 IOMMU_HWPT_ALLOC_PASID, 0, &id));
+	EXPECT_EQ(-ENOENT, hwpt_alloc_paging(env->fd, dev, env->ioas_id,
+					     IOMMU_HWPT_FAULT_ID_VALID, UINT32_MAX, &id));
+	EXPECT_EQ(-ENOENT, hwpt_alloc_paging(env->fd, dev, env->ioas_id,
+					     IOMMU_HWPT_FAULT_ID_VALID, env->ioas_id, &id));
+}
+
+/* Every byte of a message is the kernel's, whatever was in the buffer. */
+TEST_F(fault, message)
+{
+	struct iommu_hwpt_pgfault got[2], want = {
+		.dev_id = self->dev->idev_id,
+		.grpid = 0x1fe,
+		.perm = IOMMU_PGFAULT_PERM_EXEC | IOMMU_PGFAULT_PERM_PRIV,
+		.addr = 0xfedcba9876543000,
+	};
+	uint32_t ids = self->dev->idev_id;
+	struct iommu_test_iopf_batch batch = {
+		.dev_ids = (uintptr_t)&ids,
+		.nr_devs = 1,
+		.addr = want.addr,
+		.groups = 1,
+		.requests = 2,
+		.grpid = want.grpid,
+		.nr_pasids = 1,
+		.perm = want.perm,
+		/* no flags that user space knows of */
+		.prm_flags = ~(IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE),
+	};
+
+	REQUIRE_ADDITIONS(&self->env);
+	memset(got, 0xaa, sizeof(got));
+	ASSERT_EQ(0, iopf_batch(self->env.fd, &batch));
+	EXPECT_EQ(2, batch.out_accepted);
+	ASSERT_EQ(2, fault_read(self->queue->fd, got, 2));
+	EXPECT_NE(0, got[0].cookie);
+	want.cookie = got[0].cookie;
+	EXPECT_EQ(0, memcmp(&want, &got[0], sizeof(want)));
+	want.flags = IOMMU_PGFAULT_FLAGS_LAST_PAGE;
+	want.addr += PAGE;
+	EXPECT_EQ(0, memcmp(&want, &got[1], sizeof(want)));
+}
+
+TEST_F(fault, read_sizes_and_offsets)
+{
+	char buffer[3 * MSG];
+	struct iovec iov = { buffer, sizeof(buffer) };
+	int fd = self->queue->fd;
+	struct iommu_hwpt_pgfault m;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, fault_read_bytes(fd, buffer, 0));
+		EXPECT_EQ(-ESPIPE, fault_read_bytes(fd, buffer, 1));
+		EXPECT_EQ(-ESPIPE, fault_read_bytes(fd, buffer, MSG - 1));
+		EXPECT_EQ(-ESPIPE, fault_read_bytes(fd, buffer, MSG + 1));
+		EXPECT_EQ(-1, pread(fd, buffer, MSG, MSG));
+		EXPECT_EQ(ESPIPE, errno);
+		EXPECT_EQ(-1, preadv2(fd, &iov, 1, MSG, 0));
+		EXPECT_EQ(ESPIPE, errno);
+		EXPECT_EQ(-1, lseek(fd, 0, SEEK_SET));
+		EXPECT_EQ(ESPIPE, errno);
+		if (!self->env.additions)
+			return;
+		/* the same again with a fault, which must survive all that */
+		if (!i)
+			inject(_metadata, &self->env, self->dev, 7, 1, 1);
+	}
+	m = take(_metadata, fd);
+	EXPECT_EQ(7, m.grpid);
+	EXPECT_EQ(0, fault_answer(fd, m.cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 1, 0);
+}
+
+TEST_F(fault, read_empty)
+{
+	struct iommu_hwpt_pgfault m;
+	int fd = self->queue->fd;
+
+	EXPECT_EQ(0, fault_read(fd, &m, 1));
+	ASSERT_EQ(0, fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK));
+	EXPECT_EQ(0, fault_read(fd, &m, 1));
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	take(_metadata, fd);
+	EXPECT_EQ(0, fault_read(fd, &m, 1));
+}
+
+TEST_F(fault, read_nowait)
+{
+	struct iommu_hwpt_pgfault m;
+	struct iovec iov = { &m, sizeof(m) };
+	int fd = self->queue->fd;
+
+	REQUIRE_ADDITIONS(&self->env);
+	EXPECT_EQ(-1, preadv2(fd, &iov, 1, -1, RWF_NOWAIT));
+	EXPECT_EQ(EAGAIN, errno);
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	EXPECT_EQ(MSG, preadv2(fd, &iov, 1, -1, RWF_NOWAIT));
+	EXPECT_EQ(-1, preadv2(fd, &iov, 1, -1, RWF_NOWAIT));
+	EXPECT_EQ(EAGAIN, errno);
+}
+
+/* One read into several pieces of memory, none of which holds whole messages. */
+TEST_F(fault, readv)
+{
+	struct iommu_hwpt_pgfault m[4];
+	struct iovec iov[3] = {
+		{ m, 50 }, { (char *)m + 50, 3 }, { (char *)m + 53, sizeof(m) - 53 },
+	};
+	unsigned int i;
+
+	REQUIRE_ADDITIONS(&self->env);
+	memset(m, 0xaa, sizeof(m));
+	inject(_metadata, &self->env, self->dev, 5, 2, 2);
+	ASSERT_EQ(sizeof(m), readv(self->queue->fd, iov, 3));
+	for (i = 0; i < 4; i++) {
+		EXPECT_EQ(5 + i / 2, m[i].grpid);
+		EXPECT_EQ(ADDR + i * PAGE, m[i].addr);
+		EXPECT_EQ(0, m[i].__reserved);
+	}
+}
+
+/* Only whole groups, as many as fit, in their order. */
+TEST_F(fault, whole_groups)
+{
+	static const unsigned int room[] = { 5, 3, 4, 7 }, want[] = { 3, 3, 3, 6 };
+	struct iommu_hwpt_pgfault m[8];
+	int fd = self->queue->fd;
+	struct iopf_group group;
+	struct iopf_iter iter;
+	uint32_t grpid = 10;
+	unsigned int i;
+	ssize_t n;
+
+	inject(_metadata, &self->env, self->dev, 10, 5, 3);
+	for (i = 0; i < 4; i++) {
+		memset(m, 0, sizeof(m));
+		n = fault_read(fd, m, room[i]);
+		ASSERT_EQ(want[i], n);
+		EXPECT_EQ(0, m[n].cookie);
+		iter = iopf_groups(m, n);
+		while (iopf_next_group(&iter, &group) == 1) {
+			EXPECT_EQ(3, group.n);
+			EXPECT_EQ(grpid++, group.grpid);
+			EXPECT_EQ(0, fault_answer(fd, group.cookie, SUCCESS));
+		}
+		EXPECT_EQ(iter.end, iter.next);
+	}
+	EXPECT_EQ(15, grpid);
+	expect_empty(_metadata, fd);
+	expect_answers(_metadata, &self->env, self->dev, 5, 0);
+}
+
+TEST_F(fault, first_group_too_large)
+{
+	struct iommu_hwpt_pgfault m[4];
+	int i, fd = self->queue->fd;
+
+	inject(_metadata, &self->env, self->dev, 1, 1, 3);
+	inject(_metadata, &self->env, self->dev, 2, 1, 1);
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(-EINVAL, fault_read(fd, m, 1));
+		EXPECT_EQ(-EINVAL, fault_read(fd, m, 2));
+		EXPECT_EQ(POLLIN | POLLOUT, fault_poll(fd, 0));
+	}
+	ASSERT_EQ(4, fault_read(fd, m, 4));
+	EXPECT_EQ(1, m[0].grpid);
+	EXPECT_EQ(2, m[3].grpid);
+	EXPECT_EQ(0, fault_answer(fd, m[3].cookie, SUCCESS));
+	EXPECT_EQ(0, fault_answer(fd, m[2].cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 2, 0);
+}
+
+static const unsigned int efault_sizes[] = { 1, 3, 2, 1, 9, 8 };
+
+/* How many of the first @n messages of these groups are whole groups. */
+static unsigned int efault_whole(unsigned int n)
+{
+	unsigned int i, whole = 0;
+
+	for (i = 0; i < 6 && whole + efault_sizes[i] <= n; i++)
+		whole += efault_sizes[i];
+	return whole;
+}
+
+/*
+ * The buffer ends early, behind each message and amid each: whole groups that
+ * fit arrive, the others are read next, in order and as often as they were sent.
+ */
+TEST_F(fault, read_efault)
+{
+	unsigned int i, cut, extra, whole, round = 0, total = efault_whole(UINT32_MAX);
+	char *end = fence(_metadata, 2 * PAGE);
+	struct iommu_hwpt_pgfault m[64];
+	int fd = self->queue->fd;
+	ssize_t rc;
+
+	for (cut = 0; cut < total; cut++) {
+		for (extra = 0; extra < MSG; extra += 16) {
+			for (i = 0; i < 6; i++)
+				inject(_metadata, &self->env, self->dev, i, 1, efault_sizes[i]);
+			whole = efault_whole(cut);
+			rc = fault_read_bytes(fd, end - cut * MSG - extra, total * MSG);
+			ASSERT_EQ(whole ? (ssize_t)(whole * MSG) : -EFAULT, rc);
+			memcpy(m, end - cut * MSG - extra, whole * MSG);
+			EXPECT_EQ(POLLIN | POLLOUT, fault_poll(fd, 0));
+			ASSERT_EQ(total - whole, fault_read(fd, m + whole, 64 - whole));
+			for (i = 0, rc = 0; i < total; rc += efault_sizes[m[i].grpid],
+			     i += efault_sizes[m[i].grpid]) {
+				ASSERT_EQ(i, efault_whole(i));
+				EXPECT_EQ(0, fault_answer(fd, m[i].cookie, SUCCESS));
+			}
+			EXPECT_EQ(total, rc);
+			expect_empty(_metadata, fd);
+			round++;
+		}
+	}
+	expect_answers(_metadata, &self->env, self->dev, round * 6, 0);
+}
+
+TEST_F(fault, write_errors)
+{
+	struct iommu_hwpt_page_response r = { .code = SUCCESS };
+	struct iovec iov = { &r, sizeof(r) };
+	int fd = self->queue->fd;
+
+	inject(_metadata, &self->env, self->dev, 3, 1, 1);
+	r.cookie = take(_metadata, fd).cookie;
+	EXPECT_EQ(0, fault_write_bytes(fd, &r, 0));
+	EXPECT_EQ(-ESPIPE, fault_write_bytes(fd, &r, ANSWER - 1));
+	EXPECT_EQ(-ESPIPE, fault_write_bytes(fd, &r, 1));
+	EXPECT_EQ(-1, pwrite(fd, &r, ANSWER, ANSWER));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_EQ(-1, pwritev2(fd, &iov, 1, ANSWER, 0));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_EQ(-EFAULT, fault_write_bytes(fd, fence(_metadata, PAGE), ANSWER));
+	EXPECT_EQ(-EFAULT, fault_write_bytes(fd, fence(_metadata, PAGE) - 4, ANSWER));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, r.cookie, FAILURE + 1));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, r.cookie, 0xf));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, r.cookie, UINT32_MAX));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, r.cookie + 1, SUCCESS));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, r.cookie - 1, SUCCESS));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, r.cookie ^ 1U << 31, SUCCESS));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, 0, SUCCESS));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, UINT32_MAX, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 0, 0);
+	/* nothing of this has touched the group */
+	EXPECT_EQ(0, fault_answer(fd, r.cookie, SUCCESS));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, r.cookie, SUCCESS));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, r.cookie, INVALID));
+	expect_answers(_metadata, &self->env, self->dev, 1, 0);
+}
+
+/* @n groups of one request are read and become answers. */
+static void take_many(struct __test_metadata *_metadata, int fd, unsigned int n,
+		      struct iommu_hwpt_page_response *answers)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		answers[i] = (struct iommu_hwpt_page_response){
+			take(_metadata, fd).cookie, SUCCESS
+		};
+}
+
+/* A write stops at the first bad answer and tells how far it came. */
+TEST_F(fault, partial_write)
+{
+	static const unsigned int bad[] = { 0, 1, 2, 31, 32, 33, 70, 99 };
+	struct iommu_hwpt_page_response r[100];
+	int fd = self->queue->fd;
+	uint32_t cookie;
+	unsigned int i;
+
+	for (i = 0; i < 8; i++) {
+		ASSERT_EQ(0, iopf_stats_reset(self->env.fd, self->dev->idev_id));
+		inject(_metadata, &self->env, self->dev, 0, 100, 1);
+		take_many(_metadata, fd, 100, r);
+		cookie = r[bad[i]].cookie;
+		if (i % 2)
+			r[bad[i]].cookie = 0;
+		else
+			r[bad[i]].code = FAILURE + 1;
+		EXPECT_EQ(bad[i] ? (int)bad[i] : -EINVAL, fault_write(fd, r, 100));
+		EXPECT_EQ(-EINVAL, fault_write(fd, r + bad[i], 100 - bad[i]));
+		expect_answers(_metadata, &self->env, self->dev, bad[i], 0);
+		r[bad[i]].cookie = cookie;
+		r[bad[i]].code = INVALID;
+		EXPECT_EQ(100 - bad[i], fault_write(fd, r + bad[i], 100 - bad[i]));
+		expect_answers(_metadata, &self->env, self->dev, 99, 1);
+	}
+}
+
+/* A duplicate within one write is as unknown as one in the next. */
+TEST_F(fault, duplicate_in_write)
+{
+	struct iommu_hwpt_page_response r[3];
+	int fd = self->queue->fd;
+
+	inject(_metadata, &self->env, self->dev, 0, 2, 1);
+	take_many(_metadata, fd, 2, r);
+	r[2] = r[1];
+	r[1] = r[0];
+	EXPECT_EQ(1, fault_write(fd, r, 3));
+	expect_answers(_metadata, &self->env, self->dev, 1, 0);
+	EXPECT_EQ(1, fault_write(fd, r + 2, 1));
+	expect_answers(_metadata, &self->env, self->dev, 2, 0);
+}
+
+TEST_F(fault, write_efault)
+{
+	static const unsigned int readable[] = { 1, 31, 32, 33, 64, 99 };
+	char *end = fence(_metadata, PAGE);
+	struct iommu_hwpt_page_response r[100];
+	int fd = self->queue->fd;
+	unsigned int i, n;
+
+	REQUIRE_ADDITIONS(&self->env);
+	for (i = 0; i < 6; i++) {
+		n = readable[i];
+		ASSERT_EQ(0, iopf_stats_reset(self->env.fd, self->dev->idev_id));
+		inject(_metadata, &self->env, self->dev, 0, 100, 1);
+		take_many(_metadata, fd, 100, r);
+		/* three bytes of the next answer can be read, too */
+		memcpy(end - n * ANSWER - 3, r, n * ANSWER + 3);
+		EXPECT_EQ(n, fault_write(fd, (void *)(end - n * ANSWER - 3), 100));
+		expect_answers(_metadata, &self->env, self->dev, n, 0);
+		EXPECT_EQ(100 - n, fault_write(fd, r + n, 100 - n));
+		expect_answers(_metadata, &self->env, self->dev, 100, 0);
+	}
+}
+
+TEST_F(fault, codes)
+{
+	int fd = self->queue->fd;
+	struct iommu_test_iopf_stats s;
+	uint32_t code;
+
+	REQUIRE_ADDITIONS(&self->env);
+	for (code = SUCCESS; code <= FAILURE; code++) {
+		inject(_metadata, &self->env, self->dev, 100 + code, 1, 2);
+		inject(_metadata, &self->env, self->dev, 200, 1, 1);
+		struct iommu_hwpt_pgfault m[2];
+
+		ASSERT_EQ(2, fault_read(fd, m, 2));
+		EXPECT_EQ(0, fault_answer(fd, m[1].cookie, code));
+		ASSERT_EQ(0, iopf_stats(self->env.fd, self->dev->idev_id, &s));
+		EXPECT_EQ(1, s.responses[code]);
+		EXPECT_EQ(code, s.last_code);
+		EXPECT_EQ(100 + code, s.last_grpid);
+		EXPECT_EQ(IOMMU_PGFAULT_FLAGS_LAST_PAGE, s.last_flags);
+		take(_metadata, fd);
+	}
+}
+
+static int compare_cookies(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* More groups than the queue has slots: each cookie is new, and old ones are dead. */
+TEST_F(fault, cookies_are_not_reused)
+{
+	enum { BATCH = 100, ROUNDS = 100 };
+	struct iommu_hwpt_page_response r[BATCH], old[BATCH];
+	uint32_t *cookies = anonymous(_metadata, BATCH * ROUNDS * sizeof(*cookies));
+	int fd = self->queue->fd;
+	unsigned int i, j;
+
+	REQUIRE_ADDITIONS(&self->env);
+	for (i = 0; i < ROUNDS; i++) {
+		inject(_metadata, &self->env, self->dev, 0, BATCH, 1);
+		take_many(_metadata, fd, BATCH, r);
+		for (j = 0; j < BATCH; j++)
+			cookies[i * BATCH + j] = r[j].cookie;
+		for (j = 0; i && j < BATCH; j++)
+			ASSERT_EQ(-EINVAL, fault_write(fd, old + j, 1));
+		ASSERT_EQ(BATCH, fault_write(fd, r, BATCH));
+		memcpy(old, r, sizeof(r));
+	}
+	/* the first ones by now name slots that were used again */
+	for (j = 0; j < BATCH; j++)
+		ASSERT_EQ(-EINVAL, fault_answer(fd, cookies[j], SUCCESS));
+	qsort(cookies, BATCH * ROUNDS, sizeof(*cookies), compare_cookies);
+	EXPECT_NE(0, cookies[0]);
+	for (i = 1; i < BATCH * ROUNDS; i++)
+		ASSERT_NE(cookies[i - 1], cookies[i]);
+	expect_answers(_metadata, &self->env, self->dev, BATCH * ROUNDS, 0);
+}
+
+/*
+ * With the slot in use again, its old cookie still answers nothing. The queue
+ * is kept full but for one group, so that one slot is all there is to use.
+ */
+TEST_F(fault, stale_cookie_of_used_slot)
+{
+	struct iommu_hwpt_page_response r[DEPTH - 1];
+	uint32_t first, second;
+	int fd = self->queue->fd;
+
+	REQUIRE_ADDITIONS(&self->env);
+	inject(_metadata, &self->env, self->dev, 0, DEPTH - 1, 1);
+	take_many(_metadata, fd, DEPTH - 1, r);
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	first = take(_metadata, fd).cookie;
+	EXPECT_EQ(0, fault_answer(fd, first, SUCCESS));
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	second = take(_metadata, fd).cookie;
+	EXPECT_NE(first, second);
+	EXPECT_EQ(-EINVAL, fault_answer(fd, first, SUCCESS));
+	EXPECT_EQ(0, fault_answer(fd, second, SUCCESS));
+	EXPECT_EQ(DEPTH - 1, fault_write(fd, r, DEPTH - 1));
+	expect_answers(_metadata, &self->env, self->dev, DEPTH + 1, 0);
+}
+
+/* A read that failed has leaked the cookie, but the group was not delivered. */
+TEST_F(fault, cookie_of_queued_group)
+{
+	char *end = fence(_metadata, PAGE);
+	struct iommu_hwpt_pgfault *leaked = (void *)(end - MSG), m[2];
+	int fd = self->queue->fd;
+
+	inject(_metadata, &self->env, self->dev, 9, 1, 2);
+	ASSERT_EQ(-EFAULT, fault_read(fd, leaked, 2));
+	EXPECT_EQ(9, leaked->grpid);
+	EXPECT_EQ(-EINVAL, fault_answer(fd, leaked->cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 0, 0);
+	ASSERT_EQ(2, fault_read(fd, m, 2));
+	EXPECT_EQ(0, fault_answer(fd, m[1].cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 1, 0);
+}
+
+TEST_F(fault, poll_levels)
+{
+	struct iommu_hwpt_pgfault m;
+	int fd = self->queue->fd;
+
+	EXPECT_EQ(POLLOUT, fault_poll(fd, SHORT_MS));
+	inject(_metadata, &self->env, self->dev, 0, 2, 1);
+	EXPECT_EQ(POLLIN | POLLOUT, fault_poll(fd, 0));
+	EXPECT_EQ(POLLIN | POLLOUT, fault_poll(fd, 0));
+	m = take(_metadata, fd);
+	EXPECT_EQ(POLLIN | POLLOUT, fault_poll(fd, 0));
+	EXPECT_EQ(0, fault_answer(fd, m.cookie, SUCCESS));
+	EXPECT_EQ(POLLIN | POLLOUT, fault_poll(fd, 0));
+	m = take(_metadata, fd);
+	EXPECT_EQ(POLLOUT, fault_poll(fd, 0));
+	EXPECT_EQ(0, fault_answer(fd, m.cookie, SUCCESS));
+	EXPECT_EQ(POLLOUT, fault_poll(fd, 0));
+}
+
+static int epoll_events(int epfd, int timeout_ms)
+{
+	struct epoll_event ev = {};
+	int n = epoll_wait(epfd, &ev, 1, timeout_ms);
+
+	return n < 0 ? -errno : n ? (int)ev.events : 0;
+}
+
+TEST_F(fault, epoll)
+{
+	struct epoll_event level = { .events = EPOLLIN };
+	struct epoll_event edge = { .events = EPOLLIN | EPOLLET };
+	int i, fd = self->queue->fd, lt = epoll_create1(0), et = epoll_create1(0);
+
+	ASSERT_EQ(0, epoll_ctl(lt, EPOLL_CTL_ADD, fd, &level));
+	ASSERT_EQ(0, epoll_ctl(et, EPOLL_CTL_ADD, fd, &edge));
+	EXPECT_EQ(0, epoll_events(lt, SHORT_MS));
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(0, epoll_events(et, 0));
+		inject(_metadata, &self->env, self->dev, 0, 2, 1);
+		EXPECT_EQ(EPOLLIN, epoll_events(lt, LONG_MS));
+		EXPECT_EQ(EPOLLIN, epoll_events(et, LONG_MS));
+		EXPECT_EQ(0, epoll_events(et, 0));
+		take(_metadata, fd);
+		EXPECT_EQ(EPOLLIN, epoll_events(lt, 0));
+		EXPECT_EQ(0, epoll_events(et, 0));
+		take(_metadata, fd);
+		EXPECT_EQ(0, epoll_events(lt, 0));
+	}
+	close(lt);
+	close(et);
+}
+
+/* A failed read puts its groups back: whoever polls by edge must hear of it. */
+TEST_F(fault, efault_wakes)
+{
+	struct epoll_event edge = { .events = EPOLLIN | EPOLLET };
+	int fd = self->queue->fd, et = epoll_create1(0);
+
+	REQUIRE_ADDITIONS(&self->env);
+	ASSERT_EQ(0, epoll_ctl(et, EPOLL_CTL_ADD, fd, &edge));
+	inject(_metadata, &self->env, self->dev, 0, 1, 1);
+	EXPECT_EQ(EPOLLIN, epoll_events(et, LONG_MS));
+	EXPECT_EQ(-EFAULT, fault_read(fd, (void *)fence(_metadata, PAGE), 1));
+	EXPECT_EQ(EPOLLIN, epoll_events(et, LONG_MS));
+	take(_metadata, fd);
+	close(et);
+}
+
+static void *poll_thread(void *arg)
+{
+	return (void *)(intptr_t)poll(arg, 1, LONG_MS);
+}
+
+TEST_F(fault, poll_wakes)
+{
+	struct pollfd pfd = { .fd = self->queue->fd, .events = POLLIN };
+	pthread_t thread;
+	void *rc;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, poll_thread, &pfd));
+	usleep(SHORT_MS * 1000);
+	inject(_metadata, &self->env, self->dev, 0, 1, 1);
+	ASSERT_EQ(0, pthread_join(thread, &rc));
+	EXPECT_EQ(1, (intptr_t)rc);
+	EXPECT_EQ(POLLIN, pfd.revents);
+}
+
+/* Readers in threads: what they have seen, together. */
+struct readers {
+	int fd;
+	bool stop;
+	unsigned int wrong;
+	unsigned int late;
+	unsigned int seen[3000];
+};
+
+/* Groups of test two_readers: the id tells how many requests there are. */
+static unsigned int requests_of(uint32_t grpid)
+{
+	return grpid / 1000 + 1;
+}
+
+static void read_some(struct readers *r)
+{
+	struct iommu_hwpt_page_response answers[16];
+	struct iommu_hwpt_pgfault m[16];
+	struct iopf_group group;
+	struct iopf_iter iter;
+	unsigned int n = 0;
+	ssize_t rc;
+
+	rc = fault_read(r->fd, m, 16);
+	iter = iopf_groups(m, rc > 0 ? rc : 0);
+	while (iopf_next_group(&iter, &group) == 1) {
+		if (group.grpid >= 3000 || group.n != requests_of(group.grpid)) {
+			__atomic_fetch_add(&r->wrong, 1, __ATOMIC_RELAXED);
+			continue;
+		}
+		__atomic_fetch_add(&r->seen[group.grpid], 1, __ATOMIC_RELAXED);
+		answers[n++] = (struct iommu_hwpt_page_response){ group.cookie, SUCCESS };
+	}
+	if (rc < 0 || iter.next != iter.end || fault_write(r->fd, answers, n) != n)
+		__atomic_fetch_add(&r->wrong, 1, __ATOMIC_RELAXED);
+}
+
+static void *reader_thread(void *arg)
+{
+	struct readers *r = arg;
+
+	while (!__atomic_load_n(&r->stop, __ATOMIC_RELAXED)) {
+		if (fault_poll(r->fd, 10) & POLLIN)
+			read_some(r);
+	}
+	return NULL;
+}
+
+TEST_F(fault, two_readers)
+{
+	struct readers *r = anonymous(_metadata, sizeof(*r));
+	struct iommu_test_iopf_stats s;
+	pthread_t threads[2];
+	unsigned int i;
+
+	r->fd = self->queue->fd;
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, reader_thread, r));
+	for (i = 0; i < 3000; i += 20)
+		inject(_metadata, &self->env, self->dev, i, 20, requests_of(i));
+	for (i = 0; i < LONG_MS; i += 10) {
+		ASSERT_EQ(0, iopf_stats(self->env.fd, self->dev->idev_id, &s));
+		if (!s.outstanding)
+			break;
+		usleep(10000);
+	}
+	__atomic_store_n(&r->stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_join(threads[i], NULL));
+	EXPECT_EQ(0, r->wrong);
+	for (i = 0; i < 3000; i++)
+		ASSERT_EQ(1, r->seen[i]);
+	expect_answers(_metadata, &self->env, self->dev, 3000, 0);
+}
+
+/* Five groups that are delivered, five that are queued. */
+static uint32_t leave_ten(struct __test_metadata *_metadata, struct env *env,
+			  const struct mock_device *dev, int fault_fd)
+{
+	struct iommu_hwpt_pgfault m[10];
+
+	inject(_metadata, env, dev, 20, 10, 2);
+	EXPECT_EQ(10, fault_read(fault_fd, m, 10));
+	return m[9].cookie;
+}
+
+TEST_F(fault, detach_answers)
+{
+	int fd = self->queue->fd;
+	uint32_t cookie = leave_ten(_metadata, &self->env, self->dev, fd);
+
+	env_destroy_device(_metadata, &self->env, self->dev);
+	expect_gone(_metadata, &self->env, 0, 10);
+	EXPECT_EQ(-EINVAL, fault_answer(fd, cookie, SUCCESS));
+	expect_empty(_metadata, fd);
+}
+
+TEST_F(fault, replace_answers)
+{
+	struct queue *other = env_queue(_metadata, &self->env);
+	uint32_t hwpt = env_hwpt(_metadata, &self->env, self->dev, variant->nested, 0, other);
+	int fd = self->queue->fd;
+	uint32_t cookie;
+
+	/* to a HWPT with another queue */
+	cookie = leave_ten(_metadata, &self->env, self->dev, fd);
+	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, hwpt));
+	expect_answers(_metadata, &self->env, self->dev, 0, 10);
+	EXPECT_EQ(-EINVAL, fault_answer(fd, cookie, SUCCESS));
+	expect_empty(_metadata, fd);
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	expect_empty(_metadata, fd);
+	EXPECT_EQ(-EINVAL, fault_answer(fd, cookie, SUCCESS));
+	EXPECT_EQ(0, fault_answer(other->fd, take(_metadata, other->fd).cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 1, 10);
+
+	/* to one that has none: what comes later is answered at once */
+	leave_ten(_metadata, &self->env, self->dev, other->fd);
+	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->plain_id));
+	expect_answers(_metadata, &self->env, self->dev, 1, 20);
+	inject(_metadata, &self->env, self->dev, 1, 3, 2);
+	expect_answers(_metadata, &self->env, self->dev, 1, 23);
+	expect_empty(_metadata, other->fd);
+
+	/* and back */
+	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->hwpt_id));
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	EXPECT_EQ(0, fault_answer(fd, take(_metadata, fd).cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 2, 23);
+}
+
+TEST_F(fault, replace_with_same_queue)
+{
+	uint32_t hwpt = env_hwpt(_metadata, &self->env, self->dev, variant->nested, 0,
+				 self->queue);
+	int fd = self->queue->fd;
+	uint32_t cookie;
+
+	cookie = leave_ten(_metadata, &self->env, self->dev, fd);
+	/* by itself: nothing happens */
+	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->hwpt_id));
+	expect_answers(_metadata, &self->env, self->dev, 0, 0);
+	EXPECT_EQ(0, fault_answer(fd, cookie, SUCCESS));
+	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, hwpt));
+	expect_answers(_metadata, &self->env, self->dev, 1, 9);
+	expect_empty(_metadata, fd);
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	EXPECT_EQ(0, fault_answer(fd, take(_metadata, fd).cookie, SUCCESS));
+	EXPECT_EQ(0, iommufd_destroy(self->env.fd, self->hwpt_id));
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	EXPECT_EQ(0, fault_answer(fd, take(_metadata, fd).cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 3, 9);
+}
+
+TEST_F(fault, close_answers)
+{
+	REQUIRE_ADDITIONS(&self->env);
+	leave_ten(_metadata, &self->env, self->dev, self->queue->fd);
+	env_close_queue(_metadata, self->queue);
+	expect_answers(_metadata, &self->env, self->dev, 0, 10);
+	inject(_metadata, &self->env, self->dev, 1, 4, 2);
+	expect_answers(_metadata, &self->env, self->dev, 0, 14);
+	/* attaching to it again is no error, but brings nothing */
+	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->plain_id));
+	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->hwpt_id));
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	expect_answers(_metadata, &self->env, self->dev, 0, 15);
+}
+
+TEST_F(fault, destroy_order)
+{
+	int fd = self->env.fd;
+
+	leave_ten(_metadata, &self->env, self->dev, self->queue->fd);
+	EXPECT_EQ(-EBUSY, iommufd_destroy(fd, self->hwpt_id));
+	EXPECT_EQ(-EBUSY, iommufd_destroy(fd, self->queue->id));
+	ASSERT_EQ(0, mock_replace(fd, self->dev->stdev_id, self->plain_id));
+	EXPECT_EQ(-EBUSY, iommufd_destroy(fd, self->queue->id));
+	EXPECT_EQ(0, iommufd_destroy(fd, self->hwpt_id));
+	EXPECT_EQ(-EBUSY, iommufd_destroy(fd, self->queue->id));
+	env_close_queue(_metadata, self->queue);
+	EXPECT_EQ(0, iommufd_destroy(fd, self->queue->id));
+	expect_answers(_metadata, &self->env, self->dev, 0, 10);
+}
+
+/* The HWPT alone keeps the queue, after the file was closed. */
+TEST_F(fault, destroy_order_file_first)
+{
+	int fd = self->env.fd;
+
+	leave_ten(_metadata, &self->env, self->dev, self->queue->fd);
+	env_close_queue(_metadata, self->queue);
+	EXPECT_EQ(-EBUSY, iommufd_destroy(fd, self->queue->id));
+	env_destroy_device(_metadata, &self->env, self->dev);
+	expect_gone(_metadata, &self->env, 0, 10);
+	EXPECT_EQ(-EBUSY, iommufd_destroy(fd, self->queue->id));
+	EXPECT_EQ(0, iommufd_destroy(fd, self->hwpt_id));
+	EXPECT_EQ(0, iommufd_destroy(fd, self->queue->id));
+}
+
+/* The file outlives the iommufd it came from, and is of no use then. */
+TEST_F(fault, iommufd_closed_first)
+{
+	int queue = self->queue->fd, again = open("/dev/iommu", O_RDWR);
+	uint32_t cookie;
+
+	cookie = leave_ten(_metadata, &self->env, self->dev, queue);
+	ASSERT_EQ(0, dup2(again, self->env.fd) - self->env.fd);
+	EXPECT_EQ(-EINVAL, cookie ? fault_answer(queue, 0, SUCCESS) : 0);
+	/* the context lives on through the file, and with it the device */
+	EXPECT_EQ(0, fault_answer(queue, cookie, SUCCESS));
+	EXPECT_EQ(POLLIN | POLLOUT, fault_poll(queue, 0));
+	env_close_queue(_metadata, self->queue);
+	expect_gone(_metadata, &self->env, 1, 9);
+	self->env.n_devs = 0;
+	close(again);
+}
+
+TEST_F(fault, dup)
+{
+	int copy = dup(self->queue->fd);
+	uint32_t cookie;
+
+	REQUIRE_ADDITIONS(&self->env);
+	inject(_metadata, &self->env, self->dev, 1, 2, 1);
+	cookie = take(_metadata, copy).cookie;
+	env_close_queue(_metadata, self->queue);
+	EXPECT_EQ(0, fault_answer(copy, cookie, SUCCESS));
+	take(_metadata, copy);
+	expect_answers(_metadata, &self->env, self->dev, 1, 0);
+	close(copy);
+	expect_answers(_metadata, &self->env, self->dev, 1, 1);
+}
+
+/* What a child has read its parent can answer. */
+TEST_F(fault, fork)
+{
+	uint32_t *cookie = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+				-1, 0);
+	struct iommu_hwpt_pgfault m;
+	int status;
+	pid_t pid;
+
+	inject(_metadata, &self->env, self->dev, 1, 2, 1);
+	pid = fork();
+	if (!pid) {
+		if (fault_read(self->queue->fd, &m, 1) == 1)
+			*cookie = m.cookie;
+		_exit(0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, fault_answer(self->queue->fd, *cookie, SUCCESS));
+	EXPECT_EQ(2, take(_metadata, self->queue->fd).grpid);
+	expect_answers(_metadata, &self->env, self->dev, 1, 0);
+}
+
+/* A child reads until it has @n groups, says so, and waits for its end. */
+static pid_t start_victim(struct __test_metadata *_metadata, const struct env *env,
+			  int fault_fd, unsigned int n, bool keep_iommufd)
+{
+	struct iommu_hwpt_pgfault m;
+	int ready[2];
+	pid_t pid;
+	char c;
+
+	ASSERT_EQ(0, pipe(ready));
+	pid = fork();
+	if (!pid) {
+		if (!keep_iommufd)
+			close(env->fd);
+		while (n && fault_read(fault_fd, &m, 1) == 1)
+			n--;
+		if (n || write(ready[1], "", 1) != 1)
+			_exit(1);
+		pause();
+		_exit(1);
+	}
+	close(ready[1]);
+	EXPECT_EQ(1, read(ready[0], &c, 1));
+	close(ready[0]);
+	return pid;
+}
+
+static void kill_victim(struct __test_metadata *_metadata, pid_t pid)
+{
+	int status;
+
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+}
+
+/* A server dies that was the only one to hold the queue's file. */
+TEST_F(fault, sigkill_server)
+{
+	pid_t pid;
+
+	REQUIRE_ADDITIONS(&self->env);
+	inject(_metadata, &self->env, self->dev, 1, 8, 1);
+	pid = start_victim(_metadata, &self->env, self->queue->fd, 5, false);
+	env_close_queue(_metadata, self->queue);
+	expect_answers(_metadata, &self->env, self->dev, 0, 0);
+	kill_victim(_metadata, pid);
+	expect_answers(_metadata, &self->env, self->dev, 0, 8);
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	expect_answers(_metadata, &self->env, self->dev, 0, 9);
+}
+
+/* A process dies that has everything: the devices go with it. */
+TEST_F(fault, sigkill_owner)
+{
+	int again = open("/dev/iommu", O_RDWR);
+	pid_t pid;
+
+	inject(_metadata, &self->env, self->dev, 1, 8, 1);
+	pid = start_victim(_metadata, &self->env, self->queue->fd, 5, true);
+	env_close_queue(_metadata, self->queue);
+	ASSERT_EQ(self->env.fd, dup2(again, self->env.fd));
+	self->env.n_devs = 0;
+	expect_gone(_metadata, &self->env, 0, 0);
+	kill_victim(_metadata, pid);
+	expect_gone(_metadata, &self->env, 0, 8);
+	close(again);
+}
+
+/* The number behind @name in the fdinfo of a descriptor, or -1. */
+static long fdinfo(int fd, const char *name)
+{
+	char path[64], line[128];
+	size_t n = strlen(name);
+	long value = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, name, n) && line[n] == ':')
+			value = strtol(line + n + 1, NULL, 10);
+	}
+	if (f)
+		fclose(f);
+	return value;
+}
+
+TEST_F(fault, fdinfo)
+{
+	struct iommu_hwpt_page_response r[5];
+	int fd = self->queue->fd;
+
+	REQUIRE_ADDITIONS(&self->env);
+	EXPECT_EQ(self->queue->id, fdinfo(fd, "iommufd-fault-id"));
+	EXPECT_EQ(DEPTH, fdinfo(fd, "iommufd-fault-depth"));
+	EXPECT_EQ(0, fdinfo(fd, "iommufd-fault-queued"));
+	EXPECT_EQ(0, fdinfo(fd, "iommufd-fault-delivered"));
+	inject(_metadata, &self->env, self->dev, 1, 8, 1);
+	take_many(_metadata, fd, 5, r);
+	EXPECT_EQ(3, fdinfo(fd, "iommufd-fault-queued"));
+	EXPECT_EQ(5, fdinfo(fd, "iommufd-fault-delivered"));
+	EXPECT_EQ(2, fault_write(fd, r, 2));
+	EXPECT_EQ(3, fdinfo(fd, "iommufd-fault-delivered"));
+	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->plain_id));
+	EXPECT_EQ(0, fdinfo(fd, "iommufd-fault-queued"));
+	EXPECT_EQ(0, fdinfo(fd, "iommufd-fault-delivered"));
+}
+
+/* ---- groups ---- */
+
+TEST_F(fault, partial_then_last)
+{
+	struct iommu_hwpt_pgfault m[4];
+	int fd = self->queue->fd;
+
+	inject_partial(_metadata, &self->env, self->dev, 0, 5, 3);
+	expect_empty(_metadata, fd);
+	ASSERT_EQ(0, iopf_inject(self->env.fd, self->dev->idev_id, 0, 5, ADDR + 3 * PAGE, 1, 1,
+				 0));
+	ASSERT_EQ(4, fault_read(fd, m, 4));
+	EXPECT_EQ(ADDR, m[0].addr);
+	EXPECT_EQ(ADDR + PAGE, m[1].addr);
+	EXPECT_EQ(ADDR + 2 * PAGE, m[2].addr);
+	EXPECT_EQ(ADDR + 3 * PAGE, m[3].addr);
+	EXPECT_EQ(IOMMU_PGFAULT_FLAGS_LAST_PAGE, m[3].flags);
+	EXPECT_EQ(0, m[0].flags | m[1].flags | m[2].flags);
+	EXPECT_EQ(0, fault_answer(fd, m[3].cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 1, 0);
+}
+
+TEST_F(fault, interleaved_groups)
+{
+	struct iommu_hwpt_pgfault m[12];
+	unsigned int i;
+
+	ASSERT_EQ(0, iopf_inject(self->env.fd, self->dev->idev_id, 0, 30, ADDR, 4, 3,
+				 IOMMU_TEST_IOPF_INTERLEAVE));
+	ASSERT_EQ(12, fault_read(self->queue->fd, m, 12));
+	for (i = 0; i < 12; i++) {
+		EXPECT_EQ(30 + i / 3, m[i].grpid);
+		EXPECT_EQ(m[i / 3 * 3].cookie, m[i].cookie);
+		EXPECT_EQ(ADDR + (i % 3 * 4 + i / 3) * PAGE, m[i].addr);
+	}
+}
+
+/* A group takes any number of requests that the device may have outstanding. */
+TEST_F(fault, large_group)
+{
+	enum { N = 1000 };
+	struct iommu_hwpt_pgfault *m = anonymous(_metadata, (N + 1) * MSG);
+	int fd = self->queue->fd;
+	unsigned int i;
+
+	inject(_metadata, &self->env, self->dev, 1, 1, N);
+	EXPECT_EQ(-EINVAL, fault_read(fd, m, N - 1));
+	ASSERT_EQ(N, fault_read(fd, m, N + 1));
+	for (i = 0; i < N; i++) {
+		ASSERT_EQ(ADDR + i * PAGE, m[i].addr);
+		ASSERT_EQ(m[0].cookie, m[i].cookie);
+		ASSERT_EQ(i == N - 1 ? IOMMU_PGFAULT_FLAGS_LAST_PAGE : 0, m[i].flags);
+	}
+	EXPECT_EQ(0, fault_answer(fd, m[0].cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 1, 0);
+}
+
+/* Requests of the old attachment are not the next one's. */
+TEST_F(fault, partial_across_replace)
+{
+	struct queue *other = env_queue(_metadata, &self->env);
+	uint32_t hwpt = env_hwpt(_metadata, &self->env, self->dev, variant->nested, 0, other);
+	struct iommu_hwpt_pgfault m[4];
+
+	REQUIRE_ADDITIONS(&self->env);
+	inject_partial(_metadata, &self->env, self->dev, 0, 5, 2);
+	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, hwpt));
+	inject(_metadata, &self->env, self->dev, 5, 1, 1);
+	expect_empty(_metadata, self->queue->fd);
+	EXPECT_EQ(1, fault_read(other->fd, m, 4));
+}
+
+/* The device goes with requests whose last one has not come: no answer, no leak. */
+TEST_F(fault, partial_then_detach)
+{
+	struct iommu_test_iopf_stats s;
+
+	inject_partial(_metadata, &self->env, self->dev, 0, 5, 3);
+	env_destroy_device(_metadata, &self->env, self->dev);
+	ASSERT_EQ(0, iopf_stats(self->env.fd, 0, &s));
+	EXPECT_EQ(3, s.requests);
+	EXPECT_EQ(0, s.groups);
+	EXPECT_EQ(0, s.responses[0] + s.responses[1] + s.responses[2]);
+	expect_empty(_metadata, self->queue->fd);
+}
+
+/* Nobody handles faults on the HWPT, and none has ever been attached that would. */
+TEST_F(fault, no_handler)
+{
+	struct mock_device *dev = env_device(_metadata, &self->env, self->env.ioas_id, 0);
+
+	inject(_metadata, &self->env, dev, 1, 2, 3);
+	expect_answers(_metadata, &self->env, dev, 0, 2);
+	expect_empty(_metadata, self->queue->fd);
+}
+
+/* ---- limits ---- */
+
+/* As many groups as the device has credits wait; the others are answered. */
+TEST_F(fault, depth_of_device)
+{
+	struct iommu_hwpt_page_response *r = anonymous(_metadata, DEPTH * ANSWER);
+	uint32_t id = self->dev->idev_id, i;
+	struct iommu_test_iopf_batch batch = {
+		.dev_ids = (uintptr_t)&id, .nr_devs = 1, .nr_pasids = 1, .groups = DEPTH + 100,
+		.requests = 1,
+	};
+	int fd = self->queue->fd;
+
+	REQUIRE_ADDITIONS(&self->env);
+	ASSERT_EQ(0, iopf_batch(self->env.fd, &batch));
+	EXPECT_EQ(DEPTH, batch.out_accepted);
+	expect_answers(_metadata, &self->env, self->dev, 0, 100);
+	EXPECT_EQ(DEPTH, fdinfo(fd, "iommufd-fault-queued"));
+	for (i = 0; i < DEPTH; i++) {
+		struct iommu_hwpt_pgfault m = take(_metadata, fd);
+
+		ASSERT_EQ(i, m.grpid);
+		r[i] = (struct iommu_hwpt_page_response){ m.cookie, SUCCESS };
+	}
+	expect_empty(_metadata, fd);
+	EXPECT_EQ(DEPTH, fault_write(fd, r, DEPTH));
+	expect_answers(_metadata, &self->env, self->dev, DEPTH, 100);
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	EXPECT_EQ(0, fault_answer(fd, take(_metadata, fd).cookie, SUCCESS));
+}
+
+/* A queue that one device has filled takes nothing of another until it is read. */
+TEST_F(fault, depth_of_queue)
+{
+	struct mock_device *dev = env_device(_metadata, &self->env, self->env.ioas_id, 0);
+	struct iommu_hwpt_pgfault m;
+	int fd = self->queue->fd;
+
+	REQUIRE_ADDITIONS(&self->env);
+	ASSERT_EQ(0, mock_replace(self->env.fd, dev->stdev_id, self->hwpt_id));
+	inject(_metadata, &self->env, self->dev, 0, DEPTH, 1);
+	inject(_metadata, &self->env, dev, 0, 10, 2);
+	expect_answers(_metadata, &self->env, dev, 0, 10);
+	m = take(_metadata, fd);
+	inject(_metadata, &self->env, dev, 0, 1, 1);
+	expect_answers(_metadata, &self->env, dev, 0, 11);
+	EXPECT_EQ(0, fault_answer(fd, m.cookie, SUCCESS));
+	inject(_metadata, &self->env, dev, 0, 2, 1);
+	expect_answers(_metadata, &self->env, dev, 0, 12);
+	/* detaching the greedy one leaves the other's */
+	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->plain_id));
+	expect_answers(_metadata, &self->env, self->dev, 1, DEPTH - 1);
+	m = take(_metadata, fd);
+	EXPECT_EQ(dev->idev_id, m.dev_id);
+	EXPECT_EQ(0, fault_answer(fd, m.cookie, SUCCESS));
+	expect_empty(_metadata, fd);
+	expect_answers(_metadata, &self->env, dev, 1, 12);
+}
+
+/* A group that lost a request is not whole; the next with its id is. */
+TEST_F(fault, group_without_room)
+{
+	struct iommu_hwpt_page_response *r = anonymous(_metadata, DEPTH * ANSWER);
+	struct iommu_hwpt_pgfault m[2];
+	int fd = self->queue->fd;
+
+	REQUIRE_ADDITIONS(&self->env);
+	inject(_metadata, &self->env, self->dev, 0, DEPTH, 1);
+	inject(_metadata, &self->env, self->dev, 7, 1, 2);
+	expect_answers(_metadata, &self->env, self->dev, 0, 1);
+	/* of this one only the last request will find room */
+	inject_partial(_metadata, &self->env, self->dev, 0, 8, 1);
+	take_many(_metadata, fd, DEPTH, r);
+	EXPECT_EQ(DEPTH, fault_write(fd, r, DEPTH));
+	inject(_metadata, &self->env, self->dev, 8, 1, 1);
+	expect_answers(_metadata, &self->env, self->dev, DEPTH, 2);
+	expect_empty(_metadata, fd);
+
+	inject(_metadata, &self->env, self->dev, 7, 1, 2);
+	ASSERT_EQ(2, fault_read(fd, m, 2));
+	EXPECT_EQ(0, fault_answer(fd, m[1].cookie, SUCCESS));
+	inject(_metadata, &self->env, self->dev, 8, 1, 2);
+	ASSERT_EQ(2, fault_read(fd, m, 2));
+	EXPECT_EQ(0, fault_answer(fd, m[1].cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, DEPTH + 2, 2);
+}
+
+/* More requests in a group than the device may have outstanding. */
+TEST_F(fault, group_larger_than_credits)
+{
+	struct iommu_hwpt_pgfault m[2];
+	int fd = self->queue->fd;
+
+	REQUIRE_ADDITIONS(&self->env);
+	inject(_metadata, &self->env, self->dev, 1, 1, DEPTH + 2);
+	expect_answers(_metadata, &self->env, self->dev, 0, 1);
+	expect_empty(_metadata, fd);
+	inject(_metadata, &self->env, self->dev, 1, 1, 2);
+	ASSERT_EQ(2, fault_read(fd, m, 2));
+	EXPECT_EQ(0, fault_answer(fd, m[1].cookie, SUCCESS));
+	expect_answers(_metadata, &self->env, self->dev, 1, 1);
+}

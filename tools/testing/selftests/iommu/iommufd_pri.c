@@ -1,0 +1,1345 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * End-to-end tests of I/O page faults: a PCIe device's page requests go through
+ * the IOMMU and iommufd to a server in user space, and its answers go back.
+ *
+ * They want pri-testdev (1234:9171, see tools/testing/qemu), the only device of
+ * which all page requests and all responses can be counted, behind an IOMMU
+ * with PASIDs.  Tests for which there are too few of them are skipped.
+ *
+ * After each test every group that a device has sent must have had exactly one
+ * response.  The counters are read through sysfs, so that this holds for what
+ * happens while, and after, the VFIO device is closed as well.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pri.h"
+#include "../kselftest_harness.h"
+
+#define MAX_UNITS 2
+#define PAGE 0x1000ull
+#define WAIT_MS 10000
+#define QUIET_MS 50
+
+/*
+ * What a device sees: a window to read from and one to write to, each of which
+ * shows its half of the unit's memory over and over.
+ */
+#define SRC 0x10000000ull
+#define DST 0x80000000ull
+#define WINDOW 0x40000000ull
+#define HALF (2ull << 20)
+#define HALF_PAGES (HALF / PAGE)
+
+#define PASID 1
+#define OTHER_PASID 2
+#define READ_WRITE (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
+
+/* A device, with an address space of its own. */
+struct unit {
+	struct pri_device pri;
+	/* BAR 0 by way of sysfs: works without the VFIO device */
+	struct pri_device regs;
+	uint32_t ioas;
+	/* tables on the IOAS: for the RID, and for PASIDs, with the queue */
+	uint32_t plain;
+	uint32_t faulting;
+	unsigned char *memory;
+};
+
+struct server {
+	struct iopf io;
+	struct iopf_queue queue;
+	struct unit unit[MAX_UNITS];
+	int n_units;
+	unsigned long groups;
+};
+
+/* ---- registers and time ---- */
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static uint32_t reg(const struct unit *unit, unsigned int number)
+{
+	return pri_get(&unit->regs, number);
+}
+
+/* Wait until a register has the value; what it has in the end. */
+static uint32_t wait_reg(const struct unit *unit, unsigned int number, uint32_t value)
+{
+	uint64_t end = now_ms() + WAIT_MS;
+
+	while (reg(unit, number) != value && now_ms() < end)
+		usleep(200);
+	return reg(unit, number);
+}
+
+/* Wait until the engine has stopped, and why. */
+static enum ptd_state wait_stopped(const struct unit *unit)
+{
+	uint64_t end = now_ms() + WAIT_MS;
+
+	while (reg(unit, PTD_STATE) == PTD_STATE_RUNNING && now_ms() < end)
+		usleep(200);
+	return reg(unit, PTD_STATE);
+}
+
+static int map_regs(struct iopf *io, const char *bdf, struct unit *unit)
+{
+	char path[80];
+	void *base;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0", bdf);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return iopf_fail(io, errno, "open %s", path);
+	base = mmap(NULL, PTD_BAR_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (base == MAP_FAILED)
+		return iopf_fail(io, errno, "map %s", path);
+	unit->regs.bar = (struct iopf_bar){ base, PTD_BAR_SIZE };
+	return 0;
+}
+
+/* ---- opening and closing ---- */
+
+static void fill(unsigned char *memory)
+{
+	size_t i;
+
+	for (i = 0; i < HALF; i++)
+		memory[i] = (unsigned char)(i * 7 + i / PAGE);
+}
+
+static int unit_open(struct server *server, const char *bdf, struct unit *unit)
+{
+	struct iopf *io = &server->io;
+	int rc;
+
+	unit->memory = mmap(NULL, 2 * HALF, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			    -1, 0);
+	if (unit->memory == MAP_FAILED)
+		return iopf_fail(io, errno, "allocate memory");
+	fill(unit->memory);
+	rc = pri_open(io, bdf, &unit->pri);
+	if (!rc)
+		rc = map_regs(io, bdf, unit);
+	if (!rc)
+		rc = iopf_device_bus_master(&unit->pri.vfio, true);
+	if (!rc)
+		rc = iopf_ioas_alloc(io, &unit->ioas);
+	if (!rc)
+		rc = iopf_hwpt_alloc(io, unit->pri.vfio.id, unit->ioas, IOMMU_HWPT_ALLOC_PASID, 0,
+				     &unit->plain);
+	if (!rc)
+		rc = iopf_hwpt_alloc(io, unit->pri.vfio.id, unit->ioas, IOMMU_HWPT_ALLOC_PASID,
+				     server->queue.id, &unit->faulting);
+	if (!rc)
+		rc = iopf_device_attach(&unit->pri.vfio, unit->plain);
+	if (!rc)
+		rc = iopf_device_attach_pasid(&unit->pri.vfio, PASID, unit->faulting);
+	return rc;
+}
+
+/* Open n devices, from the first-th on; 0, or a negative errno and a line that says why. */
+static int server_open(struct server *server, int first, int n)
+{
+	struct pri_address found[MAX_UNITS];
+	int rc;
+
+	*server = (struct server){ .queue.fd = -1 };
+	rc = iopf_open(&server->io);
+	if (!rc && pri_find(found, MAX_UNITS) < first + n)
+		rc = iopf_fail(&server->io, ENODEV, "find the devices");
+	if (!rc)
+		rc = iopf_queue_alloc(&server->io, 0, &server->queue);
+	while (!rc && server->n_units < n) {
+		rc = unit_open(server, found[first + server->n_units].bdf,
+			       &server->unit[server->n_units]);
+		server->n_units++;
+	}
+	if (rc)
+		ksft_print_msg("%s\n", iopf_error(&server->io));
+	return rc;
+}
+
+/* Every object must be free by then: 0, or what the first one that is not said. */
+static int server_close(struct server *server)
+{
+	int rc = 0, i;
+
+	for (i = 0; i < server->n_units && !rc; i++)
+		rc = pri_close(&server->unit[i].pri);
+	for (i = 0; i < server->n_units && !rc; i++) {
+		rc = iopf_destroy(&server->io, server->unit[i].plain);
+		if (!rc)
+			rc = iopf_destroy(&server->io, server->unit[i].faulting);
+		if (!rc)
+			rc = iopf_destroy(&server->io, server->unit[i].ioas);
+	}
+	if (!rc)
+		rc = iopf_queue_close(&server->queue);
+	if (rc)
+		ksft_print_msg("%s\n", iopf_error(&server->io));
+	iopf_close(&server->io);
+	return rc;
+}
+
+/* ---- serving ---- */
+
+static void *memory_at(const struct unit *unit, uint64_t addr)
+{
+	if (addr >= SRC && addr < SRC + WINDOW)
+		return unit->memory + (addr - SRC) % HALF;
+	if (addr >= DST && addr < DST + WINDOW)
+		return unit->memory + HALF + (addr - DST) % HALF;
+	return NULL;
+}
+
+static int map_page(struct server *server, const struct unit *unit, uint64_t addr,
+		    uint32_t access)
+{
+	int rc = iopf_map(&server->io, unit->ioas, addr, memory_at(unit, addr), PAGE, access);
+
+	return rc == -EEXIST ? 0 : rc;
+}
+
+static struct unit *unit_of(struct server *server, uint32_t dev_id)
+{
+	int i;
+
+	for (i = 0; i < server->n_units; i++) {
+		if (server->unit[i].pri.vfio.id == dev_id)
+			return &server->unit[i];
+	}
+	return NULL;
+}
+
+/* Map what a group asks for; the answer to it. */
+static uint32_t serve_group(struct server *server, const struct iopf_group *group)
+{
+	const struct unit *unit = unit_of(server, group->dev_id);
+	unsigned int i;
+
+	server->groups++;
+	for (i = 0; unit && i < group->n; i++) {
+		if (!memory_at(unit, group->requests[i].addr))
+			return IOMMUFD_PAGE_RESP_INVALID;
+		if (map_page(server, unit, group->requests[i].addr, READ_WRITE))
+			return IOMMUFD_PAGE_RESP_FAILURE;
+	}
+	return unit ? IOMMUFD_PAGE_RESP_SUCCESS : IOMMUFD_PAGE_RESP_FAILURE;
+}
+
+static int answer(struct server *server, uint32_t cookie, uint32_t code)
+{
+	struct iommu_hwpt_page_response response = { .cookie = cookie, .code = code };
+
+	return iopf_queue_write(&server->queue, &response, 1);
+}
+
+/* Read what is there within timeout_ms; the number of messages. */
+static int read_some(const struct iopf_queue *queue, struct iommu_hwpt_pgfault *messages, size_t n,
+		     int timeout_ms)
+{
+	struct pollfd pfd = { .fd = queue->fd, .events = POLLIN };
+	int rc = poll(&pfd, 1, timeout_ms);
+
+	return rc < 0 ? -errno : iopf_queue_read(queue, messages, n);
+}
+
+/* Read until there are n messages. */
+static int read_all(const struct iopf_queue *queue, struct iommu_hwpt_pgfault *messages, int n)
+{
+	int done = 0, rc = 1;
+
+	while (done < n && rc > 0) {
+		rc = read_some(queue, messages + done, (size_t)(n - done), WAIT_MS);
+		if (rc > 0)
+			done += rc;
+	}
+	return rc < 0 ? rc : done;
+}
+
+/* Serve, by read(2) and write(2), what comes within timeout_ms; how many groups there were. */
+static int serve_some(struct server *server, int timeout_ms)
+{
+	struct iommu_hwpt_pgfault messages[PTD_CREDITS_MAX];
+	struct iopf_group group;
+	struct iopf_iter iter;
+	int n, groups = 0;
+
+	n = read_some(&server->queue, messages, PTD_CREDITS_MAX, timeout_ms);
+	if (n < 0)
+		return n;
+	iter = iopf_groups(messages, (size_t)n);
+	while ((n = iopf_next_group(&iter, &group)) > 0) {
+		n = answer(server, group.cookie, serve_group(server, &group));
+		if (n != 1)
+			return n < 0 ? n : -EIO;
+		groups++;
+	}
+	return n < 0 ? n : groups;
+}
+
+static bool is_busy(const struct server *server)
+{
+	int i;
+
+	for (i = 0; i < server->n_units; i++) {
+		if (reg(&server->unit[i], PTD_STATE) == PTD_STATE_RUNNING ||
+		    reg(&server->unit[i], PTD_OPEN_GROUPS))
+			return true;
+	}
+	return false;
+}
+
+/* Serve until no device is busy. */
+static int serve(struct server *server)
+{
+	uint64_t end = now_ms() + WAIT_MS;
+	int rc = 0;
+
+	while (is_busy(server) && rc >= 0) {
+		rc = serve_some(server, 1);
+		if (rc > 0)
+			end = now_ms() + WAIT_MS;
+		else if (!rc && now_ms() > end)
+			rc = -ETIMEDOUT;
+	}
+	return rc < 0 ? rc : 0;
+}
+
+/* Serve through the posted reads of a ring; count: as groups are served, for others to see. */
+static int serve_ring(struct server *server, struct iopf_ring *ring, volatile unsigned long *count)
+{
+	struct iopf_group group;
+	struct iopf_slot *slot;
+	struct iopf_iter iter;
+	int event = 0;
+
+	while (is_busy(server) && event >= 0) {
+		event = iopf_ring_next(ring, 5, &slot);
+		if (event != IOPF_FAULTS)
+			continue;
+		iter = iopf_groups(slot->messages, slot->n_messages);
+		while (iopf_next_group(&iter, &group) > 0)
+			iopf_slot_answer(slot, group.cookie, serve_group(server, &group));
+		iopf_ring_reply(ring, slot);
+		if (count)
+			*count = server->groups;
+	}
+	return event < 0 ? event : 0;
+}
+
+/* ---- driving the device ---- */
+
+#define FLAGS_READ (PTD_F_PASID | PTD_F_READ)
+#define FLAGS_WRITE (PTD_F_PASID | PTD_F_WRITE)
+
+static int command(struct unit *unit, enum ptd_command what, uint32_t pasid, uint64_t iova,
+		   uint32_t flags)
+{
+	pri_set64(&unit->pri, PTD_IOVA, iova);
+	pri_set(&unit->pri, PTD_PASID, pasid);
+	pri_set(&unit->pri, PTD_FLAGS, flags);
+	return pri_command(&unit->pri, what);
+}
+
+/* A page request that is a group of its own. */
+static int request(struct unit *unit, uint32_t pasid, uint64_t iova, uint32_t flags, uint32_t id)
+{
+	pri_set(&unit->pri, PTD_GRPID, id);
+	return command(unit, PTD_CMD_PRI, pasid, iova, flags | PTD_F_LAST);
+}
+
+/* n requests for following pages, as groups of so many; how many were taken. */
+static int burst(struct unit *unit, uint32_t pasid, uint32_t n, uint32_t group, uint32_t flags)
+{
+	pri_set(&unit->pri, PTD_GRPID, 0);
+	pri_set(&unit->pri, PTD_COUNT, n);
+	pri_set(&unit->pri, PTD_GROUP, group);
+	pri_set64(&unit->pri, PTD_STRIDE, PAGE);
+	return command(unit, PTD_CMD_BURST, pasid, SRC, FLAGS_READ | flags);
+}
+
+static int start_copy(struct unit *unit, uint64_t length, uint32_t group, uint32_t depth)
+{
+	struct pri_copy copy = {
+		.src = SRC, .dst = DST, .length = length, .pasid = PASID,
+		.group = group, .depth = depth,
+	};
+
+	return pri_start(&unit->pri, &copy);
+}
+
+static bool copied(const struct unit *unit, uint64_t length)
+{
+	return reg(unit, PTD_STATE) == PTD_STATE_DONE &&
+	       !memcmp(unit->memory, unit->memory + HALF, length);
+}
+
+/* 8 bytes as the device reads them, or 0 if it cannot. */
+static uint64_t dma_read(struct unit *unit, uint32_t pasid, uint64_t iova)
+{
+	return command(unit, PTD_CMD_DMA_READ, pasid, iova, FLAGS_READ) ? 0 :
+	       pri_get64(&unit->pri, PTD_DATA);
+}
+
+static uint64_t memory_read(const struct unit *unit, uint64_t iova)
+{
+	uint64_t value;
+
+	memcpy(&value, memory_at(unit, iova), sizeof(value));
+	return value;
+}
+
+/* ---- the checks after each test ---- */
+
+static void check_unit(struct __test_metadata *_metadata, const struct unit *unit)
+{
+	struct pri_counts n;
+
+	EXPECT_EQ(0, wait_reg(unit, PTD_OPEN_GROUPS, 0));
+	EXPECT_EQ(0, reg(unit, PTD_OPEN_REQUESTS));
+	pri_counts(&unit->regs, &n);
+	EXPECT_EQ(n.groups, n.responses);
+	EXPECT_EQ(n.responses, n.success + n.invalid + n.failure);
+	EXPECT_EQ(0, n.unmatched);
+	EXPECT_EQ(0, reg(unit, PTD_N_STALE));
+}
+
+static void check_server(struct __test_metadata *_metadata, struct server *server)
+{
+	int i;
+
+	EXPECT_EQ(0, server_close(server));
+	for (i = 0; i < server->n_units; i++)
+		check_unit(_metadata, &server->unit[i]);
+}
+
+/* ---- one device ---- */
+
+FIXTURE(pri)
+{
+	struct server server;
+	struct unit *unit;
+};
+
+FIXTURE_SETUP(pri)
+{
+	struct pri_address found;
+
+	if (pri_find(&found, 1) < 1)
+		SKIP(return, "no pri-testdev (1234:9171) here");
+	self->unit = &self->server.unit[0];
+	ASSERT_EQ(0, server_open(&self->server, 0, 1));
+}
+
+FIXTURE_TEARDOWN(pri)
+{
+	check_server(_metadata, &self->server);
+}
+
+/* The request as user space sees it, the answer as the device sees it, and the data. */
+TEST_F(pri, single_fault)
+{
+	struct pollfd pfd = { .fd = self->server.queue.fd, .events = POLLIN };
+	struct iommu_hwpt_pgfault m[2];
+
+	EXPECT_EQ(0, poll(&pfd, 1, 0));
+	EXPECT_EQ(0, dma_read(self->unit, PASID, SRC));
+	ASSERT_EQ(0, request(self->unit, PASID, SRC, FLAGS_READ | PTD_F_WRITE, 7));
+	ASSERT_EQ(1, read_some(&self->server.queue, m, 2, WAIT_MS));
+	EXPECT_EQ(0, poll(&pfd, 1, 0));
+	EXPECT_EQ(IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE, m[0].flags);
+	EXPECT_EQ(self->unit->pri.vfio.id, m[0].dev_id);
+	EXPECT_EQ(PASID, m[0].pasid);
+	EXPECT_EQ(7, m[0].grpid);
+	EXPECT_EQ(IOMMU_PGFAULT_PERM_READ | IOMMU_PGFAULT_PERM_WRITE, m[0].perm);
+	EXPECT_EQ(SRC, m[0].addr);
+
+	EXPECT_EQ(1, reg(self->unit, PTD_OPEN_GROUPS));
+	ASSERT_EQ(0, map_page(&self->server, self->unit, SRC, READ_WRITE));
+	ASSERT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_SUCCESS, 1));
+	EXPECT_EQ(7, reg(self->unit, PTD_RESP_GRPID));
+	EXPECT_EQ(PASID, reg(self->unit, PTD_RESP_PASID));
+
+	EXPECT_EQ(memory_read(self->unit, SRC + 8), dma_read(self->unit, PASID, SRC + 8));
+	pri_set64(&self->unit->pri, PTD_DATA, 0x1122334455667788);
+	EXPECT_EQ(0, command(self->unit, PTD_CMD_DMA_WRITE, PASID, SRC + 16, FLAGS_WRITE));
+	EXPECT_EQ(0x1122334455667788, memory_read(self->unit, SRC + 16));
+}
+
+/* Permissions, and addresses outside of every table, pass through unchanged. */
+TEST_F(pri, address_and_permission)
+{
+	const uint64_t high = 0xffff800000000000;
+	struct iommu_hwpt_pgfault m[3];
+	int i;
+
+	ASSERT_EQ(0, request(self->unit, PASID, 0, FLAGS_READ, 0));
+	ASSERT_EQ(0, request(self->unit, PASID, DST, FLAGS_WRITE, 511));
+	ASSERT_EQ(0, request(self->unit, PASID, high, FLAGS_READ | PTD_F_PRIV, 1));
+	ASSERT_EQ(3, read_all(&self->server.queue, m, 3));
+	EXPECT_EQ(0, m[0].addr);
+	EXPECT_EQ(IOMMU_PGFAULT_PERM_READ, m[0].perm);
+	EXPECT_EQ(511, m[1].grpid);
+	EXPECT_EQ(IOMMU_PGFAULT_PERM_WRITE, m[1].perm);
+	EXPECT_EQ(high, m[2].addr);
+	EXPECT_EQ(IOMMU_PGFAULT_PERM_READ | IOMMU_PGFAULT_PERM_PRIV, m[2].perm);
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(1, answer(&self->server, m[i].cookie, IOMMUFD_PAGE_RESP_INVALID));
+	EXPECT_EQ(3, wait_reg(self->unit, PTD_N_INVALID, 3));
+}
+
+/* n requests in one group: one cookie, LAST on the last, one response for all. */
+static void check_group(struct __test_metadata *_metadata, struct server *server, int n)
+{
+	struct iommu_hwpt_pgfault m[PTD_CREDITS_MAX];
+	struct unit *unit = &server->unit[0];
+	int i;
+
+	ASSERT_EQ(n, burst(unit, PASID, n, n, 0));
+	ASSERT_EQ(n, read_all(&server->queue, m, n));
+	for (i = 0; i < n; i++) {
+		EXPECT_EQ(m[0].cookie, m[i].cookie);
+		EXPECT_EQ(SRC + i * PAGE, m[i].addr);
+		EXPECT_EQ(i == n - 1, !!(m[i].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE));
+		ASSERT_EQ(0, map_page(server, unit, m[i].addr, READ_WRITE));
+	}
+	EXPECT_EQ(n, reg(unit, PTD_OPEN_REQUESTS));
+	EXPECT_EQ(1, answer(server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(0, wait_reg(unit, PTD_OPEN_REQUESTS, 0));
+	EXPECT_EQ(1, reg(unit, PTD_N_RESPONSES));
+	EXPECT_EQ(-EINVAL, answer(server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	for (i = 0; i < n; i++)
+		EXPECT_EQ(memory_read(unit, SRC + i * PAGE),
+			  dma_read(unit, PASID, SRC + i * PAGE));
+}
+
+TEST_F(pri, group_of_3)
+{
+	check_group(_metadata, &self->server, 3);
+}
+
+TEST_F(pri, group_of_32)
+{
+	check_group(_metadata, &self->server, 32);
+}
+
+TEST_F(pri, group_of_all_credits)
+{
+	check_group(_metadata, &self->server, PTD_CREDITS_MAX);
+}
+
+/* The device's engine stops with the answer that it gets. */
+static void check_refusal(struct __test_metadata *_metadata, struct server *server, uint32_t code,
+			  enum ptd_state state)
+{
+	struct unit *unit = &server->unit[0];
+	struct iommu_hwpt_pgfault m[1];
+
+	ASSERT_EQ(0, map_page(server, unit, SRC, READ_WRITE));
+	ASSERT_EQ(0, start_copy(unit, PAGE, 1, 1));
+	ASSERT_EQ(1, read_some(&server->queue, m, 1, WAIT_MS));
+	EXPECT_EQ(DST, m[0].addr);
+	EXPECT_EQ(PTD_STATE_RUNNING, reg(unit, PTD_STATE));
+	ASSERT_EQ(1, answer(server, m[0].cookie, code));
+	EXPECT_EQ(state, wait_stopped(unit));
+	EXPECT_EQ(DST, pri_get64(&unit->regs, PTD_FAULT_ADDR));
+	EXPECT_EQ(0, pri_get64(&unit->regs, PTD_BYTES));
+}
+
+TEST_F(pri, invalid)
+{
+	check_refusal(_metadata, &self->server, IOMMUFD_PAGE_RESP_INVALID,
+		      PTD_STATE_STOPPED_INVALID);
+	EXPECT_EQ(1, reg(self->unit, PTD_N_INVALID));
+}
+
+TEST_F(pri, failure)
+{
+	check_refusal(_metadata, &self->server, IOMMUFD_PAGE_RESP_FAILURE,
+		      PTD_STATE_STOPPED_FAILURE);
+	EXPECT_EQ(1, reg(self->unit, PTD_N_FAILURE));
+}
+
+/* A PASID that nothing is attached to: the IOMMU refuses, and user space hears nothing. */
+TEST_F(pri, unmapped_pasid)
+{
+	struct pri_copy copy = {
+		.src = SRC, .dst = DST, .length = PAGE, .pasid = OTHER_PASID,
+		.group = 1, .depth = 1,
+	};
+	struct iommu_hwpt_pgfault m[1];
+
+	EXPECT_EQ(-EINVAL, request(self->unit, OTHER_PASID, SRC, FLAGS_READ, 1));
+	ASSERT_EQ(0, pri_start(&self->unit->pri, &copy));
+	EXPECT_EQ(PTD_STATE_STOPPED_ERROR, wait_stopped(self->unit));
+	EXPECT_EQ(0, reg(self->unit, PTD_N_REQUESTS));
+	EXPECT_EQ(0, read_some(&self->server.queue, m, 1, QUIET_MS));
+	ASSERT_EQ(0, start_copy(self->unit, PAGE, 1, 1));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(self->unit, PAGE));
+}
+
+/* A PASID whose table has no queue: the kernel itself answers INVALID. */
+TEST_F(pri, pasid_without_queue)
+{
+	struct iommu_hwpt_pgfault m[1];
+
+	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, OTHER_PASID,
+					      self->unit->plain));
+	ASSERT_EQ(0, request(self->unit, OTHER_PASID, SRC, FLAGS_READ, 1));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_INVALID, 1));
+	EXPECT_EQ(0, read_some(&self->server.queue, m, 1, QUIET_MS));
+	ASSERT_EQ(0, map_page(&self->server, self->unit, SRC, READ_WRITE));
+	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, OTHER_PASID, SRC));
+	EXPECT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, OTHER_PASID));
+}
+
+/* All the requests that the device may have in flight, each a group, in one go. */
+TEST_F(pri, burst_of_256)
+{
+	struct iommu_hwpt_page_response responses[PTD_CREDITS_MAX];
+	struct iommu_hwpt_pgfault m[PTD_CREDITS_MAX + 1];
+	int i, round;
+
+	ASSERT_EQ(PTD_CREDITS_MAX, reg(self->unit, PTD_CREDITS));
+	for (round = 1; round <= 4; round++) {
+		ASSERT_EQ(PTD_CREDITS_MAX, burst(self->unit, PASID, PTD_CREDITS_MAX, 1, 0));
+		ASSERT_EQ(PTD_CREDITS_MAX, read_all(&self->server.queue, m, PTD_CREDITS_MAX));
+		for (i = 0; i < PTD_CREDITS_MAX; i++) {
+			EXPECT_EQ(SRC + i * PAGE, m[i].addr);
+			EXPECT_EQ(i, m[i].grpid);
+			responses[i] = (struct iommu_hwpt_page_response){ .cookie = m[i].cookie };
+		}
+		/* no credit is left, and nothing else is queued */
+		EXPECT_EQ(-EBUSY, burst(self->unit, PASID, 1, 1, 0));
+		EXPECT_EQ(0, read_some(&self->server.queue, m, 1, 0));
+		EXPECT_EQ(PTD_CREDITS_MAX,
+			  iopf_queue_write(&self->server.queue, responses, PTD_CREDITS_MAX));
+		EXPECT_EQ(round * PTD_CREDITS_MAX,
+			  wait_reg(self->unit, PTD_N_SUCCESS, round * PTD_CREDITS_MAX));
+	}
+}
+
+/* After an overflow the device is refused until the kernel has cleared it. */
+static int request_when_cleared(struct unit *unit, uint32_t id)
+{
+	uint64_t end = now_ms() + WAIT_MS;
+	int rc;
+
+	do {
+		rc = request(unit, PASID, SRC, FLAGS_READ, id);
+	} while (rc == -ENOSPC && now_ms() < end);
+	return rc;
+}
+
+/*
+ * A device that ignores its credits fills the page request queue.  The IOMMU
+ * then sets the overflow bit and writes no request until that is cleared; what
+ * it drops, it settles with the device alone: hardware answers a dropped LAST,
+ * QEMU refuses the request, which the device counts.  So from the kernel one
+ * response is due for each LAST that was taken.  Those beyond the credits are
+ * answered INVALID by the kernel, and the group in which the overflow fell has
+ * lost its LAST: its beginning must not become part of the next group of the
+ * same id.
+ */
+TEST_F(pri, prq_overflow)
+{
+	const uint32_t n = 5000, size = PTD_CREDITS_MAX;
+	uint32_t groups = 0, refused;
+	struct iommu_hwpt_pgfault m[2];
+	int round, taken;
+
+	for (round = 0; round < 3; round++) {
+		refused = reg(self->unit, PTD_N_REFUSED);
+		taken = burst(self->unit, PASID, n, size, PTD_F_NO_CREDIT);
+		ASSERT_GT(taken, 0);
+		ASSERT_LT(taken, n);
+		groups += taken / size;
+		EXPECT_EQ(n - taken, reg(self->unit, PTD_N_REFUSED) - refused);
+		EXPECT_EQ(groups, reg(self->unit, PTD_N_GROUPS));
+		EXPECT_EQ(0, serve(&self->server));
+		EXPECT_EQ(groups, reg(self->unit, PTD_N_RESPONSES));
+		EXPECT_EQ(self->server.groups + round, reg(self->unit, PTD_N_SUCCESS));
+
+		/* the group that was cut off begins anew */
+		ASSERT_EQ(0, request_when_cleared(self->unit, taken / size));
+		groups++;
+		ASSERT_EQ(1, read_some(&self->server.queue, m, 2, WAIT_MS));
+		EXPECT_EQ(taken / size, m[0].grpid);
+		EXPECT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+		EXPECT_EQ(groups, wait_reg(self->unit, PTD_N_RESPONSES, groups));
+	}
+	ASSERT_EQ(0, start_copy(self->unit, HALF, 8, 8));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(self->unit, HALF));
+}
+
+/* Ranges that begin and end within pages; what is around them stays as it was. */
+TEST_F(pri, copy)
+{
+	struct pri_copy copy = {
+		.src = SRC + 0x123, .dst = DST + 0xfedc, .length = 0x54321, .pasid = PASID,
+		.group = 4, .depth = 8,
+	};
+	unsigned char *src = self->unit->memory + 0x123, *dst = self->unit->memory + HALF + 0xfedc;
+	uint64_t sum = 0, i;
+
+	memset(self->unit->memory + HALF, 0x5a, HALF);
+	ASSERT_EQ(0, pri_start(&self->unit->pri, &copy));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_EQ(PTD_STATE_DONE, reg(self->unit, PTD_STATE));
+	EXPECT_EQ(0, memcmp(src, dst, copy.length));
+	EXPECT_EQ(0x5a, dst[-1]);
+	EXPECT_EQ(0x5a, dst[copy.length]);
+	for (i = 0; i < copy.length; i++)
+		sum += src[i];
+	EXPECT_EQ(sum, pri_get64(&self->unit->regs, PTD_SUM));
+}
+
+/* Pages that are mapped before do not fault; those around them do. */
+TEST_F(pri, mapped_pages_do_not_fault)
+{
+	uint64_t addr;
+
+	for (addr = SRC + 16 * PAGE; addr < SRC + 32 * PAGE; addr += PAGE)
+		ASSERT_EQ(0, map_page(&self->server, self->unit, addr, READ_WRITE));
+	pri_watch(&self->unit->pri, SRC + 16 * PAGE, SRC + 32 * PAGE);
+	ASSERT_EQ(0, start_copy(self->unit, 64 * PAGE, 8, 4));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(self->unit, 64 * PAGE));
+	EXPECT_EQ(0, reg(self->unit, PTD_N_WATCH));
+	EXPECT_GE(reg(self->unit, PTD_N_REQUESTS), 64 + 48);
+}
+
+/* A write to a read-only page faults as a write; the page can then be mapped anew. */
+TEST_F(pri, write_to_read_only)
+{
+	struct iommu_hwpt_pgfault m[2];
+
+	ASSERT_EQ(0, map_page(&self->server, self->unit, SRC, IOMMU_IOAS_MAP_READABLE));
+	ASSERT_EQ(0, map_page(&self->server, self->unit, DST, IOMMU_IOAS_MAP_READABLE));
+	memset(self->unit->memory + HALF, 0x5a, PAGE);
+	EXPECT_EQ(0x5a5a5a5a5a5a5a5a, dma_read(self->unit, PASID, DST));
+	ASSERT_EQ(0, start_copy(self->unit, PAGE, 1, 1));
+	ASSERT_EQ(1, read_some(&self->server.queue, m, 2, WAIT_MS));
+	EXPECT_EQ(DST, m[0].addr);
+	EXPECT_EQ(IOMMU_PGFAULT_PERM_WRITE, m[0].perm);
+	EXPECT_EQ(0x5a, self->unit->memory[HALF]);
+
+	ASSERT_EQ(0, iopf_unmap(&self->server.io, self->unit->ioas, DST, PAGE));
+	ASSERT_EQ(0, map_page(&self->server, self->unit, DST, READ_WRITE));
+	ASSERT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PTD_STATE_DONE, wait_stopped(self->unit));
+	EXPECT_TRUE(copied(self->unit, PAGE));
+	EXPECT_EQ(1, reg(self->unit, PTD_N_REQUESTS));
+}
+
+/* An answer that promises too much: the device asks again, and the first cookie is void. */
+TEST_F(pri, success_without_page)
+{
+	struct iommu_hwpt_pgfault first[1], second[1];
+
+	ASSERT_EQ(0, map_page(&self->server, self->unit, DST, READ_WRITE));
+	ASSERT_EQ(0, start_copy(self->unit, PAGE, 1, 1));
+	ASSERT_EQ(1, read_some(&self->server.queue, first, 1, WAIT_MS));
+	ASSERT_EQ(1, answer(&self->server, first[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	ASSERT_EQ(1, read_some(&self->server.queue, second, 1, WAIT_MS));
+	EXPECT_EQ(SRC, second[0].addr);
+	EXPECT_NE(first[0].cookie, second[0].cookie);
+	EXPECT_EQ(-EINVAL, answer(&self->server, first[0].cookie, IOMMUFD_PAGE_RESP_INVALID));
+	ASSERT_EQ(0, map_page(&self->server, self->unit, SRC, READ_WRITE));
+	ASSERT_EQ(1, answer(&self->server, second[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PTD_STATE_DONE, wait_stopped(self->unit));
+	EXPECT_TRUE(copied(self->unit, PAGE));
+}
+
+/* What was unmapped is gone for the device, from the IOMMU's caches too. */
+TEST_F(pri, unmap)
+{
+	struct iommu_hwpt_pgfault m[1];
+
+	ASSERT_EQ(0, map_page(&self->server, self->unit, SRC, READ_WRITE));
+	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, PASID, SRC));
+	ASSERT_EQ(0, iopf_unmap(&self->server.io, self->unit->ioas, SRC, PAGE));
+	EXPECT_EQ(-EFAULT, command(self->unit, PTD_CMD_DMA_READ, PASID, SRC, FLAGS_READ));
+	ASSERT_EQ(0, start_copy(self->unit, PAGE, 1, 1));
+	ASSERT_EQ(1, read_some(&self->server.queue, m, 1, WAIT_MS));
+	EXPECT_EQ(SRC, m[0].addr);
+	EXPECT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_INVALID));
+	EXPECT_EQ(PTD_STATE_STOPPED_INVALID, wait_stopped(self->unit));
+}
+
+/* ---- io_uring ---- */
+
+/* Reads that wait stay posted; each fault of the device completes exactly one. */
+TEST_F(pri, posted_reads)
+{
+	struct iopf_ring ring;
+	struct iopf_slot *slot;
+	int i;
+
+	ASSERT_EQ(0, iopf_ring_init(&ring, &self->server.queue, 8, 4));
+	EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&ring, QUIET_MS, &slot));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, request(self->unit, PASID, SRC + i * PAGE, FLAGS_READ, i));
+		ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&ring, WAIT_MS, &slot));
+		ASSERT_EQ(1, slot->n_messages);
+		EXPECT_EQ(SRC + i * PAGE, slot->messages[0].addr);
+		iopf_slot_answer(slot, slot->messages[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS);
+		iopf_ring_reply(&ring, slot);
+		EXPECT_EQ(IOPF_ANSWERED, iopf_ring_next(&ring, WAIT_MS, &slot));
+		EXPECT_EQ(i + 1, wait_reg(self->unit, PTD_N_SUCCESS, i + 1));
+		EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&ring, QUIET_MS, &slot));
+	}
+	EXPECT_EQ(8, ring.in_flight);
+	iopf_ring_exit(&ring);
+	EXPECT_EQ(0, ring.in_flight);
+}
+
+TEST_F(pri, copy_by_posted_reads)
+{
+	struct iopf_ring ring;
+
+	ASSERT_EQ(0, iopf_ring_init(&ring, &self->server.queue, 8, PTD_CREDITS_MAX));
+	ASSERT_EQ(0, start_copy(self->unit, HALF, 4, 8));
+	EXPECT_EQ(0, serve_ring(&self->server, &ring, NULL));
+	EXPECT_TRUE(copied(self->unit, HALF));
+	EXPECT_GE(self->server.groups, HALF_PAGES * 2 / 4);
+	EXPECT_EQ(self->server.groups, reg(self->unit, PTD_N_SUCCESS));
+	iopf_ring_exit(&ring);
+}
+
+/* ---- attach, replace, detach ---- */
+
+/* A second address space, with its own queue, for the fixture's device. */
+struct other {
+	struct iopf_queue queue;
+	uint32_t ioas;
+	uint32_t plain;
+	uint32_t faulting;
+};
+
+static int other_open(struct server *server, struct other *other)
+{
+	struct iopf *io = &server->io;
+	uint32_t dev_id = server->unit[0].pri.vfio.id;
+
+	return iopf_queue_alloc(io, 0, &other->queue) ?:
+	       iopf_ioas_alloc(io, &other->ioas) ?:
+	       iopf_hwpt_alloc(io, dev_id, other->ioas, IOMMU_HWPT_ALLOC_PASID, 0,
+			       &other->plain) ?:
+	       iopf_hwpt_alloc(io, dev_id, other->ioas, IOMMU_HWPT_ALLOC_PASID, other->queue.id,
+			       &other->faulting);
+}
+
+/* Nothing may use its objects any more. */
+static int other_close(struct server *server, struct other *other)
+{
+	return iopf_destroy(&server->io, other->plain) ?:
+	       iopf_destroy(&server->io, other->faulting) ?:
+	       iopf_destroy(&server->io, other->ioas) ?:
+	       iopf_queue_close(&other->queue);
+}
+
+#define PENDING 8
+
+/* Groups of the PASID, the first half of them read, none answered. */
+static void make_pending(struct __test_metadata *_metadata, struct server *server,
+			 struct iommu_hwpt_pgfault *read)
+{
+	struct unit *unit = &server->unit[0];
+
+	ASSERT_EQ(PENDING / 2, burst(unit, PASID, PENDING / 2, 1, 0));
+	ASSERT_EQ(PENDING / 2, read_all(&server->queue, read, PENDING / 2));
+	ASSERT_EQ(PENDING / 2, burst(unit, PASID, PENDING / 2, 1, 0));
+	EXPECT_EQ(PENDING, reg(unit, PTD_OPEN_GROUPS));
+}
+
+/* All of them were answered INVALID before the call returned, and the cookies are void. */
+static void check_pending_gone(struct __test_metadata *_metadata, struct server *server,
+			       const struct iommu_hwpt_pgfault *read)
+{
+	struct iommu_hwpt_pgfault m[1];
+	int i;
+
+	EXPECT_EQ(0, reg(&server->unit[0], PTD_OPEN_GROUPS));
+	EXPECT_EQ(PENDING, reg(&server->unit[0], PTD_N_INVALID));
+	EXPECT_EQ(0, read_some(&server->queue, m, 1, 0));
+	for (i = 0; i < PENDING / 2; i++)
+		EXPECT_EQ(-EINVAL, answer(server, read[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+}
+
+TEST_F(pri, detach_pasid)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, PASID));
+	check_pending_gone(_metadata, &self->server, m);
+	EXPECT_EQ(-EINVAL, request(self->unit, PASID, SRC, FLAGS_READ, 1));
+
+	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, PASID, self->unit->faulting));
+	ASSERT_EQ(0, start_copy(self->unit, 4 * PAGE, 2, 2));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(self->unit, 4 * PAGE));
+}
+
+TEST_F(pri, replace_pasid)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+	struct other other;
+
+	ASSERT_EQ(0, other_open(&self->server, &other));
+	ASSERT_EQ(0, map_page(&self->server, self->unit, SRC, READ_WRITE));
+	ASSERT_EQ(0, iopf_map(&self->server.io, other.ioas, SRC, memory_at(self->unit, SRC + PAGE),
+			      PAGE, READ_WRITE));
+	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, PASID, SRC));
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, PASID, other.faulting));
+	check_pending_gone(_metadata, &self->server, m);
+
+	/* the new table, and the new queue alone */
+	EXPECT_EQ(memory_read(self->unit, SRC + PAGE), dma_read(self->unit, PASID, SRC));
+	ASSERT_EQ(0, request(self->unit, PASID, DST, FLAGS_WRITE, 9));
+	ASSERT_EQ(1, read_some(&other.queue, m, PENDING, WAIT_MS));
+	EXPECT_EQ(9, m[0].grpid);
+	EXPECT_EQ(-EINVAL, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+
+	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, PASID, self->unit->faulting));
+	EXPECT_EQ(PENDING + 1, reg(self->unit, PTD_N_INVALID));
+	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, PASID, SRC));
+	EXPECT_EQ(0, other_close(&self->server, &other));
+}
+
+/* Tables of the RID come and go while a PASID has faults pending: none is lost. */
+TEST_F(pri, replace_rid)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+	struct other other;
+	int i;
+
+	ASSERT_EQ(0, other_open(&self->server, &other));
+	make_pending(_metadata, &self->server, m);
+	EXPECT_EQ(0, iopf_device_attach(&self->unit->pri.vfio, other.plain));
+	EXPECT_EQ(0, iopf_device_attach(&self->unit->pri.vfio, other.faulting));
+	EXPECT_EQ(0, iopf_device_attach(&self->unit->pri.vfio, self->unit->faulting));
+	EXPECT_EQ(0, iopf_device_attach(&self->unit->pri.vfio, self->unit->plain));
+	EXPECT_EQ(PENDING, reg(self->unit, PTD_OPEN_GROUPS));
+	ASSERT_EQ(PENDING / 2, read_all(&self->server.queue, m + PENDING / 2, PENDING / 2));
+	for (i = 0; i < PENDING; i++)
+		EXPECT_EQ(1, answer(&self->server, m[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PENDING, wait_reg(self->unit, PTD_N_SUCCESS, PENDING));
+	EXPECT_EQ(0, other_close(&self->server, &other));
+}
+
+/* A PASID on a queue of its own, beside the first: each is detached alone. */
+TEST_F(pri, two_pasids)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+	struct other other;
+
+	ASSERT_EQ(0, other_open(&self->server, &other));
+	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, OTHER_PASID, other.faulting));
+	ASSERT_EQ(0, request(self->unit, OTHER_PASID, SRC, FLAGS_READ, 0));
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, PASID));
+	EXPECT_EQ(PENDING, reg(self->unit, PTD_N_INVALID));
+	ASSERT_EQ(1, read_some(&other.queue, m, PENDING, WAIT_MS));
+	EXPECT_EQ(OTHER_PASID, m[0].pasid);
+	EXPECT_EQ(1, reg(self->unit, PTD_OPEN_GROUPS));
+	EXPECT_EQ(-EBUSY, iopf_destroy(&self->server.io, other.faulting));
+	EXPECT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, OTHER_PASID));
+	EXPECT_EQ(PENDING + 1, reg(self->unit, PTD_N_INVALID));
+	EXPECT_EQ(0, other_close(&self->server, &other));
+}
+
+/* The queue's file is closed with faults pending, later ones find nobody. */
+TEST_F(pri, close_queue)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, close(self->server.queue.fd));
+	EXPECT_EQ(PENDING, wait_reg(self->unit, PTD_N_INVALID, PENDING));
+	ASSERT_EQ(0, request(self->unit, PASID, SRC, FLAGS_READ, 1));
+	EXPECT_EQ(PENDING + 1, wait_reg(self->unit, PTD_N_INVALID, PENDING + 1));
+	/* for iopf_queue_close() */
+	self->server.queue.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+}
+
+/* The VFIO device is closed as it stands; the queue outlives it. */
+TEST_F(pri, close_device)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, pri_close(&self->unit->pri));
+	check_pending_gone(_metadata, &self->server, m);
+}
+
+TEST_F(pri, close_device_while_it_copies)
+{
+	ASSERT_EQ(0, start_copy(self->unit, WINDOW, 4, 8));
+	while (self->server.groups < 100)
+		ASSERT_GE(serve_some(&self->server, WAIT_MS), 1);
+	ASSERT_EQ(0, pri_close(&self->unit->pri));
+	EXPECT_NE(PTD_STATE_RUNNING, wait_stopped(self->unit));
+	EXPECT_NE(PTD_STATE_DONE, reg(self->unit, PTD_STATE));
+}
+
+/* The file of the iommufd goes first; the kernel must cope with any order. */
+TEST_F(pri, close_iommufd_first)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	iopf_close(&self->server.io);
+	EXPECT_EQ(PENDING, reg(self->unit, PTD_OPEN_GROUPS));
+	EXPECT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_SUCCESS, 1));
+	ASSERT_EQ(0, pri_close(&self->unit->pri));
+	EXPECT_EQ(PENDING - 1, wait_reg(self->unit, PTD_N_INVALID, PENDING - 1));
+	EXPECT_EQ(0, close(self->server.queue.fd));
+	/* nothing is left to be closed */
+	self->server.queue.fd = -1;
+	check_unit(_metadata, self->unit);
+	ASSERT_EQ(0, server_open(&self->server, 0, 1));
+}
+
+struct churn {
+	struct server *server;
+	const struct iopf_queue *queue;
+	volatile bool *stop;
+};
+
+/* Answers most of what it reads, with all codes, and leaves the rest to the kernel. */
+static void *churn_answers(void *arg)
+{
+	struct iommu_hwpt_page_response response;
+	struct iommu_hwpt_pgfault m[64];
+	struct churn *churn = arg;
+	unsigned int n = 0;
+	int i, got;
+
+	while (!*churn->stop) {
+		got = read_some(churn->queue, m, 64, 5);
+		for (i = 0; i < got; i++) {
+			if (!(m[i].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE) || n++ % 5 == 0)
+				continue;
+			response.cookie = m[i].cookie;
+			response.code = n % 3;
+			/* it may be gone */
+			iopf_queue_write(churn->queue, &response, 1);
+		}
+	}
+	return NULL;
+}
+
+static void *churn_faults(void *arg)
+{
+	struct churn *churn = arg;
+	uint32_t round;
+
+	for (round = 0; !*churn->stop; round++)
+		burst(&churn->server->unit[0], PASID, 24, 1 + round % 3, 0);
+	return NULL;
+}
+
+/* Faults and answers at all times while the PASID is attached, moved and detached. */
+TEST_F(pri, churn)
+{
+	volatile bool stop = false;
+	struct iopf_device *vfio = &self->unit->pri.vfio;
+	struct churn first = { &self->server, &self->server.queue, &stop }, second = first;
+	struct other other;
+	pthread_t threads[3];
+	int i;
+
+	ASSERT_EQ(0, other_open(&self->server, &other));
+	second.queue = &other.queue;
+	ASSERT_EQ(0, pthread_create(&threads[0], NULL, churn_answers, &first));
+	ASSERT_EQ(0, pthread_create(&threads[1], NULL, churn_answers, &second));
+	ASSERT_EQ(0, pthread_create(&threads[2], NULL, churn_faults, &first));
+	for (i = 0; i < 40; i++) {
+		usleep(2000);
+		EXPECT_EQ(0, iopf_device_attach_pasid(vfio, PASID, other.faulting));
+		EXPECT_EQ(0, iopf_device_attach(vfio, i % 2 ? other.plain : self->unit->plain));
+		usleep(2000);
+		EXPECT_EQ(0, iopf_device_detach_pasid(vfio, PASID));
+		EXPECT_EQ(0, iopf_device_attach_pasid(vfio, PASID, self->unit->faulting));
+	}
+	stop = true;
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(0, pthread_join(threads[i], NULL));
+	EXPECT_GT(reg(self->unit, PTD_N_SUCCESS), 0);
+	EXPECT_GT(reg(self->unit, PTD_N_INVALID), 0);
+	EXPECT_EQ(0, iopf_device_attach(vfio, self->unit->plain));
+	EXPECT_EQ(0, iopf_device_detach_pasid(vfio, PASID));
+	EXPECT_EQ(0, other_close(&self->server, &other));
+}
+
+/* ---- two devices ---- */
+
+FIXTURE(pri_pair)
+{
+	struct server server;
+};
+
+FIXTURE_SETUP(pri_pair)
+{
+	struct pri_address found[2];
+
+	if (pri_find(found, 2) < 2)
+		SKIP(return, "fewer than two pri-testdev (1234:9171) here");
+	ASSERT_EQ(0, server_open(&self->server, 0, 2));
+}
+
+FIXTURE_TEARDOWN(pri_pair)
+{
+	check_server(_metadata, &self->server);
+}
+
+/* Both at once, through one queue; the same PASID and addresses, other memory. */
+TEST_F(pri_pair, copy)
+{
+	struct unit *unit = self->server.unit;
+	size_t i;
+
+	for (i = 0; i < HALF; i++)
+		unit[1].memory[i] ^= 0xff;
+	ASSERT_EQ(0, start_copy(&unit[0], HALF, 2, 8));
+	ASSERT_EQ(0, start_copy(&unit[1], HALF, 3, 5));
+	/* depth groups each before the first is answered: they do run together */
+	EXPECT_EQ(8, wait_reg(&unit[0], PTD_OPEN_GROUPS, 8));
+	EXPECT_EQ(5, wait_reg(&unit[1], PTD_OPEN_GROUPS, 5));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(&unit[0], HALF));
+	EXPECT_TRUE(copied(&unit[1], HALF));
+	EXPECT_NE(0, memcmp(unit[0].memory + HALF, unit[1].memory + HALF, PAGE));
+}
+
+/* One table for both: messages name the device that asked, and only it is answered. */
+TEST_F(pri_pair, one_table)
+{
+	struct unit *unit = self->server.unit;
+	struct iommu_hwpt_pgfault m[2];
+
+	ASSERT_EQ(0, iopf_device_attach_pasid(&unit[1].pri.vfio, OTHER_PASID, unit[0].faulting));
+	ASSERT_EQ(0, request(&unit[0], PASID, SRC, FLAGS_READ, 3));
+	ASSERT_EQ(0, request(&unit[1], OTHER_PASID, SRC, FLAGS_READ, 3));
+	ASSERT_EQ(2, read_all(&self->server.queue, m, 2));
+	EXPECT_EQ(unit[0].pri.vfio.id, m[0].dev_id);
+	EXPECT_EQ(unit[1].pri.vfio.id, m[1].dev_id);
+	ASSERT_EQ(0, map_page(&self->server, &unit[0], SRC, READ_WRITE));
+	EXPECT_EQ(1, answer(&self->server, m[1].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(1, wait_reg(&unit[1], PTD_N_SUCCESS, 1));
+	EXPECT_EQ(1, reg(&unit[0], PTD_OPEN_GROUPS));
+	EXPECT_EQ(memory_read(&unit[0], SRC), dma_read(&unit[1], OTHER_PASID, SRC));
+
+	/* detached from the one, it serves the other on */
+	EXPECT_EQ(0, iopf_device_detach_pasid(&unit[1].pri.vfio, OTHER_PASID));
+	EXPECT_EQ(1, reg(&unit[0], PTD_OPEN_GROUPS));
+	EXPECT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_FAILURE));
+	EXPECT_EQ(1, wait_reg(&unit[0], PTD_N_FAILURE, 1));
+	EXPECT_EQ(memory_read(&unit[0], SRC), dma_read(&unit[0], PASID, SRC));
+}
+
+/* One device is closed in the midst of its copy; the other's goes on. */
+TEST_F(pri_pair, close_one)
+{
+	struct unit *unit = self->server.unit;
+
+	ASSERT_EQ(0, start_copy(&unit[0], HALF, 2, 8));
+	ASSERT_EQ(0, start_copy(&unit[1], WINDOW, 4, 8));
+	while (self->server.groups < 50)
+		ASSERT_GE(serve_some(&self->server, WAIT_MS), 1);
+	ASSERT_EQ(0, pri_close(&unit[1].pri));
+	EXPECT_NE(PTD_STATE_RUNNING, wait_stopped(&unit[1]));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(&unit[0], HALF));
+}
+
+/* An overflow that one device has caused does not stop the other for good. */
+TEST_F(pri_pair, overflow_of_the_other)
+{
+	struct unit *unit = self->server.unit;
+
+	ASSERT_EQ(0, start_copy(&unit[0], HALF, 4, 8));
+	while (self->server.groups < 20)
+		ASSERT_GE(serve_some(&self->server, WAIT_MS), 1);
+	EXPECT_GT(burst(&unit[1], PASID, 5000, 16, PTD_F_NO_CREDIT), 0);
+	EXPECT_GT(reg(&unit[1], PTD_N_REFUSED), 0);
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(&unit[0], HALF));
+}
+
+/* ---- a server that is killed ---- */
+
+enum victim {
+	VICTIM_SERVES,		/* reads and answers, through io_uring */
+	VICTIM_READS,		/* reads, never answers */
+	VICTIM_SLEEPS,		/* does not even read */
+};
+
+FIXTURE(pri_killed)
+{
+	/* the device as the survivor sees it */
+	struct unit watched;
+	volatile unsigned long *groups;
+	pid_t victim;
+};
+
+FIXTURE_VARIANT(pri_killed)
+{
+	enum victim what;
+	/* served, or pending, when it is time to die */
+	unsigned int groups;
+};
+
+FIXTURE_VARIANT_ADD(pri_killed, serving)
+{
+	.what = VICTIM_SERVES,
+	.groups = 200,
+};
+
+FIXTURE_VARIANT_ADD(pri_killed, holding_faults)
+{
+	.what = VICTIM_READS,
+	.groups = 4,
+};
+
+FIXTURE_VARIANT_ADD(pri_killed, asleep)
+{
+	.what = VICTIM_SLEEPS,
+	.groups = 4,
+};
+
+/* The whole life of a server whose device copies without end; the exit status tells why it ended. */
+static int victim_main(enum victim what, volatile unsigned long *groups)
+{
+	struct iommu_hwpt_pgfault m[16];
+	struct server server;
+	struct iopf_ring ring;
+
+	if (server_open(&server, 0, 1))
+		return 1;
+	if (what == VICTIM_SERVES && iopf_ring_init(&ring, &server.queue, 8, PTD_CREDITS_MAX))
+		return 2;
+	if (start_copy(&server.unit[0], WINDOW, 2, 4))
+		return 3;
+	if (what == VICTIM_SERVES)
+		return serve_ring(&server, &ring, groups) ? 4 : 5;
+	/* as many as 4 groups of 2 have */
+	if (what == VICTIM_READS && read_all(&server.queue, m, 8) != 8)
+		return 6;
+	*groups = 4;
+	for (;;)
+		pause();
+}
+
+FIXTURE_SETUP(pri_killed)
+{
+	struct pri_address found;
+	struct iopf io;
+
+	if (pri_find(&found, 1) < 1)
+		SKIP(return, "no pri-testdev (1234:9171) here");
+	ASSERT_EQ(0, map_regs(&io, found.bdf, &self->watched));
+	self->groups = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->groups);
+	self->victim = fork();
+	ASSERT_GE(self->victim, 0);
+	if (!self->victim)
+		_exit(victim_main(variant->what, self->groups));
+}
+
+FIXTURE_TEARDOWN(pri_killed)
+{
+	kill(self->victim, SIGKILL);
+	waitpid(self->victim, NULL, 0);
+}
+
+static void check_kill(struct __test_metadata *_metadata, pid_t victim)
+{
+	int status;
+
+	ASSERT_EQ(0, kill(victim, SIGKILL));
+	ASSERT_EQ(victim, waitpid(victim, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	EXPECT_EQ(SIGKILL, WTERMSIG(status));
+}
+
+/* Nobody cleans up: the device gets its answers from the kernel, the next server a good device. */
+TEST_F(pri_killed, next_server)
+{
+	uint64_t end = now_ms() + WAIT_MS;
+	struct server server;
+
+	while (*self->groups < variant->groups && now_ms() < end)
+		usleep(200);
+	EXPECT_GE(*self->groups, variant->groups);
+	EXPECT_EQ(PTD_STATE_RUNNING, reg(&self->watched, PTD_STATE));
+	if (variant->what != VICTIM_SERVES)
+		EXPECT_EQ(variant->groups,
+			  wait_reg(&self->watched, PTD_OPEN_GROUPS, variant->groups));
+	check_kill(_metadata, self->victim);
+
+	EXPECT_NE(PTD_STATE_RUNNING, wait_stopped(&self->watched));
+	EXPECT_EQ(0, wait_reg(&self->watched, PTD_OPEN_GROUPS, 0));
+	if (variant->what != VICTIM_SERVES) {
+		EXPECT_EQ(PTD_STATE_STOPPED_INVALID, reg(&self->watched, PTD_STATE));
+		EXPECT_EQ(variant->groups, reg(&self->watched, PTD_N_INVALID));
+	}
+	check_unit(_metadata, &self->watched);
+
+	ASSERT_EQ(0, server_open(&server, 0, 1));
+	ASSERT_EQ(0, start_copy(&server.unit[0], HALF, 4, 8));
+	EXPECT_EQ(0, serve(&server));
+	EXPECT_TRUE(copied(&server.unit[0], HALF));
+	check_server(_metadata, &server);
+}
+
+/* Another server, with another device and iommufd, does not notice. */
+TEST_F(pri_killed, other_server)
+{
+	struct pri_address found[2];
+	struct server server;
+
+	if (pri_find(found, 2) < 2)
+		SKIP(return, "fewer than two pri-testdev (1234:9171) here");
+	ASSERT_EQ(0, server_open(&server, 1, 1));
+	ASSERT_EQ(0, start_copy(&server.unit[0], HALF, 2, 8));
+	while (server.groups < HALF_PAGES / 4)
+		ASSERT_GE(serve_some(&server, WAIT_MS), 1);
+	check_kill(_metadata, self->victim);
+	EXPECT_EQ(0, serve(&server));
+	EXPECT_TRUE(copied(&server.unit[0], HALF));
+	EXPECT_EQ(0, reg(&server.unit[0], PTD_N_INVALID));
+	check_server(_metadata, &server);
+	check_unit(_metadata, &self->watched);
+}
+
+TEST_HARNESS_MAIN
