@@ -17,7 +17,7 @@
  *	      |          (a group of one request)             |  ^
  *	      |                           iopf_group_deliver()|  |iopf_group_restore()
  *	      |                                               v  |
- *	      |   iopf_group_answer()        iopf_group_claim()
+ *	      |   iopf_answer_groups()       iopf_group_claim()
  *	      +-------------------- ANSWERING <----- QUEUED or DELIVERED
  *
  * Memory: requests and groups live in pages that belong to struct iopf_device.
@@ -128,11 +128,11 @@ static struct iopf_device *iopf_device_get(struct device *dev)
 	return fdev;
 }
 
-static void iopf_device_put(struct iopf_device *fdev)
+static void iopf_device_put_many(struct iopf_device *fdev, int references)
 {
 	struct iopf_page *page, *next;
 
-	if (!refcount_dec_and_test(&fdev->users))
+	if (!refcount_sub_and_test(references, &fdev->users))
 		return;
 
 	for (page = fdev->pages; page; page = next) {
@@ -142,6 +142,11 @@ static void iopf_device_put(struct iopf_device *fdev)
 	kvfree(fdev->partial);
 	mem_cgroup_put(fdev->memcg);
 	kfree_rcu(fdev, rcu);
+}
+
+static void iopf_device_put(struct iopf_device *fdev)
+{
+	iopf_device_put_many(fdev, 1);
 }
 
 /* Add a page of groups and requests. Context: may sleep, takes fdev->lock. */
@@ -474,28 +479,27 @@ int iommu_report_device_fault(struct device *dev, struct iopf_fault *evt)
 }
 EXPORT_SYMBOL_GPL(iommu_report_device_fault);
 
-/**
- * iopf_group_answer() - Answer the hardware for a claimed group
- * @group: the group, claimed by the caller with iopf_group_claim()
- * @code: what the device is told
- *
- * The caller still owns the memory of the group and frees it with
- * iopf_free_group().
- *
- * Context: Process context, may sleep. No lock of the fault core is held while
- * the driver's page_response operation runs.
- */
-void iopf_group_answer(struct iopf_group *group, enum iommu_page_response_code code)
+static struct iommu_device *iopf_iommu(const struct iopf_answer *answer)
 {
-	struct iommu_fault_page_request *prm = &group->last_fault.fault.prm;
-	struct iopf_device *fdev = to_iopf_device(group->fault_param);
+	return answer->group->fault_param->dev->iommu->iommu_dev;
+}
+
+static void iopf_answer_one(const struct iopf_answer *answer)
+{
+	struct iommu_fault_page_request *prm = &answer->group->last_fault.fault.prm;
+	struct device *dev = answer->group->fault_param->dev;
 	struct iommu_page_response resp = {
 		.pasid = prm->pasid,
 		.grpid = prm->grpid,
-		.code = code,
+		.code = answer->code,
 	};
 
-	dev_iommu_ops(fdev->param.dev)->page_response(fdev->param.dev, &group->last_fault, &resp);
+	dev_iommu_ops(dev)->page_response(dev, &answer->group->last_fault, &resp);
+}
+
+static void iopf_answered(struct iopf_group *group)
+{
+	struct iopf_device *fdev = to_iopf_device(group->fault_param);
 
 	/*
 	 * The exchange orders the new state before the look at @dying; the
@@ -506,7 +510,54 @@ void iopf_group_answer(struct iopf_group *group, enum iommu_page_response_code c
 	if (unlikely(READ_ONCE(fdev->dying)))
 		wake_up_all(&fdev->idle);
 }
-EXPORT_SYMBOL_GPL(iopf_group_answer);
+
+/* Move the answers for the first one's IOMMU to the front; returns their number. */
+static unsigned int iopf_first_iommu(struct iopf_answer *answers, unsigned int count)
+{
+	struct iommu_device *iommu = iopf_iommu(answers);
+	unsigned int i, n = 1;
+
+	for (i = 1; i < count; i++) {
+		if (iopf_iommu(&answers[i]) != iommu)
+			continue;
+		if (i != n)
+			swap(answers[i], answers[n]);
+		n++;
+	}
+	return n;
+}
+
+/**
+ * iopf_answer_groups() - Answer the hardware for claimed groups
+ * @answers: the groups, each claimed by the caller with iopf_group_claim(), and
+ *           what their devices are told; in another order on return
+ * @count: number of @answers
+ *
+ * One call of the driver for each IOMMU, if it has page_response_batch. The
+ * caller still owns the memory of the groups and frees it.
+ *
+ * Context: Process context, may sleep. No lock of the fault core is held while
+ * the driver answers.
+ */
+void iopf_answer_groups(struct iopf_answer *answers, unsigned int count)
+{
+	struct iommu_device *iommu;
+	unsigned int i, n;
+
+	for (; count; count -= n, answers += n) {
+		iommu = iopf_iommu(answers);
+		n = 1;
+		if (iommu->ops->page_response_batch) {
+			n = iopf_first_iommu(answers, count);
+			iommu->ops->page_response_batch(iommu, answers, n);
+		} else {
+			iopf_answer_one(answers);
+		}
+		for (i = 0; i < n; i++)
+			iopf_answered(answers[i].group);
+	}
+}
+EXPORT_SYMBOL_GPL(iopf_answer_groups);
 
 /**
  * iopf_group_response() - Claim a group and answer it
@@ -520,26 +571,58 @@ EXPORT_SYMBOL_GPL(iopf_group_answer);
  */
 void iopf_group_response(struct iopf_group *group, enum iommu_page_response_code status)
 {
+	struct iopf_answer answer = { .group = group, .code = status };
+
 	if (iopf_group_claim(group))
-		iopf_group_answer(group, status);
+		iopf_answer_groups(&answer, 1);
 }
 EXPORT_SYMBOL_GPL(iopf_group_response);
 
 /**
- * iopf_free_group() - Give the memory of an answered group back
- * @group: the group; it must not be used afterwards
+ * iopf_free_groups() - Give the memory of answered groups back
+ * @groups: the groups, linked by &iopf_group.node; empty on return
  *
  * Context: Any context that may take a spinlock, but not under a lock that the
  * handler itself takes.
  */
+void iopf_free_groups(struct list_head *groups)
+{
+	struct iopf_group *group, *next;
+	struct iopf_device *fdev;
+	int freed;
+
+	while (!list_empty(groups)) {
+		group = list_first_entry(groups, struct iopf_group, node);
+		fdev = to_iopf_device(group->fault_param);
+		freed = 0;
+
+		/* As many as come from the same device in a row */
+		spin_lock(&fdev->lock);
+		list_for_each_entry_safe(group, next, groups, node) {
+			if (group->fault_param != &fdev->param)
+				break;
+			list_del(&group->node);
+			iopf_pool_put(fdev, group);
+			freed++;
+		}
+		spin_unlock(&fdev->lock);
+		iopf_device_put_many(fdev, freed);
+	}
+}
+EXPORT_SYMBOL_GPL(iopf_free_groups);
+
+/**
+ * iopf_free_group() - Give the memory of one answered group back
+ * @group: the group; on no list, and not to be used afterwards
+ *
+ * Context: As iopf_free_groups().
+ */
 void iopf_free_group(struct iopf_group *group)
 {
-	struct iopf_device *fdev = to_iopf_device(group->fault_param);
+	LIST_HEAD(groups);
 
-	spin_lock(&fdev->lock);
-	iopf_pool_put(fdev, group);
-	spin_unlock(&fdev->lock);
-	iopf_device_put(fdev);
+	list_add(&group->node, &groups);
+	iopf_free_groups(&groups);
 }
 EXPORT_SYMBOL_GPL(iopf_free_group);
 
@@ -743,10 +826,10 @@ static void iopf_abort(struct iopf_device *fdev)
  * @queue: the queue that it is on
  * @dev: the device
  *
- * The driver first turns page requests off in the IOMMU and drains its queue,
- * then calls this, then disables PRI in the device: groups which a handler
- * still holds are answered INVALID here, and no answer for @dev is under way
- * when this returns. Late answers of handlers are ignored.
+ * The driver stops the source first, in the device or in the IOMMU, and drains
+ * the hardware queue. Groups which a handler still holds are answered INVALID
+ * here, and no answer for @dev is under way when this returns. Late answers of
+ * handlers are ignored; a late request is answered by the report itself.
  *
  * Context: Process context, sleeps until the last answer is out.
  */

@@ -170,11 +170,17 @@ static void attach_free_handle(struct iommufd_attach_handle *handle,
  * and on every PASID alike: hardware shares state between the two.
  */
 static bool attach_is_compatible(struct iommufd_hw_pagetable *hwpt,
-				 struct iommufd_group *igroup, ioasid_t pasid)
+				 struct iommufd_device *idev, ioasid_t pasid)
 {
-	if (hwpt->pasid_compat)
-		return pasid == IOMMU_NO_PASID || !igroup->hwpt || igroup->hwpt->pasid_compat;
-	return pasid == IOMMU_NO_PASID && !igroup->pasids;
+	struct iommufd_group *igroup = idev->igroup;
+
+	if (pasid == IOMMU_NO_PASID)
+		return hwpt->pasid_compat || !igroup->pasids;
+
+	/* The IOMMU core skips devices without PASIDs, and says it went well. */
+	if (!idev->dev->iommu->max_pasids || !hwpt->pasid_compat)
+		return false;
+	return !igroup->hwpt || igroup->hwpt->pasid_compat;
 }
 
 static int attach_first(struct iommufd_hw_pagetable *hwpt,
@@ -183,9 +189,6 @@ static int attach_first(struct iommufd_hw_pagetable *hwpt,
 	struct iommufd_group *igroup = idev->igroup;
 	struct iommufd_attach_handle *handle;
 	int rc;
-
-	if (!attach_is_compatible(hwpt, igroup, pasid))
-		return -EINVAL;
 
 	handle = attach_new_handle(hwpt);
 	if (!handle)
@@ -229,13 +232,11 @@ int iommufd_attach(struct iommufd_hw_pagetable *hwpt,
 {
 	struct iommufd_attach_handle *handle = attach_find_handle(idev, pasid);
 
-	if (!handle)
-		return attach_first(hwpt, idev, pasid);
 	if (attach_find(handle, idev))
 		return -EBUSY;
-	if (handle->hwpt != hwpt)
+	if (!attach_is_compatible(hwpt, idev, pasid) || (handle && handle->hwpt != hwpt))
 		return -EINVAL;
-	return attach_add(handle, idev);
+	return handle ? attach_add(handle, idev) : attach_first(hwpt, idev, pasid);
 }
 
 /**
@@ -300,7 +301,7 @@ int iommufd_replace(struct iommufd_hw_pagetable *hwpt,
 	struct iommufd_attach_handle *handle;
 	int rc;
 
-	if (!attach_find(old, idev) || !attach_is_compatible(hwpt, idev->igroup, pasid))
+	if (!attach_find(old, idev) || !attach_is_compatible(hwpt, idev, pasid))
 		return -EINVAL;
 
 	handle = attach_new_handle(hwpt);

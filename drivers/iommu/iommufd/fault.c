@@ -25,7 +25,7 @@
  * outstanding; a reader does not delay that, as it only looks at the group.
  *
  * Locks: the core calls iommufd_fault_iopf_handler() under the device's fault
- * lock and iopf_free_group() takes that lock, so it is never called under
+ * lock and iopf_free_groups() takes that lock, so it is never called under
  * iommufd_fault::lock.
  */
 #define pr_fmt(fmt) "iommufd: " fmt
@@ -39,11 +39,12 @@
 #include "../iommu-priv.h"
 #include "iommufd_private.h"
 
-/* A group that was taken out of its slot */
-struct iommufd_fault_claim {
-	struct iopf_group *group;
-	enum iommu_page_response_code code;
-	bool won;
+/* Groups that were taken out of their slots, to be finished by fault_finish() */
+struct fault_claims {
+	/* From the front those to answer, from the back those somebody else has */
+	struct iopf_answer answers[IOMMUFD_FAULT_BATCH];
+	unsigned int won;
+	unsigned int lost;
 };
 
 static struct iommufd_fault_slot *fault_slot(struct iommufd_fault *fault, u32 cookie)
@@ -103,9 +104,17 @@ static void fault_set_queued(struct iommufd_fault *fault, unsigned int queued)
 	WRITE_ONCE(fault->queued, queued);
 }
 
-/* To be called when the queue was empty and no longer is */
-static void fault_wake(struct iommufd_fault *fault)
+/*
+ * To be called after groups were queued, with whether the queue was empty, and
+ * the FETCH that was picked under the lock, or NULL
+ */
+static void fault_wake(struct iommufd_fault *fault, bool was_empty,
+		       struct io_uring_cmd *fetch)
 {
+	if (fetch)
+		iommufd_fault_uring_start(fetch);
+	if (!was_empty)
+		return;
 	if (wq_has_sleeper(&fault->poll_wait))
 		wake_up_poll(&fault->poll_wait, EPOLLIN | EPOLLRDNORM);
 	if (wq_has_sleeper(&fault->read_wait))
@@ -142,6 +151,7 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 	struct iommufd_fault *fault = handle->hwpt->fault;
 	struct iommufd_attachment *attachment;
 	struct iommufd_fault_slot *slot;
+	struct io_uring_cmd *fetch;
 	bool was_empty;
 	int rc;
 
@@ -171,10 +181,10 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 	list_add_tail(&group->node, &fault->deliver);
 	was_empty = !fault->queued;
 	fault_set_queued(fault, fault->queued + 1);
+	fetch = iommufd_fault_uring_next(fault);
 	spin_unlock(&fault->lock);
 
-	if (was_empty)
-		fault_wake(fault);
+	fault_wake(fault, was_empty, fetch);
 	return 0;
 
 err_unlock:
@@ -182,19 +192,11 @@ err_unlock:
 	return rc;
 }
 
-/* Drop a reference; what nobody holds goes to @unused, for fault_free(). */
+/* Drop a reference; what nobody holds goes to @unused, to be freed. */
 static void fault_put_group(struct iopf_group *group, struct list_head *unused)
 {
 	if (!--group->refs)
 		list_add_tail(&group->node, unused);
-}
-
-static void fault_free(struct list_head *unused)
-{
-	struct iopf_group *group, *next;
-
-	list_for_each_entry_safe(group, next, unused, node)
-		iopf_free_group(group);
 }
 
 /**
@@ -269,7 +271,8 @@ void iommufd_fault_delivered(struct iommufd_fault *fault,
 			     struct list_head *batch, size_t copied)
 {
 	struct iopf_group *group, *next;
-	bool was_empty, wake;
+	struct io_uring_cmd *fetch;
+	bool was_empty, restored;
 	LIST_HEAD(unused);
 
 	spin_lock(&fault->lock);
@@ -281,63 +284,70 @@ void iommufd_fault_delivered(struct iommufd_fault *fault,
 		list_del(&group->node);
 		fault_put_group(group, &unused);
 	}
+	restored = !list_empty(batch);
 	list_for_each_entry_safe_reverse(group, next, batch, node)
 		fault_restore(fault, group, &unused);
-	wake = was_empty && fault->queued;
+	fetch = iommufd_fault_uring_next(fault);
 	spin_unlock(&fault->lock);
 
-	if (unlikely(wake))
-		fault_wake(fault);
-	fault_free(&unused);
+	if (unlikely(restored))
+		fault_wake(fault, was_empty, fetch);
+	iopf_free_groups(&unused);
 }
 
-/* Take the group out of its slot; from now on its cookie is unknown. */
-static struct iommufd_fault_claim fault_claim(struct iommufd_fault *fault,
-					      struct iommufd_fault_slot *slot,
-					      enum iommu_page_response_code code)
+/*
+ * Take the group out of its slot; from now on its cookie is unknown. Returns
+ * whether the caller answers it.
+ */
+static bool fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
+			enum iommu_page_response_code code, struct fault_claims *claims)
 {
-	struct iommufd_fault_claim claim = {
-		.group = slot->group,
-		.code = code,
-		.won = iopf_group_claim(slot->group),
-	};
+	struct iopf_answer answer = { .group = slot->group, .code = code };
+	bool won = iopf_group_claim(slot->group);
+
+	if (won)
+		claims->answers[claims->won++] = answer;
+	else
+		claims->answers[IOMMUFD_FAULT_BATCH - ++claims->lost] = answer;
 
 	if (slot->queued) {
-		list_del(&claim.group->node);
+		list_del(&answer.group->node);
 		fault_set_queued(fault, fault->queued - 1);
 	} else {
 		fault->delivered--;
 	}
 	fault_slot_put(fault, slot);
-	return claim;
+	return won;
+}
+
+/* The group is answered: it no longer keeps its attachment from being freed. */
+static bool fault_let_go(struct iopf_group *group, struct list_head *unused)
+{
+	struct iommufd_attachment *attachment = group->priv;
+
+	fault_put_group(group, unused);
+	return !--attachment->outstanding;
 }
 
 /* Answer the hardware for groups that were claimed, then let go of them. */
-static void fault_finish(struct iommufd_fault *fault,
-			 struct iommufd_fault_claim *claims, unsigned int count)
+static void fault_finish(struct iommufd_fault *fault, struct fault_claims *claims)
 {
-	struct iommufd_attachment *attachment;
 	bool drained = false;
 	LIST_HEAD(unused);
 	unsigned int i;
 
-	for (i = 0; i < count; i++) {
-		if (claims[i].won)
-			iopf_group_answer(claims[i].group, claims[i].code);
-	}
+	iopf_answer_groups(claims->answers, claims->won);
 
 	spin_lock(&fault->lock);
-	for (i = 0; i < count; i++) {
-		attachment = claims[i].group->priv;
-		if (!--attachment->outstanding)
-			drained = true;
-		fault_put_group(claims[i].group, &unused);
-	}
+	for (i = 0; i < claims->won; i++)
+		drained |= fault_let_go(claims->answers[i].group, &unused);
+	for (i = IOMMUFD_FAULT_BATCH - claims->lost; i < IOMMUFD_FAULT_BATCH; i++)
+		drained |= fault_let_go(claims->answers[i].group, &unused);
 	spin_unlock(&fault->lock);
 
 	if (drained && wq_has_sleeper(&fault->drain_wait))
 		wake_up_all(&fault->drain_wait);
-	fault_free(&unused);
+	iopf_free_groups(&unused);
 }
 
 /**
@@ -356,13 +366,17 @@ iommufd_fault_respond(struct iommufd_fault *fault,
 		      const struct iommu_hwpt_page_response *responses,
 		      unsigned int count)
 {
-	struct iommufd_fault_claim claims[IOMMUFD_FAULT_BATCH];
 	struct iommufd_fault_slot *slot;
-	unsigned int claimed = 0, given;
+	struct fault_claims claims;
+	unsigned int given;
 
 	static_assert((int)IOMMUFD_PAGE_RESP_SUCCESS == (int)IOMMU_PAGE_RESP_SUCCESS);
 	static_assert((int)IOMMUFD_PAGE_RESP_INVALID == (int)IOMMU_PAGE_RESP_INVALID);
 	static_assert((int)IOMMUFD_PAGE_RESP_FAILURE == (int)IOMMU_PAGE_RESP_FAILURE);
+
+	/* The array is not worth clearing. */
+	claims.won = 0;
+	claims.lost = 0;
 
 	spin_lock(&fault->lock);
 	for (given = 0; given < count; given++) {
@@ -371,47 +385,52 @@ iommufd_fault_respond(struct iommufd_fault *fault,
 		slot = fault_find(fault, responses[given].cookie);
 		if (!slot || slot->queued)
 			break;
-		claims[claimed] = fault_claim(fault, slot, responses[given].code);
-		if (!claims[claimed++].won)
+		if (!fault_claim(fault, slot, responses[given].code, &claims))
 			break;
 	}
 	spin_unlock(&fault->lock);
 
-	if (claimed)
-		fault_finish(fault, claims, claimed);
+	if (claims.won || claims.lost)
+		fault_finish(fault, &claims);
 	return given;
 }
 
 /* Claim up to a batch of groups of one attachment, or of all with NULL. */
-static unsigned int fault_claim_batch(struct iommufd_fault *fault,
-				      struct iommufd_attachment *attachment,
-				      struct iommufd_fault_claim *claims)
+static void fault_claim_batch(struct iommufd_fault *fault,
+			      struct iommufd_attachment *attachment,
+			      struct fault_claims *claims)
 {
 	struct iommufd_fault_slot *slot;
-	unsigned int count = 0;
 	u32 i;
 
+	claims->won = 0;
+	claims->lost = 0;
+
 	spin_lock(&fault->lock);
-	for (i = 0; i < IOMMUFD_FAULT_DEPTH && count < IOMMUFD_FAULT_BATCH; i++) {
+	for (i = 0; i < IOMMUFD_FAULT_DEPTH; i++) {
+		if (claims->won + claims->lost == IOMMUFD_FAULT_BATCH)
+			break;
 		if (attachment && !attachment->outstanding)
 			break;
 		slot = &fault->slots[i];
 		if (!slot->group || (attachment && slot->group->priv != attachment))
 			continue;
-		claims[count++] = fault_claim(fault, slot, IOMMU_PAGE_RESP_INVALID);
+		fault_claim(fault, slot, IOMMU_PAGE_RESP_INVALID, claims);
 	}
 	spin_unlock(&fault->lock);
-	return count;
 }
 
 static void fault_answer_all(struct iommufd_fault *fault,
 			     struct iommufd_attachment *attachment)
 {
-	struct iommufd_fault_claim claims[IOMMUFD_FAULT_BATCH];
-	unsigned int count;
+	struct fault_claims claims;
 
-	while ((count = fault_claim_batch(fault, attachment, claims)))
-		fault_finish(fault, claims, count);
+	for (;;) {
+		fault_claim_batch(fault, attachment, &claims);
+		if (!claims.won && !claims.lost)
+			break;
+		fault_finish(fault, &claims);
+	}
 }
 
 static bool fault_is_drained(struct iommufd_fault *fault,
@@ -486,6 +505,7 @@ static int fault_init(struct iommufd_fault *fault, struct iommufd_ctx *ictx)
 	init_waitqueue_head(&fault->drain_wait);
 	spin_lock_init(&fault->lock);
 	INIT_LIST_HEAD(&fault->deliver);
+	INIT_LIST_HEAD(&fault->fetches);
 
 	fault->slots = kvcalloc(IOMMUFD_FAULT_DEPTH, sizeof(*fault->slots),
 				GFP_KERNEL_ACCOUNT);
@@ -514,7 +534,7 @@ int iommufd_fault_alloc(struct iommufd_ucmd *ucmd)
 	struct file *filep;
 	int fd, rc;
 
-	if (cmd->flags)
+	if (cmd->flags & ~IOMMU_FAULT_ALLOC_BLOCKING)
 		return -EOPNOTSUPP;
 
 	fault = iommufd_object_alloc(ucmd->ictx, fault, IOMMUFD_OBJ_FAULT);
@@ -524,6 +544,7 @@ int iommufd_fault_alloc(struct iommufd_ucmd *ucmd)
 	rc = fault_init(fault, ucmd->ictx);
 	if (rc)
 		goto err_abort;
+	fault->blocking = cmd->flags & IOMMU_FAULT_ALLOC_BLOCKING;
 
 	filep = iommufd_fault_file_create(fault);
 	if (IS_ERR(filep)) {

@@ -12,6 +12,7 @@
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 
+struct io_uring_cmd;
 struct iommufd_attachment;
 struct iommufd_hw_pagetable;
 
@@ -39,6 +40,7 @@ struct iommufd_fault_slot {
  * @obj: its user-visible id
  * @ictx: the context, referenced by the open file
  * @filep: the file, only valid until the allocation is finished
+ * @blocking: read(2) waits, set when the object is allocated
  * @poll_wait: pollers, woken when @deliver becomes non-empty
  * @read_wait: sleeping readers, one woken for each time there is something
  * @drain_wait: woken when an attachment has no group outstanding any more
@@ -47,6 +49,8 @@ struct iommufd_fault_slot {
  * @deliver: queued groups, oldest first
  * @queued: number of groups on @deliver
  * @delivered: number of groups that user space was given and has not answered
+ * @fetches: FETCH commands that wait, first come first served
+ * @fetching: one was taken off @fetches and is about to read
  * @free_first: index of the free slot that is used next
  * @free_last: index of the free slot that is used last
  * @slots: IOMMUFD_FAULT_DEPTH slots
@@ -55,6 +59,7 @@ struct iommufd_fault {
 	struct iommufd_object obj;
 	struct iommufd_ctx *ictx;
 	struct file *filep;
+	bool blocking;
 
 	wait_queue_head_t poll_wait;
 	wait_queue_head_t read_wait;
@@ -65,6 +70,8 @@ struct iommufd_fault {
 	struct list_head deliver;
 	unsigned int queued;
 	unsigned int delivered;
+	struct list_head fetches;
+	bool fetching;
 	u32 free_first;
 	u32 free_last;
 	struct iommufd_fault_slot *slots;
@@ -134,6 +141,13 @@ static inline bool iommufd_fault_is_empty(struct iommufd_fault *fault)
 
 /* fault_file.c: its file */
 struct file *iommufd_fault_file_create(struct iommufd_fault *fault);
+ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to);
+ssize_t iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from);
+
+/* fault_uring.c: its io_uring commands */
+int iommufd_fault_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags);
+struct io_uring_cmd *iommufd_fault_uring_next(struct iommufd_fault *fault);
+void iommufd_fault_uring_start(struct io_uring_cmd *cmd);
 
 /* attach.c: devices and PASIDs on HWPTs */
 int iommufd_attach(struct iommufd_hw_pagetable *hwpt,

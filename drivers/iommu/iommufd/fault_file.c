@@ -8,7 +8,9 @@
  *
  * What a read does on an empty queue depends on who asks:
  *
- *	read(2)				returns 0, as pollers of old expect
+ *	read(2)				returns 0, as pollers of old expect;
+ *					of a blocking object: sleeps, or
+ *					-EAGAIN if the file is O_NONBLOCK
  *	IOCB_NOWAIT			-EAGAIN: io_uring then waits by poll, or
  *					passes it on if the SQE had RWF_NOWAIT
  *	async without IOCB_NOWAIT	sleeps: an io_uring worker
@@ -93,8 +95,17 @@ static size_t fault_whole_groups(struct list_head *batch, size_t copied)
 	return whole;
 }
 
-/* One attempt: bytes read, 0 if nothing is queued, or an error */
-static ssize_t fault_read(struct iommufd_fault *fault, struct iov_iter *to)
+/**
+ * iommufd_fault_read() - One attempt to read whole groups
+ * @fault: the object
+ * @to: where to; the size is a multiple of that of a message
+ *
+ * Context: Process context, may sleep to fault user memory in.
+ *
+ * Return: bytes read, 0 if nothing is queued, -EINVAL if the first group does
+ * not fit, -EFAULT if it could not be copied; it stays queued then.
+ */
+ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to)
 {
 	size_t room = iov_iter_count(to) / FAULT_MESSAGE_SIZE;
 	ssize_t messages, copied;
@@ -122,13 +133,15 @@ static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		return 0;
 
 	for (;;) {
-		rc = fault_read(fault, to);
+		rc = iommufd_fault_read(fault, to);
 		if (rc)
 			return rc;
 		if (iocb->ki_flags & IOCB_NOWAIT)
 			return -EAGAIN;
-		if (is_sync_kiocb(iocb))
+		if (is_sync_kiocb(iocb) && !fault->blocking)
 			return 0;
+		if (is_sync_kiocb(iocb) && iocb->ki_filp->f_flags & O_NONBLOCK)
+			return -EAGAIN;
 		rc = wait_event_interruptible_exclusive(fault->read_wait,
 							!iommufd_fault_is_empty(fault));
 		if (rc)
@@ -136,14 +149,20 @@ static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	}
 }
 
-static ssize_t iommufd_fault_write_iter(struct kiocb *iocb, struct iov_iter *from)
+/**
+ * iommufd_fault_write() - Answer groups
+ * @fault: the object
+ * @from: the answers; the size is a multiple of that of one
+ *
+ * Context: Process context, may sleep.
+ *
+ * Return: bytes of the answers that were given. It stops at one that cannot be
+ * copied or is wrong; if that is the first, -EFAULT or -EINVAL is returned.
+ */
+ssize_t iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from)
 {
 	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH];
-	struct iommufd_fault *fault = iocb->ki_filp->private_data;
 	size_t wanted, copied, given, done = 0;
-
-	if (iocb->ki_pos || iov_iter_count(from) % FAULT_RESPONSE_SIZE)
-		return -ESPIPE;
 
 	while (iov_iter_count(from)) {
 		wanted = min(sizeof(responses), iov_iter_count(from));
@@ -156,6 +175,13 @@ static ssize_t iommufd_fault_write_iter(struct kiocb *iocb, struct iov_iter *fro
 			return done ?: -EFAULT;
 	}
 	return done;
+}
+
+static ssize_t iommufd_fault_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	if (iocb->ki_pos || iov_iter_count(from) % FAULT_RESPONSE_SIZE)
+		return -ESPIPE;
+	return iommufd_fault_write(iocb->ki_filp->private_data, from);
 }
 
 /*
@@ -214,6 +240,7 @@ static const struct file_operations iommufd_fault_fops = {
 	.read_iter = iommufd_fault_read_iter,
 	.write_iter = iommufd_fault_write_iter,
 	.poll = iommufd_fault_poll,
+	.uring_cmd = iommufd_fault_uring_cmd,
 	.show_fdinfo = iommufd_fault_show_fdinfo,
 	.release = iommufd_fault_release,
 };
