@@ -21,11 +21,12 @@
  *	      +-------------------- ANSWERING <----- QUEUED or DELIVERED
  *
  * Memory: requests and groups live in pages that belong to struct iopf_device.
- * The pool starts small, grows by whole pages up to the number of
- * requests that the device may have outstanding (its credits) and is returned
- * when the device has left the queue and the last group was freed. Nothing is
- * allocated for a fault once the pool has grown. What finds no room is
- * answered INVALID at once.
+ * The pool starts small, grows by whole pages up to a limit and is returned
+ * when the device has left the queue and the last group was freed. The limit
+ * is twice the number of requests that the device may have outstanding (its
+ * credits), and some: a device that was answered may send its next group before
+ * the memory of the last one is back. Nothing is allocated for a fault once the
+ * pool has grown. What finds no room is answered INVALID at once.
  *
  * Locks, outermost first:
  *
@@ -55,6 +56,8 @@
 #define IOPF_DEFAULT_CREDITS	4096
 /* The most that any device gets, whatever its capability says */
 #define IOPF_MAX_CREDITS	4096
+/* Groups that several threads may have answered and not freed yet */
+#define IOPF_ANSWER_SLACK	256
 /* Marks for groups that lost a request; two groups may share one */
 #define IOPF_LOST_BITS		10
 
@@ -69,7 +72,7 @@
  * @memcg: charged for the pool: that of the task which added the device
  * @lock: protects everything below it
  * @dying: the device left the queue; no group is collected or queued any more
- * @credits: how many requests, and groups, the pool may grow to
+ * @limit: how many requests, and groups, the pool may grow to
  * @allocated: how many it has grown to
  * @free_groups: groups without a request in them
  * @free_requests: requests without a group
@@ -86,9 +89,9 @@ struct iopf_device {
 	wait_queue_head_t idle;
 	struct mem_cgroup *memcg;
 
-	spinlock_t lock;
+	spinlock_t lock;	/* all below */
 	bool dying;
-	unsigned int credits;
+	unsigned int limit;
 	unsigned int allocated;
 	struct list_head free_groups;
 	struct list_head free_requests;
@@ -168,7 +171,7 @@ static int iopf_pool_grow(struct iopf_device *fdev)
 	spin_lock(&fdev->lock);
 	/* Another report may have been faster, or the device is gone by now. */
 	for (i = 0; i < IOPF_PAIRS_PER_PAGE && !fdev->dying &&
-	     fdev->allocated < fdev->credits; i++) {
+	     fdev->allocated < fdev->limit; i++) {
 		list_add_tail(&page->pairs[i].group.node, &fdev->free_groups);
 		list_add_tail(&page->pairs[i].request.list, &fdev->free_requests);
 		fdev->allocated++;
@@ -189,12 +192,12 @@ static bool iopf_pool_has_room(struct iopf_device *fdev)
 	return !list_empty(&fdev->free_groups) && !list_empty(&fdev->free_requests);
 }
 
-/* Take fdev->lock with a group and a request free, if the credits allow it. */
+/* Take fdev->lock with a group and a request free, if the limit allows it. */
 static void iopf_lock_with_room(struct iopf_device *fdev)
 {
 	spin_lock(&fdev->lock);
 	while (unlikely(!iopf_pool_has_room(fdev)) && !fdev->dying &&
-	       fdev->allocated < fdev->credits) {
+	       fdev->allocated < fdev->limit) {
 		int rc;
 
 		spin_unlock(&fdev->lock);
@@ -457,7 +460,7 @@ static void iopf_reject(struct device *dev, struct iopf_fault *evt)
  *
  * Return: 0 if the request was collected or its group was taken by a handler.
  * -EINVAL: nobody handles faults of this device and PASID; -ENOMEM: the
- * device has used up its credits, or no memory; -ENODEV: the device is not on
+ * device sends more than its credits, or no memory; -ENODEV: the device is not on
  * a queue (any more); or what the handler returned. With an error, a last
  * request has been answered with IOMMU_PAGE_RESP_INVALID.
  */
@@ -724,15 +727,17 @@ static unsigned int iopf_credits(struct device *dev)
 static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct device *dev)
 {
 	struct iopf_device *fdev;
+	unsigned int credits;
 
 	fdev = kzalloc(sizeof(*fdev), GFP_KERNEL_ACCOUNT);
 	if (!fdev)
 		return NULL;
 
-	fdev->credits = iopf_credits(dev);
-	fdev->partial_bits = max(order_base_2(fdev->credits), 1);
+	credits = iopf_credits(dev);
+	fdev->limit = 2 * credits + IOPF_ANSWER_SLACK;
+	fdev->partial_bits = max(order_base_2(credits), 1);
 	fdev->partial = kvcalloc(1U << fdev->partial_bits, sizeof(*fdev->partial),
-				  GFP_KERNEL_ACCOUNT);
+				 GFP_KERNEL_ACCOUNT);
 	if (!fdev->partial) {
 		kfree(fdev);
 		return NULL;

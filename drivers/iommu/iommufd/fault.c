@@ -39,7 +39,10 @@
 #include "../iommu-priv.h"
 #include "iommufd_private.h"
 
-/* Groups that were taken out of their slots, to be finished by fault_finish() */
+/*
+ * Groups that were taken out of their slots, to be finished by fault_finish().
+ * Clearing the array costs more than answering one group does.
+ */
 struct fault_claims {
 	/* From the front those to answer, from the back those somebody else has */
 	struct iopf_answer answers[IOMMUFD_FAULT_BATCH];
@@ -215,6 +218,7 @@ ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
 			      struct list_head *batch, size_t room)
 {
 	struct iopf_group *group, *next;
+	unsigned int groups = 0;
 	size_t messages = 0;
 	bool more;
 
@@ -228,9 +232,10 @@ ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
 		list_move_tail(&group->node, batch);
 		group->refs++;
 		messages += group->fault_count;
-		fault->delivered++;
-		fault_set_queued(fault, fault->queued - 1);
+		groups++;
 	}
+	fault->delivered += groups;
+	fault_set_queued(fault, fault->queued - groups);
 	more = fault->queued;
 	spin_unlock(&fault->lock);
 
@@ -270,8 +275,8 @@ static void fault_restore(struct iommufd_fault *fault, struct iopf_group *group,
 void iommufd_fault_delivered(struct iommufd_fault *fault,
 			     struct list_head *batch, size_t copied)
 {
+	struct io_uring_cmd *fetch = NULL;
 	struct iopf_group *group, *next;
-	struct io_uring_cmd *fetch;
 	bool was_empty, restored;
 	LIST_HEAD(unused);
 
@@ -285,14 +290,17 @@ void iommufd_fault_delivered(struct iommufd_fault *fault,
 		fault_put_group(group, &unused);
 	}
 	restored = !list_empty(batch);
-	list_for_each_entry_safe_reverse(group, next, batch, node)
-		fault_restore(fault, group, &unused);
-	fetch = iommufd_fault_uring_next(fault);
+	if (unlikely(restored)) {
+		list_for_each_entry_safe_reverse(group, next, batch, node)
+			fault_restore(fault, group, &unused);
+		fetch = iommufd_fault_uring_next(fault);
+	}
 	spin_unlock(&fault->lock);
 
 	if (unlikely(restored))
 		fault_wake(fault, was_empty, fetch);
-	iopf_free_groups(&unused);
+	if (unlikely(!list_empty(&unused)))
+		iopf_free_groups(&unused);
 }
 
 /*
@@ -366,15 +374,14 @@ iommufd_fault_respond(struct iommufd_fault *fault,
 		      const struct iommu_hwpt_page_response *responses,
 		      unsigned int count)
 {
+	struct fault_claims claims __uninitialized;
 	struct iommufd_fault_slot *slot;
-	struct fault_claims claims;
 	unsigned int given;
 
 	static_assert((int)IOMMUFD_PAGE_RESP_SUCCESS == (int)IOMMU_PAGE_RESP_SUCCESS);
 	static_assert((int)IOMMUFD_PAGE_RESP_INVALID == (int)IOMMU_PAGE_RESP_INVALID);
 	static_assert((int)IOMMUFD_PAGE_RESP_FAILURE == (int)IOMMU_PAGE_RESP_FAILURE);
 
-	/* The array is not worth clearing. */
 	claims.won = 0;
 	claims.lost = 0;
 
@@ -423,7 +430,7 @@ static void fault_claim_batch(struct iommufd_fault *fault,
 static void fault_answer_all(struct iommufd_fault *fault,
 			     struct iommufd_attachment *attachment)
 {
-	struct fault_claims claims;
+	struct fault_claims claims __uninitialized;
 
 	for (;;) {
 		fault_claim_batch(fault, attachment, &claims);

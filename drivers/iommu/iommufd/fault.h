@@ -19,7 +19,7 @@ struct iommufd_hw_pagetable;
 /* Groups that one fault object holds at the most, a power of two */
 #define IOMMUFD_FAULT_DEPTH	4096
 /* Answers that are claimed, given and finished together */
-#define IOMMUFD_FAULT_BATCH	32
+#define IOMMUFD_FAULT_BATCH	64
 
 /**
  * struct iommufd_fault_slot - What a cookie stands for
@@ -65,7 +65,7 @@ struct iommufd_fault {
 	wait_queue_head_t read_wait;
 	wait_queue_head_t drain_wait;
 
-	spinlock_t lock;
+	spinlock_t lock;	/* all below, and attachments */
 	bool closed;
 	struct list_head deliver;
 	unsigned int queued;

@@ -32,7 +32,7 @@
 #define FAULT_MESSAGE_SIZE	sizeof(struct iommu_hwpt_pgfault)
 #define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
 /* Messages that are copied to user space together */
-#define FAULT_COPY_BATCH	8
+#define FAULT_COPY_BATCH	16
 
 /* The bits of &iommu_fault_page_request.flags that user space is told */
 static_assert((int)IOMMU_PGFAULT_FLAGS_PASID_VALID ==
@@ -57,11 +57,22 @@ static void fault_message(struct iommu_hwpt_pgfault *message,
 	};
 }
 
-/* Copy the messages of all groups. Returns how many whole ones arrived. */
+/* Copy messages; returns how many whole ones arrived. */
+static size_t fault_copy_some(const struct iommu_hwpt_pgfault *messages, size_t count,
+			      struct iov_iter *to)
+{
+	size_t size = count * FAULT_MESSAGE_SIZE;
+	size_t copied = copy_to_iter(messages, size, to);
+
+	return likely(copied == size) ? count : copied / FAULT_MESSAGE_SIZE;
+}
+
+/* Copy the messages of all groups; returns how many whole ones arrived. */
 static size_t fault_copy(struct list_head *batch, struct iov_iter *to)
 {
-	struct iommu_hwpt_pgfault messages[FAULT_COPY_BATCH];
-	size_t filled = 0, copied = 0, bytes;
+	/* Each message is written as a whole before it is copied. */
+	struct iommu_hwpt_pgfault messages[FAULT_COPY_BATCH] __uninitialized;
+	size_t filled = 0, copied = 0, n;
 	struct iopf_group *group;
 	struct iopf_fault *iopf;
 
@@ -70,15 +81,16 @@ static size_t fault_copy(struct list_head *batch, struct iov_iter *to)
 			fault_message(&messages[filled++], group, &iopf->fault.prm);
 			if (filled < FAULT_COPY_BATCH)
 				continue;
-			bytes = copy_to_iter(messages, sizeof(messages), to);
-			copied += bytes / FAULT_MESSAGE_SIZE;
-			if (bytes < sizeof(messages))
+			n = fault_copy_some(messages, filled, to);
+			copied += n;
+			if (n < filled)
 				return copied;
 			filled = 0;
 		}
 	}
-	bytes = copy_to_iter(messages, filled * FAULT_MESSAGE_SIZE, to);
-	return copied + bytes / FAULT_MESSAGE_SIZE;
+	if (filled)
+		copied += fault_copy_some(messages, filled, to);
+	return copied;
 }
 
 /* The number of messages among the first @copied that end a whole group */
@@ -161,7 +173,7 @@ static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
  */
 ssize_t iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from)
 {
-	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH];
+	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH] __uninitialized;
 	size_t wanted, copied, given, done = 0;
 
 	while (iov_iter_count(from)) {

@@ -149,9 +149,17 @@ static int fault_uring_fetch(struct iommufd_fault *fault, struct io_uring_cmd *c
 	return -EIOCBQUEUED;
 }
 
-/* io_uring calls this as often as it takes, so one that is started may finish. */
-static void fault_uring_cancel(struct iommufd_fault *fault, struct io_uring_cmd *cmd,
-			       unsigned int issue_flags)
+static void fault_uring_canceled(struct io_uring_cmd *cmd, unsigned int issue_flags)
+{
+	io_uring_cmd_done(cmd, -ECANCELED, 0, issue_flags);
+}
+
+/*
+ * io_uring calls this as often as it takes, so one that is started may finish.
+ * It completes by task work too: a ring that exits calls from a worker, which
+ * must not complete requests of a ring that is for its task alone.
+ */
+static void fault_uring_cancel(struct iommufd_fault *fault, struct io_uring_cmd *cmd)
 {
 	struct fault_fetch *fetch = to_fetch(cmd);
 	bool waiting;
@@ -162,7 +170,7 @@ static void fault_uring_cancel(struct iommufd_fault *fault, struct io_uring_cmd 
 	spin_unlock(&fault->lock);
 
 	if (waiting)
-		io_uring_cmd_done(cmd, -ECANCELED, 0, issue_flags);
+		io_uring_cmd_complete_in_task(cmd, fault_uring_canceled);
 }
 
 /* The SQE is shared memory that user space can change: each field is read once. */
@@ -221,7 +229,7 @@ int iommufd_fault_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 	ssize_t rc = 0;
 
 	if (issue_flags & IO_URING_F_CANCEL) {
-		fault_uring_cancel(fault, cmd, issue_flags);
+		fault_uring_cancel(fault, cmd);
 		return 0;
 	}
 
