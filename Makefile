@@ -27,12 +27,16 @@ run: deps kernel user ## a PCIe device copies a real file by demand-paged DMA, s
 		iopf-server --file /data/file --pin src:1M+1M --fault-outside
 
 .PHONY: check
-check: deps kernel debug peer user ## run every test
+check: deps kernel debug arm64 peer user ## run every test
 	@scripts/check
 
 .PHONY: quick
 quick: deps kernel user ## run the tests that need only the plain kernel
 	@scripts/check --kernel x86_64
+
+.PHONY: bench
+bench: deps kernel peer user ## measure what a fault costs, beside the peer
+	@scripts/bench
 
 .PHONY: kernel
 kernel: ## build the kernel with the overlay (x86_64)
@@ -65,7 +69,7 @@ build-matrix: deps ## build with W=1 in every configuration; no warning that the
 
 .PHONY: clean
 clean: ## remove build/, but for the downloads and ccache
-	rm -rf build/ours build/peer build/matrix build/headers build/user build/check build/vm build/log build/pri-testdev.so
+	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/vm build/log build/pri-testdev.so
 
 .PHONY: distclean
 distclean: ## remove build/

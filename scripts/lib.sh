@@ -33,15 +33,19 @@ refresh() {
 
 # step NAME LOG COMMAND...: run COMMAND with its output in LOG.  Silent when it
 # is quick; past five seconds a line with the clock and the log's last line
-# follows every few seconds.  On failure the end of the log is shown.
+# follows every few seconds.  On failure the end of the log is shown.  COMMAND
+# gets a process group of its own, so that nothing of it survives an interrupt.
 step() {
 	local name=$1 log=$2 begin=$SECONDS next=5 every=15 rc=0 pid
 
 	shift 2
 	mkdir -p "$(dirname "$log")"
 	if [ -t 2 ]; then every=2; fi
+	set -m
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
+	set +m
+	trap 'kill -TERM -- "-$pid"; exit 130' INT TERM HUP
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.2
 		[ $((SECONDS - begin)) -ge "$next" ] || continue
@@ -49,6 +53,7 @@ step() {
 		progress "$name" $((SECONDS - begin)) "$log"
 	done
 	wait "$pid" || rc=$?
+	trap - INT TERM HUP
 	if [ -t 2 ] && [ "$next" -gt 5 ]; then printf '\r\e[K' >&2; fi
 	if [ "$rc" -ne 0 ]; then
 		tail -n 25 "$log" >&2
@@ -140,10 +145,10 @@ configure() {
 	local kind=$1 src=$2 out=$3
 
 	shift 3
-	mkdir -p "$out"
-	cat "$@" >"$out/wanted.config"
-	kmake "$kind" "$src" "$out" KCONFIG_CONFIG=.config.new \
-		KCONFIG_ALLCONFIG="$out/wanted.config" allnoconfig
-	"$scripts/config-check" "$out/.config.new" "$@"
-	update_file "$out/.config" <"$out/.config.new"
+	mkdir -p "$out" &&
+		cat "$@" >"$out/wanted.config" &&
+		kmake "$kind" "$src" "$out" KCONFIG_CONFIG=.config.new \
+			KCONFIG_ALLCONFIG="$out/wanted.config" allnoconfig &&
+		"$scripts/config-check" "$out/.config.new" "$@" &&
+		update_file "$out/.config" <"$out/.config.new"
 }

@@ -110,13 +110,39 @@ TEST(histogram_of_small_values)
 	EXPECT_EQ(15, histogram_percentile(&h, 100));
 }
 
-/* kernel is the other end of the queue's file. */
+/*
+ * kernel is the other end of the queue's file.  A socket has none of the commands
+ * of a fault queue, so IOPF_FETCH must find out and do with reads.
+ */
 FIXTURE(ring)
 {
 	struct iopf io;
 	struct iopf_queue queue;
 	struct iopf_ring ring;
 	int kernel;
+};
+
+FIXTURE_VARIANT(ring)
+{
+	enum iopf_mode asked, got;
+};
+
+FIXTURE_VARIANT_ADD(ring, read)
+{
+	.asked = IOPF_READ,
+	.got = IOPF_READ,
+};
+
+FIXTURE_VARIANT_ADD(ring, multishot)
+{
+	.asked = IOPF_MULTISHOT,
+	.got = IOPF_MULTISHOT,
+};
+
+FIXTURE_VARIANT_ADD(ring, no_fetch)
+{
+	.asked = IOPF_FETCH,
+	.got = IOPF_READ,
 };
 
 FIXTURE_SETUP(ring)
@@ -126,7 +152,9 @@ FIXTURE_SETUP(ring)
 	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd));
 	self->queue = (struct iopf_queue){ &self->io, 1, fd[0] };
 	self->kernel = fd[1];
-	ASSERT_EQ(0, iopf_ring_init(&self->ring, &self->queue, READS, SLOT_SIZE));
+	ASSERT_EQ(0, iopf_ring_init_mode(&self->ring, &self->queue, variant->asked, READS,
+					 SLOT_SIZE));
+	EXPECT_EQ(variant->got, self->ring.mode);
 }
 
 FIXTURE_TEARDOWN(ring)
@@ -185,7 +213,43 @@ TEST_F(ring, as_many_as_slots)
 		ASSERT_TRUE(send_fault(self->kernel, n + 1));
 	for (n = 0; n < READS; n++)
 		ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, 1000, &slot));
-	EXPECT_EQ(0, self->ring.in_flight);
+	EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&self->ring, 0, &slot));
+	EXPECT_EQ(variant->got == IOPF_MULTISHOT ? 1 : 0, self->ring.in_flight);
+}
+
+/* No slot is left for a while, and then all are, in any order. */
+TEST_F(ring, more_than_slots)
+{
+	struct iopf_slot *slots[READS], *slot;
+	struct iommu_hwpt_page_response answer;
+	uint32_t n, round, answered;
+
+	for (round = 0; round < 5; round++) {
+		for (n = 0; n < READS + 3; n++)
+			ASSERT_TRUE(send_fault(self->kernel, n + 1));
+		for (n = 0; n < READS; n++) {
+			ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, 1000, &slots[n]));
+			EXPECT_EQ(n + 1, slots[n]->messages[0].cookie);
+		}
+		EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&self->ring, 0, &slot));
+		while (n--) {
+			iopf_slot_answer(slots[n], n + 1, IOMMUFD_PAGE_RESP_SUCCESS);
+			iopf_ring_reply(&self->ring, slots[n]);
+		}
+		for (n = 0, answered = 0; n < 3 || answered < READS + 3;) {
+			int event = iopf_ring_next(&self->ring, 1000, &slot);
+
+			ASSERT_LT(IOPF_TIMEOUT, event);
+			answered += event == IOPF_ANSWERED;
+			if (event == IOPF_ANSWERED)
+				continue;
+			EXPECT_EQ(READS + ++n, slot->messages[0].cookie);
+			iopf_slot_answer(slot, READS + n, IOMMUFD_PAGE_RESP_SUCCESS);
+			iopf_ring_reply(&self->ring, slot);
+		}
+		for (n = 0; n < READS + 3; n++)
+			EXPECT_EQ(sizeof(answer), recv(self->kernel, &answer, sizeof(answer), 0));
+	}
 }
 
 /* What is there when the ring ends is refused, and no read stays behind. */

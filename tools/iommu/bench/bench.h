@@ -90,10 +90,11 @@ int count_syscalls(pid_t child, uint64_t *calls);
 void count_mark(void);
 
 /*
- * The kernel's allocations for the calling task between these two, but for the
- * injector's own; sites names the callers, with their numbers.
+ * The kernel's allocations for the calling task between writes of "1" and "0"
+ * to the file *on, but for the injector's own; sites names the callers, with
+ * their numbers.
  */
-int count_allocations_begin(struct iopf *io);
+int count_allocations_begin(struct iopf *io, int *on);
 int count_allocations_end(struct iopf *io, uint64_t *n, char *sites, size_t room);
 
 #endif

@@ -91,10 +91,14 @@ static int enable(struct iopf *io, const char *on)
 	return rc;
 }
 
-int count_allocations_begin(struct iopf *io)
+int count_allocations_begin(struct iopf *io, int *on)
 {
 	char pid[16];
 	int rc;
+
+	*on = open(TRACING "tracing_on", O_WRONLY | O_CLOEXEC);
+	if (*on < 0 || write(*on, "0", 1) != 1)
+		return iopf_fail(io, errno, "open tracing_on");
 
 	snprintf(pid, sizeof(pid), "%d", getpid());
 	rc = put(io, "set_event_pid", pid);
@@ -142,6 +146,7 @@ static bool is_injector(const char *name)
 	       !strcmp(name, "iommufd_test");
 }
 
+/* Each case keeps to the first CPU. */
 static uint64_t lost_events(void)
 {
 	unsigned long long lost = 0, n;

@@ -18,7 +18,6 @@ struct pri_state {
 	uint32_t ioas_id;
 	uint32_t rid_hwpt, pasid_hwpt;
 	bool opened;
-	uint32_t before;
 };
 
 static int pri_attach(struct bench *b, struct pri_state *s)
@@ -90,7 +89,8 @@ static int pri_check(struct bench *b, uint64_t groups)
 	if (counts.groups == groups && counts.success == groups && counts.responses == groups &&
 	    !counts.unmatched && !counts.refused)
 		return 0;
-	return iopf_fail(&b->io, EPROTO, "%llu groups wanted, %u raised, %u refused, %u answered, %u unmatched",
+	return iopf_fail(&b->io, EPROTO,
+			 "%llu groups wanted, %u raised, %u refused, %u answered, %u unmatched",
 			 (unsigned long long)groups, counts.groups, counts.refused,
 			 counts.success, counts.unmatched);
 }

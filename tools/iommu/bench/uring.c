@@ -244,14 +244,14 @@ static int posted_open(struct bench *b)
 static int open_multishot(struct bench *b, bool sqpoll)
 {
 	struct ring *ring = new_ring(b);
-	unsigned int i;
+	unsigned int i, n = b->spec.waiters * b->n_queues;
 	int rc;
 
 	if (!ring)
 		return -ENOMEM;
 	ring->completed = multishot_completed;
 	ring->spin = sqpoll;
-	rc = init_uring(b, ring, 2 * BUFFERS);
+	rc = init_uring(b, ring, BUFFERS + n);
 	if (!rc)
 		rc = alloc_slots(b, ring, BUFFERS);
 	if (rc)
@@ -261,8 +261,8 @@ static int open_multishot(struct bench *b, bool sqpoll)
 		return iopf_fail(&b->io, -rc, "set up a buffer ring");
 	for (i = 0; i < BUFFERS; i++)
 		put_buffer(b, ring, i);
-	for (i = 0; i < b->n_queues; i++)
-		post_multishot(ring, i);
+	for (i = 0; i < n; i++)
+		post_multishot(ring, i % b->n_queues);
 	return ring_flush(b);
 }
 

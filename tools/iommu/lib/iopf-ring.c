@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * Reads of a fault queue, posted ahead through io_uring.
+ * Faults of a queue through io_uring.
  *
- * A slot's life: read under way -> IOPF_FAULTS, the caller's -> reply: a write
- * of the answers with the next read linked behind it.  A write that ends early
- * (an answer was refused, its group being gone) breaks the link: the read comes
- * back cancelled, and then the rest is sent in the same way.
+ * A slot's life with IOPF_READ: read under way -> IOPF_FAULTS, the caller's ->
+ * reply: a write of the answers with the next read linked behind it.  A write
+ * that ends early (an answer was refused, its group being gone) breaks the link:
+ * the read comes back cancelled, and then the rest is sent in the same way.
+ *
+ * With IOPF_MULTISHOT a slot is a buffer of one read that does not end, so there
+ * is nothing to link: the slot goes back to the kernel when its write is done.
+ * The read ends when it finds no buffer, and is posted again with the next.
+ *
+ * With IOPF_FETCH one command answers and waits for what comes next.  It has a
+ * completion for both: answers are known to be given when the kernel has taken
+ * the command and no error of it is among the completions.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,6 +21,8 @@
 #include "iopf.h"
 
 #define USER_DATA_CANCEL UINT64_MAX
+#define USER_DATA_MULTISHOT (UINT64_MAX - 1)
+#define BUFFER_GROUP 0
 /* A cancellation misses a read that is just being issued: try again after this long. */
 #define CANCEL_MS 100
 #define CANCEL_TRIES 10
@@ -30,7 +40,7 @@ static void post_write(struct iopf_ring *ring, struct iopf_slot *slot)
 	io_uring_prep_write(sqe, ring->queue->fd, slot->answers + slot->n_written,
 			    slot->n_writing * sizeof(*slot->answers), -1);
 	io_uring_sqe_set_data64(sqe, user_data_of(ring, slot, true));
-	if (!ring->stopping)
+	if (!ring->stopping && ring->mode == IOPF_READ)
 		sqe->flags |= IOSQE_IO_LINK;
 	ring->in_flight++;
 }
@@ -45,12 +55,75 @@ static void post_read(struct iopf_ring *ring, struct iopf_slot *slot)
 	ring->in_flight++;
 }
 
+static void post_multishot(struct iopf_ring *ring)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+
+	io_uring_prep_read_multishot(sqe, ring->queue->fd, 0, 0, BUFFER_GROUP);
+	io_uring_sqe_set_data64(sqe, USER_DATA_MULTISHOT);
+	ring->armed = true;
+	ring->in_flight++;
+}
+
+static void give_buffer(struct iopf_ring *ring, struct iopf_slot *slot)
+{
+	io_uring_buf_ring_add(ring->buffers, slot->messages,
+			      ring->slot_size * sizeof(*slot->messages), slot - ring->slots,
+			      io_uring_buf_ring_mask(ring->n_entries), 0);
+	io_uring_buf_ring_advance(ring->buffers, 1);
+	ring->n_given++;
+	if (!ring->armed)
+		post_multishot(ring);
+}
+
+/* A command for the answers and the next fetch; without answers, only a fetch. */
+static void post_fetch(struct iopf_ring *ring, struct iopf_slot *slot)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+	struct iommu_fault_uring_cmd *cmd = (void *)sqe->cmd;
+
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, ring->queue->fd, slot->messages,
+			 ring->slot_size * sizeof(*slot->messages), 0);
+	io_uring_sqe_set_data64(sqe, user_data_of(ring, slot, false));
+	ring->in_flight++;
+	slot->n_writing = slot->n_answers - slot->n_written;
+	if (!slot->n_writing) {
+		sqe->cmd_op = IOMMU_FAULT_URING_FETCH;
+		return;
+	}
+	sqe->cmd_op = IOMMU_FAULT_URING_RESPOND_AND_FETCH;
+	*cmd = (struct iommu_fault_uring_cmd){ .response = slot->answers[0] };
+	if (slot->n_writing > 1) {
+		cmd->responses_uptr = (uintptr_t)slot->answers;
+		cmd->count = slot->n_writing;
+	}
+	ring->n_answering++;
+}
+
+/* One by one, for when they are not to wait for anything or did not all go well. */
+static void write_answers(struct iopf_ring *ring, struct iopf_slot *slot)
+{
+	for (; slot->n_written < slot->n_answers; slot->n_written++) {
+		if (iopf_queue_write(ring->queue, slot->answers + slot->n_written, 1) != 1)
+			slot->n_refused++;
+	}
+}
+
 static void post(struct iopf_ring *ring, struct iopf_slot *slot)
 {
 	slot->cut = false;
+	if (ring->mode == IOPF_FETCH) {
+		if (ring->stopping)
+			write_answers(ring, slot);
+		else
+			post_fetch(ring, slot);
+		return;
+	}
 	if (slot->n_written < slot->n_answers)
 		post_write(ring, slot);
-	if (!ring->stopping)
+	else if (ring->mode == IOPF_MULTISHOT && !ring->stopping)
+		give_buffer(ring, slot);
+	if (ring->mode == IOPF_READ && !ring->stopping)
 		post_read(ring, slot);
 }
 
@@ -64,15 +137,19 @@ void iopf_ring_reply(struct iopf_ring *ring, struct iopf_slot *slot)
 	post(ring, slot);
 }
 
+static int faults_came(struct iopf_slot *slot, int bytes)
+{
+	slot->n_messages = (unsigned int)bytes / sizeof(*slot->messages);
+	slot->n_answers = 0;
+	slot->n_refused = 0;
+	slot->n_written = 0;
+	return IOPF_FAULTS;
+}
+
 static int read_done(struct iopf_ring *ring, struct iopf_slot *slot, int res)
 {
-	if (res > 0) {
-		slot->n_messages = (unsigned int)res / sizeof(*slot->messages);
-		slot->n_answers = 0;
-		slot->n_refused = 0;
-		slot->n_written = 0;
-		return IOPF_FAULTS;
-	}
+	if (res > 0)
+		return faults_came(slot, res);
 	if (ring->stopping && !slot->cut)
 		return IOPF_TIMEOUT;
 	if (slot->cut || res == -EINTR) {
@@ -96,47 +173,127 @@ static int write_done(struct iopf_ring *ring, struct iopf_slot *slot, int res)
 		slot->n_written += (unsigned int)res / sizeof(*slot->answers);
 	}
 	slot->cut = res != (int)(wanted * sizeof(*slot->answers));
-	if (slot->n_written == slot->n_answers)
-		return IOPF_ANSWERED;
-	if (ring->stopping)
+	/* The read that is linked to it posts the rest, if there is one. */
+	if (ring->stopping || ring->mode == IOPF_MULTISHOT)
 		post(ring, slot);
-	return IOPF_TIMEOUT;
+	return slot->n_written == slot->n_answers ? IOPF_ANSWERED : IOPF_TIMEOUT;
 }
 
+static int multishot_done(struct iopf_ring *ring, const struct io_uring_cqe *cqe,
+			  struct iopf_slot **slot)
+{
+	if (cqe->res > 0)
+		ring->n_given--;
+	if (!(cqe->flags & IORING_CQE_F_MORE)) {
+		ring->armed = false;
+		ring->in_flight--;
+		if (!ring->stopping && ring->n_given && (cqe->res > 0 || cqe->res == -ENOBUFS))
+			post_multishot(ring);
+	}
+	if (cqe->res > 0) {
+		*slot = &ring->slots[cqe->flags >> IORING_CQE_BUFFER_SHIFT];
+		return faults_came(*slot, cqe->res);
+	}
+	if (ring->stopping || cqe->res == -ENOBUFS)
+		return IOPF_TIMEOUT;
+	return iopf_fail(ring->queue->io, cqe->res ? -cqe->res : ENODATA,
+			 "posted read of the fault queue");
+}
+
+static int answers_given(struct iopf_ring *ring, struct iopf_slot *slot)
+{
+	ring->n_answering--;
+	slot->n_writing = 0;
+	slot->n_written = slot->n_answers;
+	return IOPF_ANSWERED;
+}
+
+static int fetch_done(struct iopf_ring *ring, struct iopf_slot *slot, int res)
+{
+	if (!slot->n_writing)
+		return read_done(ring, slot, res);
+	/* An answer was refused, or the fetch failed: the next one will tell. */
+	write_answers(ring, slot);
+	answers_given(ring, slot);
+	post(ring, slot);
+	return IOPF_ANSWERED;
+}
+
+/* *again: there is more to say of this completion. */
 static int complete(struct iopf_ring *ring, const struct io_uring_cqe *cqe,
-		    struct iopf_slot **slot)
+		    struct iopf_slot **slot, bool *again)
 {
 	uint64_t user_data = io_uring_cqe_get_data64(cqe);
 
+	*again = false;
 	if (user_data == USER_DATA_CANCEL)
 		return IOPF_TIMEOUT;
-	ring->in_flight--;
+	if (user_data == USER_DATA_MULTISHOT)
+		return multishot_done(ring, cqe, slot);
 	*slot = &ring->slots[user_data >> 1];
+	if (ring->mode == IOPF_FETCH && (*slot)->n_writing && cqe->res > 0) {
+		*again = true;
+		return answers_given(ring, *slot);
+	}
+	ring->in_flight--;
+	if (ring->mode == IOPF_FETCH)
+		return fetch_done(ring, *slot, cqe->res);
 	if (user_data & 1)
 		return write_done(ring, *slot, cqe->res);
 	return read_done(ring, *slot, cqe->res);
 }
 
-int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_slot **slot)
+/* A slot whose command the kernel has taken, so that its answers are given. */
+static struct iopf_slot *answered_slot(struct iopf_ring *ring)
+{
+	unsigned int i;
+
+	if (!ring->n_answering || io_uring_sq_ready(&ring->uring))
+		return NULL;
+	for (i = 0; !ring->slots[i].n_writing; i++)
+		;
+	return &ring->slots[i];
+}
+
+/* Submit and wait; 0: there is a completion; else -ETIME or another error. */
+static int wait_completion(struct iopf_ring *ring, unsigned int timeout_ms,
+			   struct io_uring_cqe **cqe)
 {
 	struct __kernel_timespec ts = {
 		.tv_sec = timeout_ms / 1000,
 		.tv_nsec = timeout_ms % 1000 * 1000000LL,
 	};
+	int rc = io_uring_submit_and_wait_timeout(&ring->uring, cqe, 1, &ts, NULL);
+
+	if (rc >= 0)
+		return *cqe ? 0 : -ETIME;
+	if (rc == -EINTR || rc == -ETIME)
+		return rc;
+	return iopf_fail(ring->queue->io, -rc, "wait in io_uring");
+}
+
+int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_slot **slot)
+{
 	struct io_uring_cqe *cqe = NULL;
+	bool again;
 	int rc;
 
 	while (ring->in_flight) {
 		if (io_uring_peek_cqe(&ring->uring, &cqe)) {
-			rc = io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &ts, NULL);
-			if (rc < 0 && rc != -ETIME)
-				return rc == -EINTR ? rc :
-				       iopf_fail(ring->queue->io, -rc, "wait in io_uring");
-			if (rc == -ETIME || !cqe)
+			*slot = answered_slot(ring);
+			if (*slot)
+				return answers_given(ring, *slot);
+			rc = wait_completion(ring, timeout_ms, &cqe);
+			if (rc == -ETIME && !ring->n_answering)
 				return IOPF_TIMEOUT;
+			if (rc == -ETIME)
+				continue;
+			if (rc)
+				return rc;
 		}
-		rc = complete(ring, cqe, slot);
-		io_uring_cqe_seen(&ring->uring, cqe);
+		rc = complete(ring, cqe, slot, &again);
+		if (!again)
+			io_uring_cqe_seen(&ring->uring, cqe);
 		if (rc)
 			return rc;
 	}
@@ -173,14 +330,15 @@ static void free_slots(struct iopf_ring *ring)
 }
 
 /*
- * The submission queue has room for a write and a read of each slot and for a
- * cancellation, and every wait empties it: io_uring_get_sqe() does not fail.
+ * The submission queue has room for a write and a read of each slot, a multishot
+ * read and a cancellation, and every wait empties it: io_uring_get_sqe() does
+ * not fail.
  * Completions are run by the waiting thread alone, where the kernel can do that
  * (6.1).
  */
 static int init_uring(struct iopf_ring *ring)
 {
-	unsigned int entries = ring->n_slots * 2 + 1;
+	unsigned int entries = ring->n_slots * 2 + 2;
 	int rc;
 
 	rc = io_uring_queue_init(entries, &ring->uring,
@@ -190,13 +348,64 @@ static int init_uring(struct iopf_ring *ring)
 	return rc;
 }
 
-int iopf_ring_init(struct iopf_ring *ring, const struct iopf_queue *queue, unsigned int n_slots,
-		   unsigned int slot_size)
+static int init_buffers(struct iopf_ring *ring)
 {
-	unsigned int i;
+	int rc = 0;
+
+	for (ring->n_entries = 1; ring->n_entries < ring->n_slots; ring->n_entries *= 2)
+		;
+	ring->buffers = io_uring_setup_buf_ring(&ring->uring, ring->n_entries, BUFFER_GROUP, 0,
+						&rc);
+	return rc;
+}
+
+/*
+ * The first command shows whether the kernel has them: if not, it is completed
+ * with an error at once.
+ */
+static int probe_fetch(struct iopf_ring *ring)
+{
+	struct io_uring_cqe *cqe;
 	int rc;
 
-	*ring = (struct iopf_ring){ .queue = queue, .n_slots = n_slots, .slot_size = slot_size };
+	post(ring, &ring->slots[0]);
+	rc = io_uring_submit(&ring->uring);
+	if (rc < 0)
+		return rc;
+	if (io_uring_peek_cqe(&ring->uring, &cqe) ||
+	    (cqe->res != -EOPNOTSUPP && cqe->res != -EINVAL))
+		return 0;
+	io_uring_cqe_seen(&ring->uring, cqe);
+	ring->in_flight = 0;
+	ring->mode = IOPF_READ;
+	post(ring, &ring->slots[0]);
+	return 0;
+}
+
+static int init_mode(struct iopf_ring *ring)
+{
+	unsigned int i = 0;
+	int rc = 0;
+
+	if (ring->mode == IOPF_MULTISHOT)
+		rc = init_buffers(ring);
+	if (ring->mode == IOPF_FETCH) {
+		rc = probe_fetch(ring);
+		i = 1;
+	}
+	for (; !rc && i < ring->n_slots; i++)
+		post(ring, &ring->slots[i]);
+	return rc;
+}
+
+int iopf_ring_init_mode(struct iopf_ring *ring, const struct iopf_queue *queue,
+			enum iopf_mode mode, unsigned int n_slots, unsigned int slot_size)
+{
+	int rc;
+
+	*ring = (struct iopf_ring){
+		.queue = queue, .mode = mode, .n_slots = n_slots, .slot_size = slot_size,
+	};
 	if (!n_slots || !slot_size)
 		return iopf_fail(queue->io, EINVAL, "a ring of %u x %u messages", n_slots,
 				 slot_size);
@@ -204,13 +413,31 @@ int iopf_ring_init(struct iopf_ring *ring, const struct iopf_queue *queue, unsig
 	if (rc)
 		return iopf_fail(queue->io, -rc, "%u x %u messages", n_slots, slot_size);
 	rc = init_uring(ring);
+	if (!rc) {
+		rc = init_mode(ring);
+		if (rc)
+			io_uring_queue_exit(&ring->uring);
+	}
 	if (rc) {
 		free_slots(ring);
 		return iopf_fail(queue->io, -rc, "set up io_uring");
 	}
-	for (i = 0; i < n_slots; i++)
-		post(ring, &ring->slots[i]);
 	return 0;
+}
+
+int iopf_ring_init(struct iopf_ring *ring, const struct iopf_queue *queue, unsigned int n_slots,
+		   unsigned int slot_size)
+{
+	return iopf_ring_init_mode(ring, queue, IOPF_READ, n_slots, slot_size);
+}
+
+const char *iopf_mode_name(enum iopf_mode mode)
+{
+	static const char *const names[] = {
+		[IOPF_READ] = "read", [IOPF_MULTISHOT] = "multishot", [IOPF_FETCH] = "fetch",
+	};
+
+	return names[mode];
 }
 
 static void refuse_all(struct iopf_ring *ring, struct iopf_slot *slot)
@@ -231,12 +458,11 @@ static void cancel_all(struct iopf_ring *ring)
 	io_uring_sqe_set_data64(sqe, USER_DATA_CANCEL);
 }
 
-void iopf_ring_exit(struct iopf_ring *ring)
+static void stop_reads(struct iopf_ring *ring)
 {
 	struct iopf_slot *slot;
 	int tries, rc;
 
-	ring->stopping = true;
 	for (tries = 0; ring->in_flight && tries < CANCEL_TRIES; tries++) {
 		cancel_all(ring);
 		while ((rc = iopf_ring_next(ring, CANCEL_MS, &slot)) > 0) {
@@ -244,6 +470,38 @@ void iopf_ring_exit(struct iopf_ring *ring)
 				refuse_all(ring, slot);
 		}
 	}
+}
+
+/*
+ * Linux 6.12 does not cancel commands, it ends them with their ring.  Hand in
+ * what is to be answered; what has not completed then fetches nothing any more,
+ * as that takes a wait.
+ */
+static void stop_fetches(struct iopf_ring *ring)
+{
+	struct io_uring_cqe *cqe;
+	struct iopf_slot *slot;
+	bool again;
+
+	io_uring_submit(&ring->uring);
+	while (!io_uring_peek_cqe(&ring->uring, &cqe)) {
+		if (complete(ring, cqe, &slot, &again) == IOPF_FAULTS)
+			refuse_all(ring, slot);
+		if (!again)
+			io_uring_cqe_seen(&ring->uring, cqe);
+	}
+}
+
+void iopf_ring_exit(struct iopf_ring *ring)
+{
+	ring->stopping = true;
+	if (ring->mode == IOPF_FETCH)
+		stop_fetches(ring);
+	else
+		stop_reads(ring);
+	if (ring->buffers)
+		io_uring_free_buf_ring(&ring->uring, ring->buffers, ring->n_entries,
+				       BUFFER_GROUP);
 	io_uring_queue_exit(&ring->uring);
 	free_slots(ring);
 }

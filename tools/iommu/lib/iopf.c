@@ -10,6 +10,9 @@
 
 #include "iopf.h"
 
+/* How long a ring that has ended may keep a queue's file. */
+#define CLOSE_MS 1000
+
 int iopf_fail(struct iopf *io, int err, const char *what, ...)
 {
 	size_t used = 0, room = sizeof(io->error);
@@ -131,11 +134,19 @@ int iopf_queue_alloc(struct iopf *io, uint32_t flags, struct iopf_queue *queue)
 
 int iopf_queue_close(struct iopf_queue *queue)
 {
+	int rc, ms;
+
 	if (queue->fd < 0)
 		return 0;
 	close(queue->fd);
 	queue->fd = -1;
-	return iopf_destroy(queue->io, queue->id);
+	for (ms = 0; ms < CLOSE_MS; ms++) {
+		rc = iopf_destroy(queue->io, queue->id);
+		if (rc != -EBUSY)
+			break;
+		usleep(1000);
+	}
+	return rc;
 }
 
 int iopf_queue_read(const struct iopf_queue *queue, struct iommu_hwpt_pgfault *messages,

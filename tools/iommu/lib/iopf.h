@@ -68,7 +68,10 @@ struct iopf_queue {
 
 /* flags: those of struct iommu_fault_alloc, passed on as they are. */
 int iopf_queue_alloc(struct iopf *io, uint32_t flags, struct iopf_queue *queue);
-/* Closes the file and destroys the object: no HWPT may use it any more. */
+/*
+ * Closes the file and destroys the object: no HWPT may use it any more.  A ring
+ * with commands lets go of the file a moment after its end; this waits for it.
+ */
 int iopf_queue_close(struct iopf_queue *queue);
 
 /* read(2) into n messages; returns how many there are, 0 for an empty queue. */
@@ -105,18 +108,28 @@ int iopf_next_group(struct iopf_iter *iter, struct iopf_group *group);
 
 /* ---- faults through io_uring ---- */
 
+/* How faults come in. */
+enum iopf_mode {
+	IOPF_READ,	/* reads that are posted; a write for the answers of each */
+	IOPF_MULTISHOT,	/* one read that stays posted, and a buffer for each slot */
+	IOPF_FETCH,	/* commands that answer, and wait for what comes next */
+};
+
 /* A posted read: room for its messages and for as many answers. */
 struct iopf_slot {
 	struct iommu_hwpt_pgfault *messages;
 	unsigned int n_messages;
 	struct iommu_hwpt_page_response *answers;
 	unsigned int n_answers;
-	/* answers to groups that were gone by then, known at IOPF_ANSWERED */
+	/*
+	 * Answers to groups that were gone by then, known at IOPF_ANSWERED.  With
+	 * IOPF_FETCH it can be more: up to the last one that was refused.
+	 */
 	unsigned int n_refused;
 	/* the caller's own */
 	uint64_t user;
 
-	/* the library's: answers dealt with, answers in the write under way, a broken link */
+	/* the library's: answers dealt with, answers in what is under way, a broken link */
 	unsigned int n_written;
 	unsigned int n_writing;
 	bool cut;
@@ -130,28 +143,45 @@ struct iopf_slot {
 struct iopf_ring {
 	struct io_uring uring;
 	const struct iopf_queue *queue;
+	enum iopf_mode mode;
 	struct iopf_slot *slots;
 	unsigned int n_slots;
 	unsigned int slot_size;
-	/* reads and writes that the kernel has not completed */
+	/* reads, writes and commands that the kernel has not completed */
 	unsigned int in_flight;
+	/* multishot: buffers, those that the kernel has, and whether the read is posted */
+	struct io_uring_buf_ring *buffers;
+	unsigned int n_entries, n_given;
+	bool armed;
+	/* fetch: slots whose answers were handed in, and the caller was not told */
+	unsigned int n_answering;
 	bool stopping;
 };
 
 enum iopf_event {
 	IOPF_TIMEOUT,	/* nothing happened in time */
 	IOPF_FAULTS,	/* slot->messages are whole groups: answer them and reply */
-	IOPF_ANSWERED,	/* the kernel has taken slot->answers; the slot's read is posted again */
+	/*
+	 * The kernel has taken slot->answers; the slot's read is posted again.  With
+	 * IOPF_FETCH this is said when the wait for something else is over.
+	 */
+	IOPF_ANSWERED,
 };
 
 /*
- * Post n_slots reads of slot_size messages each.  The largest group that a
+ * Have n_slots reads of slot_size messages each.  The largest group that a
  * device sends must fit into one slot, else its read fails with -EINVAL.
+ * ring->mode is what it came to be: a kernel without the commands of IOPF_FETCH
+ * gets IOPF_READ.
  */
+int iopf_ring_init_mode(struct iopf_ring *ring, const struct iopf_queue *queue,
+			enum iopf_mode mode, unsigned int n_slots, unsigned int slot_size);
+/* The same with IOPF_READ. */
 int iopf_ring_init(struct iopf_ring *ring, const struct iopf_queue *queue, unsigned int n_slots,
 		   unsigned int slot_size);
+const char *iopf_mode_name(enum iopf_mode mode);
 /*
- * Cancel the reads and wait for it, so that the queue can be closed next.
+ * Cancel what is posted, so that the queue can be closed next.
  * Groups that come in meanwhile are answered INVALID; those of slots without
  * a reply remain unanswered.
  */

@@ -26,6 +26,9 @@ static const char help[] =
 "  --group N        page requests in a group, 1..256 (default 4)\n"
 "  --depth N        groups that a device has in flight, 1..256 (default 8)\n"
 "  --reads N        reads kept posted in io_uring, 1..256 (default 8)\n"
+"  --mode M         how: read (one-shot reads and writes), multishot (one read that\n"
+"                   stays, with N buffers), fetch (commands that answer and fetch,\n"
+"                   where the kernel has them; default)\n"
 "  --pin RANGE      map this from the start, and verify that it never faults;\n"
 "                   RANGE is src:OFFSET+SIZE or dst:OFFSET+SIZE, in whole pages,\n"
 "                   with K, M or G\n"
@@ -93,7 +96,19 @@ static void add_device(struct options *options, const char *bdf)
 	options->n_devices++;
 }
 
-enum { DEVICE, ALL, PASID, FILENAME, GROUP, DEPTH, READS, PIN, OUTSIDE, HELP };
+static enum iopf_mode parse_mode(const char *text)
+{
+	enum iopf_mode mode;
+
+	for (mode = IOPF_READ; mode <= IOPF_FETCH; mode++) {
+		if (!strcmp(text, iopf_mode_name(mode)))
+			return mode;
+	}
+	usage_error("--mode", text);
+	return mode;
+}
+
+enum { DEVICE, ALL, PASID, FILENAME, GROUP, DEPTH, READS, MODE, PIN, OUTSIDE, HELP };
 
 static const struct option long_options[] = {
 	[DEVICE] = { "device", required_argument, NULL, 0 },
@@ -103,6 +118,7 @@ static const struct option long_options[] = {
 	[GROUP] = { "group", required_argument, NULL, 0 },
 	[DEPTH] = { "depth", required_argument, NULL, 0 },
 	[READS] = { "reads", required_argument, NULL, 0 },
+	[MODE] = { "mode", required_argument, NULL, 0 },
 	[PIN] = { "pin", required_argument, NULL, 0 },
 	[OUTSIDE] = { "fault-outside", no_argument, NULL, 0 },
 	[HELP] = { "help", no_argument, NULL, 0 },
@@ -132,6 +148,9 @@ static void set_option(struct options *options, int which, const char *value)
 		break;
 	case READS:
 		options->reads = number("--reads", value, 1, 256);
+		break;
+	case MODE:
+		options->mode = parse_mode(value);
 		break;
 	case PIN:
 		parse_pin(&options->pin, value);
@@ -205,7 +224,8 @@ static int run(struct server *server)
 int main(int argc, char **argv)
 {
 	struct options options = {
-		.pasid = 1, .group = 4, .depth = 8, .reads = 8, .file = "/proc/self/exe",
+		.pasid = 1, .group = 4, .depth = 8, .reads = 8, .mode = IOPF_FETCH,
+		.file = "/proc/self/exe",
 	};
 	static struct server server;
 	int rc;

@@ -167,7 +167,7 @@ static void print_windows(const struct target *target)
 		       window[i]->buffer->pages, window[i]->n_maps);
 }
 
-static void print_totals(const struct stats *s)
+static void print_totals(const struct stats *s, enum iopf_mode mode)
 {
 	printf("%llu faults in %llu groups, read in %llu batches\n",
 	       (unsigned long long)s->faults, (unsigned long long)s->groups,
@@ -177,7 +177,8 @@ static void print_totals(const struct stats *s)
 	       (unsigned long long)s->answers[IOMMUFD_PAGE_RESP_INVALID],
 	       (unsigned long long)s->answers[IOMMUFD_PAGE_RESP_FAILURE],
 	       (unsigned long long)s->refused);
-	printf("latency from read completed to answer written: p50 %.1f, p99 %.1f, max %.1f us\n",
+	printf("latency from read completed to answer %s: p50 %.1f, p99 %.1f, max %.1f us\n",
+	       mode == IOPF_FETCH ? "handed in" : "written",
 	       (double)histogram_percentile(&s->latency, 50) / 1000,
 	       (double)histogram_percentile(&s->latency, 99) / 1000,
 	       (double)s->latency.max / 1000);
@@ -192,6 +193,6 @@ int report(struct server *server)
 		print_windows(&server->targets[i]);
 		result |= check_counts(&server->targets[i]);
 	}
-	print_totals(&server->stats);
+	print_totals(&server->stats, server->ring.mode);
 	return result;
 }

@@ -97,13 +97,17 @@ static int serve_slot(struct server *server, struct iopf_slot *slot)
 	}
 	if (rc)
 		return iopf_fail(&server->io, -rc, "a message that ends no group");
+	/* A command answers at once, but completes with the next fault. */
+	if (server->ring.mode == IOPF_FETCH)
+		histogram_add(&server->stats.latency, now_ns() - slot->user, slot->n_answers);
 	iopf_ring_reply(&server->ring, slot);
 	return 0;
 }
 
 static void slot_answered(struct server *server, const struct iopf_slot *slot)
 {
-	histogram_add(&server->stats.latency, now_ns() - slot->user, slot->n_answers);
+	if (server->ring.mode != IOPF_FETCH)
+		histogram_add(&server->stats.latency, now_ns() - slot->user, slot->n_answers);
 	server->stats.refused += slot->n_refused;
 }
 

@@ -72,7 +72,10 @@ struct stats {
 	uint64_t faults, groups, batches;
 	/* by IOMMUFD_PAGE_RESP_*, and those that came too late */
 	uint64_t answers[3], refused;
-	/* ns from seeing the completed read to seeing its answers written */
+	/*
+	 * ns from seeing the completed read to seeing its answers written, or to
+	 * handing them to a command
+	 */
 	struct histogram latency;
 };
 
@@ -101,6 +104,7 @@ struct options {
 	int n_devices;
 	bool all;
 	uint32_t pasid, group, depth, reads;
+	enum iopf_mode mode;
 	const char *file;
 	struct pin pin;
 	bool fault_outside;

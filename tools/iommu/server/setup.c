@@ -119,8 +119,12 @@ static int add_queue(struct server *server)
 	if (rc)
 		return rc;
 	server->has_queue = true;
-	rc = iopf_ring_init(&server->ring, &server->queue, server->options->reads, SLOT_MESSAGES);
+	rc = iopf_ring_init_mode(&server->ring, &server->queue, server->options->mode,
+				 server->options->reads, SLOT_MESSAGES);
 	server->has_ring = !rc;
+	if (!rc)
+		printf("mode %s, %u reads at a time\n", iopf_mode_name(server->ring.mode),
+		       server->options->reads);
 	return rc;
 }
 
