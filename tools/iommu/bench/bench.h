@@ -75,6 +75,7 @@ struct bench {
 
 extern const struct source mock_source, pri_source;
 extern const struct mode poll_mode, read_mode, posted_mode, multishot_mode, sqpoll_mode;
+extern const struct mode fetch_mode, sqfetch_mode;
 
 /* Read what one queue has and answer it, by read(2) and write(2); returns how many. */
 int take_by_read(struct bench *b, const struct iopf_queue *queue);

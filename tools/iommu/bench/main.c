@@ -12,6 +12,8 @@
  *   posted      one-shot reads of io_uring, each posted again with the answers
  *   multishot   multishot reads, buffers from a ring
  *   sqpoll      multishot, a thread of the kernel submits, we look at memory
+ *   fetch       io_uring commands: one gives the answers and fetches the next
+ *   sqfetch     fetch, submitted like sqpoll
  * Keys: batch (faults injected together, 1), waiters (reads posted for each
  * object, 1), devices (1), each=1 (an object for each device, else one for
  * all), eager=1 and plain=1 (io_uring: see uring.c), source=pri (the emulated
@@ -74,6 +76,7 @@ struct outcome {
 
 static const struct mode *const modes[] = {
 	&poll_mode, &read_mode, &posted_mode, &multishot_mode, &sqpoll_mode,
+	&fetch_mode, &sqfetch_mode,
 };
 
 static uint64_t now(void)

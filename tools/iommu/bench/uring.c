@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench.h"
 
@@ -20,7 +21,7 @@
 #define SQPOLL_IDLE_MS 60000
 #define SQPOLL_CPU 1
 
-/* user_data: the number of a slot (posted) or queue (multishot), or a write */
+/* user_data: the number of a slot (posted, fetch) or queue (multishot), or a write */
 #define IS_WRITE (1ull << 63)
 
 struct slot {
@@ -31,7 +32,7 @@ struct slot {
 
 struct ring {
 	struct io_uring uring;
-	/* posted: one for each read; multishot: one for each buffer */
+	/* posted, fetch: one for each that waits; multishot: one for each buffer */
 	struct slot *slots;
 	unsigned int n_slots;
 	struct io_uring_buf_ring *buffers;
@@ -82,6 +83,36 @@ static void post_multishot(struct ring *ring, unsigned int queue)
 	io_uring_prep_read_multishot(sqe, queue, 0, 0, BUFFER_GROUP);
 	io_uring_sqe_set_data64(sqe, queue);
 	sqe->flags |= IOSQE_FIXED_FILE;
+}
+
+/* A command that gives n answers of the slot, if there are any, and fetches into it. */
+static void post_fetch(struct bench *b, struct ring *ring, unsigned int i, unsigned int n)
+{
+	struct io_uring_sqe *sqe = get_sqe(ring);
+	struct iommu_fault_uring_cmd cmd = { };
+	struct slot *slot = &ring->slots[i];
+
+	if (n == 1) {
+		cmd.response = slot->answers[0];
+	} else {
+		cmd.responses_uptr = (uintptr_t)slot->answers;
+		cmd.count = n;
+	}
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, slot->queue, slot->messages,
+			 b->spec.batch * sizeof(*slot->messages), 0);
+	sqe->cmd_op = n ? IOMMU_FAULT_URING_RESPOND_AND_FETCH : IOMMU_FAULT_URING_FETCH;
+	memcpy(sqe->cmd, &cmd, sizeof(cmd));
+	io_uring_sqe_set_data64(sqe, i);
+	sqe->flags |= IOSQE_FIXED_FILE;
+}
+
+static void fetch_completed(struct bench *b, struct ring *ring, const struct io_uring_cqe *cqe)
+{
+	struct slot *slot = &ring->slots[cqe->user_data];
+	unsigned int n = cqe->res / sizeof(*slot->messages);
+
+	answer_all(b, slot->messages, n, slot->answers);
+	post_fetch(b, ring, cqe->user_data, n);
 }
 
 static void posted_completed(struct bench *b, struct ring *ring, const struct io_uring_cqe *cqe)
@@ -224,7 +255,7 @@ static struct ring *new_ring(struct bench *b)
 	return ring;
 }
 
-static int posted_open(struct bench *b)
+static int open_slots(struct bench *b, bool fetch, bool sqpoll)
 {
 	unsigned int n = b->spec.waiters * b->n_queues, i;
 	struct ring *ring = new_ring(b);
@@ -232,13 +263,33 @@ static int posted_open(struct bench *b)
 
 	if (!ring)
 		return -ENOMEM;
-	ring->completed = posted_completed;
+	ring->completed = fetch ? fetch_completed : posted_completed;
+	ring->spin = sqpoll;
 	rc = init_uring(b, ring, 2 * n);
 	if (!rc)
 		rc = alloc_slots(b, ring, n);
-	for (i = 0; i < n && !rc; i++)
-		post_read(b, ring, i);
+	for (i = 0; i < n && !rc; i++) {
+		if (fetch)
+			post_fetch(b, ring, i, 0);
+		else
+			post_read(b, ring, i);
+	}
 	return rc ?: ring_flush(b);
+}
+
+static int posted_open(struct bench *b)
+{
+	return open_slots(b, false, false);
+}
+
+static int fetch_open(struct bench *b)
+{
+	return open_slots(b, true, false);
+}
+
+static int sqfetch_open(struct bench *b)
+{
+	return open_slots(b, true, true);
 }
 
 static int open_multishot(struct bench *b, bool sqpoll)
@@ -304,5 +355,15 @@ const struct mode multishot_mode = {
 
 const struct mode sqpoll_mode = {
 	.name = "sqpoll", .open = sqpoll_open, .serve = ring_serve, .flush = ring_flush,
+	.close = ring_close,
+};
+
+const struct mode fetch_mode = {
+	.name = "fetch", .open = fetch_open, .serve = ring_serve, .flush = ring_flush,
+	.close = ring_close,
+};
+
+const struct mode sqfetch_mode = {
+	.name = "sqfetch", .open = sqfetch_open, .serve = ring_serve, .flush = ring_flush,
 	.close = ring_close,
 };

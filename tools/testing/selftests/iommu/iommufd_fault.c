@@ -1497,31 +1497,53 @@ TEST_F(fault, group_larger_than_limit)
 	expect_answers(_metadata, env, self->dev, 1, 1);
 }
 
-/*
- * The device has sent all that it may send. With each answer it sends the next
- * group, which must never be refused.
- */
-TEST_F(fault, at_the_limit_of_credits)
+/* Answers 32 groups at a time, until told to stop. */
+static void *answer_thread(void *arg)
 {
-	enum { BATCH = 64 };
-	struct iommu_hwpt_page_response r[BATCH];
+	struct iommu_hwpt_page_response r[32];
+	struct readers *readers = arg;
+	struct iommu_hwpt_pgfault m[32];
+	ssize_t i, n;
+
+	while (!__atomic_load_n(&readers->stop, __ATOMIC_RELAXED)) {
+		n = fault_read(readers->fd, m, 32);
+		for (i = 0; i < n; i++)
+			r[i] = (struct iommu_hwpt_page_response){ m[i].cookie, SUCCESS };
+		if (n < 0 || fault_write(readers->fd, r, n) != n)
+			readers->wrong++;
+	}
+	return NULL;
+}
+
+/*
+ * A device that always has as many requests outstanding as it may: whenever it
+ * has an answer it sends the next one, which must never be refused.
+ */
+TEST_F_TIMEOUT(fault, at_the_limit_of_credits, 120)
+{
+	struct readers readers = { .fd = self->queue->fd };
 	struct env *env = &self->env;
-	unsigned int i;
+	struct iommu_test_iopf_stats s;
+	uint32_t grpid = 0, n;
+	pthread_t thread;
 
 	if (!env->additions)
 		SKIP(return, ONLY_INJECTOR);
-	inject(_metadata, env, self->dev, 0, DEPTH / 2, 2);
-	for (i = 0; i < 100; i++) {
-		struct iommu_hwpt_pgfault m[2 * BATCH];
-		unsigned int n;
-
-		ASSERT_EQ(2 * BATCH, fault_read(self->queue->fd, m, 2 * BATCH));
-		for (n = 0; n < BATCH; n++)
-			r[n] = (struct iommu_hwpt_page_response){ m[2 * n].cookie, SUCCESS };
-		ASSERT_EQ(BATCH, fault_write(self->queue->fd, r, BATCH));
-		inject(_metadata, env, self->dev, i * BATCH, BATCH, 2);
+	inject(_metadata, env, self->dev, 0, DEPTH, 1);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, answer_thread, &readers));
+	while (grpid < 10 * DEPTH) {
+		ASSERT_EQ(0, iopf_stats(env->fd, self->dev->idev_id, &s));
+		n = DEPTH - s.outstanding;
+		if (n)
+			inject(_metadata, env, self->dev, grpid, n, 1);
+		grpid += n;
 	}
-	expect_answers(_metadata, env, self->dev, 100 * BATCH, 0);
+	__atomic_store_n(&readers.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, readers.wrong);
+	ASSERT_EQ(0, iopf_stats(env->fd, self->dev->idev_id, &s));
+	EXPECT_EQ(0, s.responses[INVALID]);
+	EXPECT_EQ(s.groups, s.responses[SUCCESS] + s.outstanding);
 }
 
 /* ---- two devices in one group ---- */
@@ -2042,11 +2064,239 @@ TEST_F(pasid, destroy_device)
 	EXPECT_EQ(0, iommufd_destroy(env->fd, self->hwpt[0]));
 }
 
+/* ---- reads that wait ---- */
+
+#define ROOM 4 /* messages that most reads here have room for */
+
+FIXTURE(blocking)
+{
+	struct env env;
+	struct queue *queue;
+	struct mock_device *dev;
+};
+
+FIXTURE_SETUP(blocking)
+{
+	struct env *env = &self->env;
+	uint32_t hwpt;
+
+	env_open(_metadata, env);
+	if (_metadata->exit_code)
+		return;
+	self->dev = env_device(_metadata, env, env->ioas_id, 0);
+	if (!env->additions)
+		SKIP(return, ONLY_INJECTOR);
+	self->queue = &env->queues[env->n_queues++];
+	ASSERT_EQ(0, fault_queue_alloc_flags(env->fd, IOMMU_FAULT_ALLOC_BLOCKING,
+					     &self->queue->id, &self->queue->fd));
+	hwpt = env_hwpt(_metadata, env, self->dev, false, 0, self->queue);
+	ASSERT_EQ(0, mock_replace(env->fd, self->dev->stdev_id, hwpt));
+}
+
+FIXTURE_TEARDOWN(blocking)
+{
+	env_close(_metadata, &self->env);
+}
+
+/* A thread in one read. */
+struct sleeper {
+	pthread_t thread;
+	pid_t tid;
+	int fd;
+	unsigned int room;
+	struct iommu_hwpt_pgfault *m;
+	struct iommu_hwpt_pgfault space[ROOM];
+	ssize_t rc;
+	bool done;
+};
+
+static void *sleeper_thread(void *arg)
+{
+	struct sleeper *s = arg;
+
+	__atomic_store_n(&s->tid, gettid(), __ATOMIC_RELEASE);
+	s->rc = fault_read(s->fd, s->m, s->room);
+	__atomic_store_n(&s->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static bool is_asleep(struct sleeper *s)
+{
+	pid_t tid = __atomic_load_n(&s->tid, __ATOMIC_ACQUIRE);
+	char path[64], state = 0;
+	FILE *f;
+
+	if (!tid)
+		return false;
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	f = fopen(path, "r");
+	if (f) {
+		fscanf(f, "%*d (%*[^)]) %c", &state);
+		fclose(f);
+	}
+	return state == 'S';
+}
+
+/* Start a read with room for @room messages, and let it fall asleep. */
+static void sleeper_start(struct __test_metadata *_metadata, struct sleeper *s, int fd,
+			  unsigned int room)
+{
+	unsigned int ms;
+
+	*s = (struct sleeper){ .fd = fd, .room = room, .m = s->m ?: s->space };
+	ASSERT_EQ(0, pthread_create(&s->thread, NULL, sleeper_thread, s));
+	for (ms = 0; ms < LONG_MS && !is_asleep(s); ms++)
+		usleep(1000);
+	ASSERT_FALSE(__atomic_load_n(&s->done, __ATOMIC_ACQUIRE));
+	ASSERT_TRUE(is_asleep(s));
+}
+
+/* Its result, or -ETIME. */
+static ssize_t sleeper_result(struct sleeper *s, unsigned int timeout_ms)
+{
+	unsigned int ms;
+
+	for (ms = 0; !__atomic_load_n(&s->done, __ATOMIC_ACQUIRE); ms++) {
+		if (ms >= timeout_ms)
+			return -ETIME;
+		usleep(1000);
+	}
+	pthread_join(s->thread, NULL);
+	return s->rc;
+}
+
+TEST_F(blocking, alloc_flags)
+{
+	struct queue q;
+
+	EXPECT_EQ(-EOPNOTSUPP,
+		  fault_queue_alloc_flags(self->env.fd, IOMMU_FAULT_ALLOC_BLOCKING | 1U << 31,
+					  &q.id, &q.fd));
+}
+
+TEST_F(blocking, read_waits)
+{
+	struct sleeper s = {};
+
+	sleeper_start(_metadata, &s, self->queue->fd, ROOM);
+	EXPECT_EQ(-ETIME, sleeper_result(&s, SHORT_MS));
+	inject(_metadata, &self->env, self->dev, 3, 1, 1);
+	EXPECT_EQ(1, sleeper_result(&s, LONG_MS));
+	EXPECT_EQ(3, s.m->grpid);
+	EXPECT_EQ(0, fault_answer(self->queue->fd, s.m->cookie, SUCCESS));
+	/* what is there already is not waited for */
+	inject(_metadata, &self->env, self->dev, 4, 1, 1);
+	EXPECT_EQ(4, take(_metadata, self->queue->fd).grpid);
+	EXPECT_EQ(0, fault_read(self->queue->fd, s.m, 0));
+}
+
+TEST_F(blocking, nonblock)
+{
+	struct iommu_hwpt_pgfault m;
+	struct iovec iov = { &m, sizeof(m) };
+	int fd = self->queue->fd;
+
+	EXPECT_EQ(-1, preadv2(fd, &iov, 1, -1, RWF_NOWAIT));
+	EXPECT_EQ(EAGAIN, errno);
+	ASSERT_EQ(0, fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK));
+	EXPECT_EQ(-EAGAIN, fault_read(fd, &m, 1));
+	EXPECT_EQ(POLLOUT, fault_poll(fd, 0));
+	inject(_metadata, &self->env, self->dev, 3, 1, 1);
+	take(_metadata, fd);
+	EXPECT_EQ(-EAGAIN, fault_read(fd, &m, 1));
+}
+
+static void no_action(int signal)
+{
+}
+
+TEST_F(blocking, signal)
+{
+	struct sigaction action = { .sa_handler = no_action };
+	struct sleeper s = {};
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	sleeper_start(_metadata, &s, self->queue->fd, ROOM);
+	ASSERT_EQ(0, pthread_kill(s.thread, SIGUSR1));
+	EXPECT_EQ(-EINTR, sleeper_result(&s, LONG_MS));
+	inject(_metadata, &self->env, self->dev, 3, 1, 1);
+	take(_metadata, self->queue->fd);
+}
+
+/* One fault wakes one of two readers. */
+TEST_F(blocking, exclusive)
+{
+	struct sleeper s[2] = {};
+
+	sleeper_start(_metadata, &s[0], self->queue->fd, ROOM);
+	sleeper_start(_metadata, &s[1], self->queue->fd, ROOM);
+	inject(_metadata, &self->env, self->dev, 1, 1, 2);
+	EXPECT_EQ(2, sleeper_result(&s[0], LONG_MS));
+	EXPECT_EQ(-ETIME, sleeper_result(&s[1], SHORT_MS));
+	inject(_metadata, &self->env, self->dev, 2, 1, 3);
+	EXPECT_EQ(3, sleeper_result(&s[1], LONG_MS));
+	EXPECT_EQ(2, s[1].m->grpid);
+}
+
+/* Each has room for one group: the first to wake up wakes the second. */
+TEST_F(blocking, wakes_next)
+{
+	struct sleeper s[2] = {};
+
+	sleeper_start(_metadata, &s[0], self->queue->fd, ROOM);
+	sleeper_start(_metadata, &s[1], self->queue->fd, ROOM);
+	inject(_metadata, &self->env, self->dev, 1, 2, 3);
+	EXPECT_EQ(3, sleeper_result(&s[0], LONG_MS));
+	EXPECT_EQ(3, sleeper_result(&s[1], LONG_MS));
+	EXPECT_NE(s[0].m->cookie, s[1].m->cookie);
+}
+
+/* The first has no room for the group: the second gets it. */
+TEST_F(blocking, too_small_wakes_next)
+{
+	struct sleeper s[2] = {};
+
+	sleeper_start(_metadata, &s[0], self->queue->fd, 2);
+	sleeper_start(_metadata, &s[1], self->queue->fd, ROOM);
+	inject(_metadata, &self->env, self->dev, 1, 1, 3);
+	EXPECT_EQ(-EINVAL, sleeper_result(&s[0], LONG_MS));
+	EXPECT_EQ(3, sleeper_result(&s[1], LONG_MS));
+}
+
+/* The first cannot take it, and puts it back: the second gets it. */
+TEST_F(blocking, efault_wakes_next)
+{
+	struct sleeper s[2] = {};
+
+	s[0].m = (void *)fence(_metadata, PAGE);
+	sleeper_start(_metadata, &s[0], self->queue->fd, ROOM);
+	sleeper_start(_metadata, &s[1], self->queue->fd, ROOM);
+	inject(_metadata, &self->env, self->dev, 1, 1, 3);
+	EXPECT_EQ(-EFAULT, sleeper_result(&s[0], LONG_MS));
+	EXPECT_EQ(3, sleeper_result(&s[1], LONG_MS));
+}
+
+TEST_F(blocking, sigkill)
+{
+	struct iommu_hwpt_pgfault m;
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid)
+		_exit(fault_read(self->queue->fd, &m, 1) != -ENODEV);
+	usleep(SHORT_MS * 1000);
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	inject(_metadata, &self->env, self->dev, 3, 1, 1);
+	take(_metadata, self->queue->fd);
+}
+
 /* ---- io_uring ---- */
 
 #define READS 8
 #define APOLL_RETRIES 128 /* that io_uring of 6.12 allows a request */
-#define ROOM 4 /* messages that a posted read takes */
 
 FIXTURE(uring)
 {
@@ -2349,57 +2599,39 @@ static unsigned int sleeping_workers(void)
 	return n;
 }
 
-static void post_loser(struct __test_metadata *_metadata, struct _test_data_uring *self,
-		       unsigned int i, unsigned int room)
-{
-	struct io_uring_sqe *sqe = get_sqe(_metadata, &self->ring, i);
-
-	io_uring_prep_read(sqe, self->queue->fd, self->m[i], room * MSG, 0);
-	sqe->user_data = i;
-	submit(_metadata, &self->ring);
-}
-
 /*
- * Post reads 0 and 1 for @room0 and @room1 messages and let read 2 win against
- * them until they run out of poll retries: then workers sleep in them. The read
- * that was posted last is woken first, but one that sleeps may still be faster;
- * it starts again.
+ * Post read 0 and let read 1 win against it until it runs out of poll retries:
+ * then a worker sleeps in it. The read that was posted last is woken first, but
+ * a worker is often faster than the poll, and then read 0 starts again.
  */
-static void make_workers_sleep(struct __test_metadata *_metadata, struct _test_data_uring *self,
-			       unsigned int room0, unsigned int room1)
+static void make_worker_sleep(struct __test_metadata *_metadata, struct _test_data_uring *self)
 {
-	unsigned int i, sleeping = 0, won = 2;
+	unsigned int i, lost = 0, won = 1;
 
-	post_loser(_metadata, self, 0, room0);
-	post_loser(_metadata, self, 1, room1);
-	for (i = 0; i < 2000 && sleeping != 2; i++) {
-		do {
-			post_loser(_metadata, self, won, won ? won == 1 ? room1 : ROOM : room0);
-			send_one(_metadata, self);
-			won = got_one(_metadata, self);
-		} while (won != 2);
-		if (i > APOLL_RETRIES)
-			sleeping = sleeping_workers();
+	post_read(_metadata, self, 0, 0);
+	for (i = 0; i < 20 * APOLL_RETRIES; i++) {
+		post_read(_metadata, self, won, 0);
+		send_one(_metadata, self);
+		won = got_one(_metadata, self);
+		lost = won ? lost + 1 : 0;
+		if (!won || lost < APOLL_RETRIES - 5)
+			continue;
+		usleep(5000);
+		if (sleeping_workers())
+			return;
 	}
-	EXPECT_EQ(2, sleeping) {
-		TH_LOG("after %u rounds", i);
-	}
+	ASSERT_EQ(1, sleeping_workers());
 }
 
 TEST_F_TIMEOUT(uring, worker_sleeps, 120)
 {
-	unsigned int i, done = 0;
-
 	if (variant->flags & IORING_SETUP_SQPOLL)
 		SKIP(return, SQPOLL_DECIDES);
-	make_workers_sleep(_metadata, self, ROOM, ROOM);
+	make_worker_sleep(_metadata, self);
 	expect_no_completion(_metadata, &self->ring);
-	for (i = 0; i < 2; i++) {
-		send_one(_metadata, self);
-		done |= 1 << got_one(_metadata, self);
-		expect_no_completion(_metadata, &self->ring);
-	}
-	EXPECT_EQ(3, done);
+	send_one(_metadata, self);
+	EXPECT_EQ(0, got_one(_metadata, self));
+	expect_no_completion(_metadata, &self->ring);
 }
 
 static unsigned int cancel_all(struct __test_metadata *_metadata, struct io_uring *ring,
@@ -2423,50 +2655,6 @@ static unsigned int cancel_all(struct __test_metadata *_metadata, struct io_urin
 	return cancelled;
 }
 
-/*
- * The first sleeper is woken for a group that it has no room for: the next gets
- * it. Which of the two is the first is up to the scheduler, so try a few times.
- */
-TEST_F_TIMEOUT(uring, worker_wakes_next, 120)
-{
-	struct io_uring_cqe cqe;
-	int i, n, small, result[2];
-
-	if (variant->flags & IORING_SETUP_SQPOLL)
-		SKIP(return, SQPOLL_DECIDES);
-	for (i = 0; i < 10; i++) {
-		small = i % 2;
-		make_workers_sleep(_metadata, self, small ? ROOM : 1, small ? 1 : ROOM);
-		inject(_metadata, &self->env, self->dev, 1, 1, 3);
-		memset(result, 0, sizeof(result));
-		for (n = 0; n < 2; n++) {
-			if (completion(&self->ring, 10 * SHORT_MS, &cqe) != -ETIME)
-				result[cqe.user_data] = cqe.res;
-		}
-		ASSERT_EQ(3 * MSG, result[!small]);
-		if (result[small]) {
-			EXPECT_EQ(-EINVAL, result[small]);
-			return;
-		}
-		EXPECT_EQ(1, cancel_all(_metadata, &self->ring, 1));
-	}
-	SKIP(return, "the small read never was the first to be woken");
-}
-
-/* Each sleeper has room for one group: the first to wake up wakes the second. */
-TEST_F_TIMEOUT(uring, workers_share, 120)
-{
-	struct io_uring_cqe cqe;
-
-	if (variant->flags & IORING_SETUP_SQPOLL)
-		SKIP(return, SQPOLL_DECIDES);
-	make_workers_sleep(_metadata, self, ROOM, ROOM);
-	inject(_metadata, &self->env, self->dev, 1, 2, 3);
-	EXPECT_EQ(3 * MSG, completion(&self->ring, LONG_MS, &cqe));
-	EXPECT_EQ(3 * MSG, completion(&self->ring, LONG_MS, &cqe));
-	expect_empty(_metadata, self->queue->fd);
-}
-
 TEST_F(uring, cancel)
 {
 	unsigned int i;
@@ -2484,8 +2672,8 @@ TEST_F_TIMEOUT(uring, cancel_worker, 120)
 {
 	if (variant->flags & IORING_SETUP_SQPOLL)
 		SKIP(return, SQPOLL_DECIDES);
-	make_workers_sleep(_metadata, self, ROOM, ROOM);
-	EXPECT_EQ(2, cancel_all(_metadata, &self->ring, 2));
+	make_worker_sleep(_metadata, self);
+	EXPECT_EQ(1, cancel_all(_metadata, &self->ring, 1));
 	inject(_metadata, &self->env, self->dev, 1, 1, 1);
 	take(_metadata, self->queue->fd);
 }
@@ -2524,9 +2712,9 @@ TEST_F_TIMEOUT(uring, exit_with_worker, 120)
 {
 	if (variant->flags & IORING_SETUP_SQPOLL)
 		SKIP(return, SQPOLL_DECIDES);
-	make_workers_sleep(_metadata, self, ROOM, ROOM);
-	send_one(_metadata, self);
-	EXPECT_EQ(MSG, completion(&self->ring, LONG_MS, &(struct io_uring_cqe){}));
+	inject(_metadata, &self->env, self->dev, 1, 1, 1);
+	take(_metadata, self->queue->fd);
+	make_worker_sleep(_metadata, self);
 	ring_exit(&self->ring);
 	expect_released(_metadata, self);
 }

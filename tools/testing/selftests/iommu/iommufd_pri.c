@@ -374,6 +374,97 @@ TEST_F(pri, unmap)
 	EXPECT_EQ(PTD_STATE_STOPPED_INVALID, wait_stopped(self->unit));
 }
 
+/* More than fits in one descriptor of VT-d: QEMU's takes 1 GiB at most. */
+#define LARGE 0x100000000ull
+#define LARGE_SIZE ((2ull << 30) + HALF)
+
+/* HALF of memory: a huge page, one entry of each table, or many small ones. */
+static int memory_file(void)
+{
+	int fd = memfd_create("iommufd_pri", MFD_CLOEXEC | MFD_HUGETLB);
+
+	if (fd >= 0 && !fallocate(fd, 0, 0, HALF))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	fd = memfd_create("iommufd_pri", MFD_CLOEXEC);
+	return fd >= 0 && ftruncate(fd, HALF) ? -1 : fd;
+}
+
+/* LARGE_SIZE of addresses that show the same memory over and over, or NULL. */
+static unsigned char *map_repeated(int fd)
+{
+	unsigned char *space, *start, *at;
+
+	space = mmap(NULL, LARGE_SIZE + HALF, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (space == MAP_FAILED)
+		return NULL;
+	start = space + (-(uintptr_t)space & (HALF - 1));
+	for (at = start; at < start + LARGE_SIZE; at += HALF) {
+		if (mmap(at, HALF, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) != at)
+			return NULL;
+	}
+	return start;
+}
+
+/* The lines since the last call in which the IOMMU complains of an invalidation. */
+static int invalidation_errors(int kmsg)
+{
+	char line[1024];
+	int errors = 0;
+	ssize_t n;
+
+	/* each read gives one line, or EPIPE for those that were lost */
+	while ((n = read(kmsg, line, sizeof(line) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
+		line[n > 0 ? n : 0] = 0;
+		errors += !!strstr(line, "VT-d detected Invalidation");
+	}
+	return errors;
+}
+
+/* One unmap of more than the IOMMU can be told of in one go: none of it may stay cached. */
+TEST_F(pri, unmap_large)
+{
+	struct pri_copy touch = {
+		.src = LARGE + LARGE_SIZE / 2, .length = PAGE, .pasid = PASID,
+		.flags = PTD_F_TOUCH, .group = 1, .depth = 1,
+	};
+	const uint64_t step = LARGE_SIZE / 2 - PAGE / 2;
+	struct iommu_hwpt_pgfault m[1];
+	unsigned char *space;
+	uint64_t iova;
+	int kmsg, fd;
+
+	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ASSERT_GE(kmsg, 0);
+	ASSERT_GE(lseek(kmsg, 0, SEEK_END), 0);
+	fd = memory_file();
+	ASSERT_GE(fd, 0);
+	space = map_repeated(fd);
+	ASSERT_NE(NULL, space);
+	memcpy(space, self->unit->memory, HALF);
+	ASSERT_EQ(0, iopf_map(&self->server.io, self->unit->ioas, LARGE, space, LARGE_SIZE,
+			      READ_WRITE));
+	ASSERT_EQ(0, map_page(&self->server, self->unit, SRC, READ_WRITE));
+	for (iova = LARGE; iova < LARGE + LARGE_SIZE; iova += step)
+		EXPECT_EQ(*(uint64_t *)(space + (iova - LARGE)),
+			  dma_read(self->unit, PASID, iova));
+
+	ASSERT_EQ(0, iopf_unmap(&self->server.io, self->unit->ioas, LARGE, LARGE_SIZE));
+	EXPECT_EQ(0, invalidation_errors(kmsg));
+	for (iova = LARGE; iova < LARGE + LARGE_SIZE; iova += step)
+		EXPECT_EQ(-EFAULT, command(self->unit, PTD_CMD_DMA_READ, PASID, iova, FLAGS_READ));
+	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, PASID, SRC));
+
+	ASSERT_EQ(0, pri_start(&self->unit->pri, &touch));
+	ASSERT_EQ(1, read_some(&self->server.queue, m, 1, WAIT_MS));
+	EXPECT_EQ(touch.src, m[0].addr);
+	EXPECT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_INVALID));
+	EXPECT_EQ(PTD_STATE_STOPPED_INVALID, wait_stopped(self->unit));
+	close(fd);
+	close(kmsg);
+}
+
 /* ---- io_uring ---- */
 
 /* Reads that wait stay posted; each fault of the device completes exactly one. */
