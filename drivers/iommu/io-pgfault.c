@@ -521,7 +521,7 @@ static unsigned int iopf_first_iommu(struct iopf_answer *answers, unsigned int c
 	unsigned int i, n = 1;
 
 	for (i = 1; i < count; i++) {
-		if (iopf_iommu(&answers[i]) != iommu)
+		if (answers[i].group->answer || iopf_iommu(&answers[i]) != iommu)
 			continue;
 		if (i != n)
 			swap(answers[i], answers[n]);
@@ -548,8 +548,12 @@ void iopf_answer_groups(struct iopf_answer *answers, unsigned int count)
 	unsigned int i, n;
 
 	for (; count; count -= n, answers += n) {
-		iommu = iopf_iommu(answers);
 		n = 1;
+		if (answers->group->answer) {
+			answers->group->answer(answers->group, answers->code);
+			continue;
+		}
+		iommu = iopf_iommu(answers);
 		if (iommu->ops->page_response_batch) {
 			n = iopf_first_iommu(answers, count);
 			iommu->ops->page_response_batch(iommu, answers, n);
@@ -596,6 +600,11 @@ void iopf_free_groups(struct list_head *groups)
 
 	while (!list_empty(groups)) {
 		group = list_first_entry(groups, struct iopf_group, node);
+		if (group->release) {
+			list_del(&group->node);
+			group->release(group);
+			continue;
+		}
 		fdev = to_iopf_device(group->fault_param);
 		freed = 0;
 
