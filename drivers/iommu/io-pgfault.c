@@ -910,8 +910,10 @@ static bool iopf_answer_apart(const struct iopf_answer *answer)
 	struct iopf_group *group = answer->group;
 
 	/* Pairs with iopf_close(): closed, the last request is there. */
-	if (unlikely(smp_load_acquire(&group->open)) && iopf_end_open(group))
+	if (unlikely(smp_load_acquire(&group->open)) && iopf_end_open(group)) {
+		iopf_answered(answer);
 		return true;
+	}
 	if (likely(!group->answer))
 		return false;
 	group->answer(group, answer->code);
@@ -940,12 +942,10 @@ static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned 
 	unsigned int i = 0;
 
 	while (i < count) {
-		if (likely(!iopf_answer_apart(&answers[i]))) {
+		if (likely(!iopf_answer_apart(&answers[i])))
 			i++;
-			continue;
-		}
-		iopf_answered(&answers[i]);
-		swap(answers[i], answers[--count]);
+		else
+			swap(answers[i], answers[--count]);
 	}
 	return count;
 }
@@ -1028,6 +1028,11 @@ void iopf_free_groups(struct list_head *groups)
 
 	while (!list_empty(groups)) {
 		group = list_first_entry(groups, struct iopf_group, node);
+		if (unlikely(group->release)) {
+			list_del(&group->node);
+			group->release(group);
+			continue;
+		}
 		fdev = to_iopf_device(group->fault_param);
 		freed = 0;
 
