@@ -142,6 +142,7 @@ static inline bool iommufd_fault_is_empty(struct iommufd_fault *fault)
 /* fault_file.c: its file */
 struct file *iommufd_fault_file_create(struct iommufd_fault *fault);
 ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to);
+ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, size_t room);
 ssize_t iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from);
 
 /* fault_uring.c: its io_uring commands */
