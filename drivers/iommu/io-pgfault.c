@@ -325,10 +325,12 @@ static void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group)
 	lockdep_assert_held(&fdev->lock);
 
 	/* The last request, if there is one, is part of the group itself. */
-	if (!list_empty(&group->faults) &&
-	    list_last_entry(&group->faults, struct iopf_fault, list) == &group->last_fault)
-		list_del(&group->last_fault.list);
-	list_splice(&group->faults, &fdev->free_requests);
+	if (list_first_entry(&group->faults, struct iopf_fault, list) != &group->last_fault) {
+		if (list_last_entry(&group->faults, struct iopf_fault, list) ==
+		    &group->last_fault)
+			list_del(&group->last_fault.list);
+		list_splice(&group->faults, &fdev->free_requests);
+	}
 	atomic_set(&group->state, IOPF_GROUP_GONE);
 	list_add(&group->node, &fdev->free_groups);
 }
