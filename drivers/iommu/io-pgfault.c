@@ -325,6 +325,10 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 		group->key = key;
 		hlist_add_head(&group->partial_node, iopf_bucket(fdev, key));
 	}
+	if (fault->prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
+		group->incomplete = true;
+		goto out_unlock;
+	}
 
 	iopf = list_first_entry_or_null(&fdev->free_requests, struct iopf_fault, list);
 	if (!iopf) {
@@ -410,7 +414,12 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt)
 	group->fault_count++;
 
 	/* A handler's answer would also be one for the requests that are missing. */
-	rc = lost || group->incomplete ? -ENOMEM : iopf_route(fdev->param.dev, group);
+	if (lost || group->incomplete)
+		rc = -ENOMEM;
+	else if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED)
+		rc = -EINVAL;
+	else
+		rc = iopf_route(fdev->param.dev, group);
 	if (rc)
 		iopf_pool_put(fdev, group);
 
@@ -449,7 +458,11 @@ static void iopf_reject(struct device *dev, struct iopf_fault *evt)
  * there is no such handler or no room. Requests that are not the last never
  * have an answer of their own.
  *
- * Stop markers are not page requests: drivers drop them before they report.
+ * A driver that knows that a request cannot be served reports it all the same,
+ * flagged IOMMU_FAULT_PAGE_REQUEST_REFUSED: its whole group is answered INVALID
+ * when the last request is here, and no handler sees it.
+ *
+ * Stop markers are not page requests: drivers call iopf_discard_pasid() instead.
  *
  * A driver must not report for a PASID once its domain is detached and the
  * hardware queue is drained; until then a handle that is being detached is
@@ -656,6 +669,31 @@ void iopf_quiesce(struct device *dev, ioasid_t pasid)
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_quiesce);
+
+/**
+ * iopf_discard_pasid() - Forget the collecting groups of a PASID
+ * @dev: the device
+ * @pasid: of which the device will send no more page requests; IOMMU_NO_PASID
+ *         stands for those without one
+ *
+ * For drivers that see a stop marker (PCIe 6.0, 10.4.1.2.1). Groups that a handler
+ * has are answered as ever.
+ *
+ * Context: Process context. Takes the device's fault lock.
+ */
+void iopf_discard_pasid(struct device *dev, ioasid_t pasid)
+{
+	struct iopf_device *fdev = iopf_device_get(dev);
+
+	if (!fdev)
+		return;
+
+	spin_lock(&fdev->lock);
+	iopf_discard(fdev, false, pasid);
+	spin_unlock(&fdev->lock);
+	iopf_device_put(fdev);
+}
+EXPORT_SYMBOL_GPL(iopf_discard_pasid);
 
 /**
  * iopf_queue_flush_dev() - Wait for handlers that work on the queue's workqueue
