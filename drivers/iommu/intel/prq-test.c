@@ -209,11 +209,6 @@ static void fake_remove_dev_pasid(struct device *dev, ioasid_t pasid,
 {
 }
 
-static int fake_attach_dev(struct iommu_domain *domain, struct device *dev)
-{
-	return 0;
-}
-
 static int fake_handler(struct iopf_group *group)
 {
 	struct fake *fake = container_of(group->attach_handle->domain, struct fake, domain);
@@ -255,13 +250,8 @@ static void attach(struct fake *fake, struct fake_device *device, ioasid_t pasid
 {
 	struct iommu_attach_handle *handle = &device->handles[pasid];
 
-	if (pasid == IOMMU_NO_PASID)
-		KUNIT_ASSERT_EQ(fake->test, 0,
-				iommu_attach_group_handle(&fake->domain, device->group, handle));
-	else
-		KUNIT_ASSERT_EQ(fake->test, 0,
-				iommu_attach_device_pasid(&fake->domain, device->dev, pasid,
-							  handle));
+	KUNIT_ASSERT_EQ(fake->test, 0,
+			iommu_attach_device_pasid(&fake->domain, device->dev, pasid, handle));
 }
 
 static struct pasid_entry *entry_of(struct fake_device *device, u32 pasid)
@@ -322,10 +312,10 @@ static void device_init(struct kunit *test, struct fake *fake, unsigned int i)
 	KUNIT_ASSERT_FALSE(test, IS_ERR(device->group));
 	KUNIT_ASSERT_EQ(test, 0, iommu_group_add_device(device->group, device->dev));
 	KUNIT_ASSERT_EQ(test, 0, iopf_queue_add_device(fake->iommu.iopf_queue, device->dev));
-	for (pasid = 0; pasid < PASIDS; pasid++) {
-		attach(fake, device, pasid);
+	for (pasid = 0; pasid < PASIDS; pasid++)
 		set_entry(device, pasid, PASID_ENTRY_PGTT_FL_ONLY, 0);
-	}
+	for (pasid = 1; pasid < PASIDS; pasid++)
+		attach(fake, device, pasid);
 	device_insert(fake, device);
 }
 
@@ -370,7 +360,6 @@ static int prq_test_init(struct kunit *test)
 	fake->ops.page_response_batch = intel_iommu_page_response_batch;
 	fake->ops.remove_dev_pasid = fake_remove_dev_pasid;
 	fake->iommu.iommu.ops = &fake->ops;
-	fake->domain_ops.attach_dev = fake_attach_dev;
 	fake->domain_ops.set_dev_pasid = fake_set_dev_pasid;
 	fake->domain.type = IOMMU_DOMAIN_UNMANAGED;
 	fake->domain.owner = &fake->ops;
@@ -440,12 +429,6 @@ static void run(struct fake *fake)
 	KUNIT_EXPECT_EQ(fake->test, reg_get(fake, DMAR_PQH_REG), reg_get(fake, DMAR_PQT_REG));
 }
 
-static struct iopf_group *only_group(struct fake *fake)
-{
-	KUNIT_ASSERT_EQ(fake->test, 1, list_count_nodes(&fake->groups));
-	return list_first_entry(&fake->groups, struct iopf_group, node);
-}
-
 struct field_case {
 	const char *name;
 	u64 qw0, qw1;
@@ -497,24 +480,38 @@ static const struct field_case field_cases[] = {
 	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ, 0 } },
 };
 
-/* Each field on its way to the handler, on both halves of the queue's pages */
+static struct {
+	unsigned int count;
+	struct device *dev;
+	struct iommu_fault fault;
+} reported;
+
+static void keep_report(struct device *dev, struct iopf_fault *evt)
+{
+	reported.count++;
+	reported.dev = dev;
+	reported.fault = evt->fault;
+}
+
+/* Each field, as the core is told of it */
 static void prq_test_fields(struct kunit *test)
 {
 	struct fake *fake = test->priv;
 	struct fake_device *device = &fake->device[1];
-	const struct iommu_fault_page_request *prm;
 	const struct field_case *c;
 
+	kunit_activate_static_stub(test, prq_report, keep_report);
 	for (c = field_cases; c < field_cases + ARRAY_SIZE(field_cases); c++) {
 		set_entry(device, PASID, c->entry, c->bits);
+		reported.count = 0;
 		put_raw(fake, word0(device, IOMMU_NO_PASID) | c->qw0, c->qw1);
 		run(fake);
-		prm = &only_group(fake)->last_fault.fault.prm;
-		KUNIT_EXPECT_MEMEQ_MSG(test, &c->prm, prm, sizeof(*prm), "%s", c->name);
-		KUNIT_EXPECT_PTR_EQ(test, only_group(fake)->fault_param->dev, device->dev);
-		answer_all(fake, 1, IOMMU_PAGE_RESP_SUCCESS);
+		KUNIT_EXPECT_EQ_MSG(test, 1, reported.count, "%s", c->name);
+		KUNIT_EXPECT_PTR_EQ(test, device->dev, reported.dev);
+		KUNIT_EXPECT_EQ(test, IOMMU_FAULT_PAGE_REQ, reported.fault.type);
+		KUNIT_EXPECT_MEMEQ_MSG(test, &c->prm, &reported.fault.prm, sizeof(c->prm), "%s",
+				       c->name);
 	}
-	KUNIT_EXPECT_EQ(test, ARRAY_SIZE(field_cases), fake->n_answers);
 }
 
 /* The words of the answers: codes, PASID and source id as the request had them */
@@ -524,6 +521,8 @@ static void prq_test_answer_words(struct kunit *test)
 		IOMMU_PAGE_RESP_SUCCESS, IOMMU_PAGE_RESP_INVALID, IOMMU_PAGE_RESP_FAILURE,
 	};
 	static const u64 hardware_codes[] = { 0x0, 0x1, 0xf };
+	struct iommu_page_response msg = {};
+	struct iopf_fault evt = {};
 	struct fake *fake = test->priv;
 	unsigned int i;
 
@@ -534,9 +533,9 @@ static void prq_test_answer_words(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, 0x0000000320080019 | hardware_codes[i] << 12, fake->last.qw0);
 		KUNIT_EXPECT_EQ(test, 0x155 << 3, fake->last.qw1);
 
-		put(fake, &fake->device[1], IOMMU_NO_PASID, 1, true);
-		run(fake);
-		answer_all(fake, 1, codes[i]);
+		evt.fault.prm.grpid = 1;
+		msg.code = codes[i];
+		intel_iommu_page_response(fake->device[1].dev, &evt, &msg);
 		KUNIT_EXPECT_EQ(test, 0x0000000020100009 | hardware_codes[i] << 12, fake->last.qw0);
 		KUNIT_EXPECT_EQ(test, 1 << 3, fake->last.qw1);
 		KUNIT_EXPECT_EQ(test, 0, fake->last.qw2 | fake->last.qw3);
@@ -686,8 +685,8 @@ static void prq_test_stop_marker(struct kunit *test)
 static void prq_test_mixed(struct kunit *test)
 {
 	struct fake *fake = test->priv;
-	struct iopf_group *group;
 	unsigned int i, pass, seen[DEVICES][PASIDS] = {};
+	struct iopf_group *group;
 	struct iopf_fault *iopf;
 	u32 pasid;
 
@@ -696,7 +695,9 @@ static void prq_test_mixed(struct kunit *test)
 			put(fake, &fake->device[i % DEVICES], i / DEVICES, 9, pass == 2);
 	}
 	run(fake);
-	KUNIT_EXPECT_EQ(test, DEVICES * PASIDS, fake->n_groups);
+	/* no domain is on the RIDs */
+	KUNIT_EXPECT_EQ(test, DEVICES, fake->n_code[QI_RESP_INVALID]);
+	KUNIT_EXPECT_EQ(test, DEVICES * (PASIDS - 1), fake->n_groups);
 	list_for_each_entry(group, &fake->groups, node) {
 		i = group->fault_param->dev == fake->device[1].dev;
 		pasid = group->last_fault.fault.prm.pasid;
@@ -706,7 +707,7 @@ static void prq_test_mixed(struct kunit *test)
 		list_for_each_entry(iopf, &group->faults, list)
 			KUNIT_EXPECT_EQ(test, pasid, iopf->fault.prm.pasid);
 	}
-	for (i = 0; i < DEVICES * PASIDS; i++)
+	for (i = DEVICES; i < DEVICES * PASIDS; i++)
 		KUNIT_EXPECT_EQ(test, 1, seen[i % DEVICES][i / DEVICES]);
 	answer_all(fake, 3, IOMMU_PAGE_RESP_SUCCESS);
 	KUNIT_EXPECT_EQ(test, DEVICES * PASIDS, fake->answered[9]);

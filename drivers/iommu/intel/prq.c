@@ -297,6 +297,13 @@ static void prq_reject(struct intel_iommu *iommu, const struct page_req_dsc *req
 	qi_post(iommu, &desc, 1);
 }
 
+VISIBLE_IF_KUNIT void prq_report(struct device *dev, struct iopf_fault *evt)
+{
+	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt);
+
+	iommu_report_device_fault(dev, evt);
+}
+
 static void prq_handle(struct intel_iommu *iommu, struct device *dev,
 		       const struct page_req_dsc *req)
 {
@@ -325,7 +332,7 @@ static void prq_handle(struct intel_iommu *iommu, struct device *dev,
 				    refusal, req->qw[0], req->qw[1]);
 		evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_REFUSED;
 	}
-	iommu_report_device_fault(dev, &evt);
+	prq_report(dev, &evt);
 	trace_prq_report(iommu, dev, req->qw[0], req->qw[1], req->qw[2], req->qw[3],
 			 iommu->prq_seq_number++);
 }
@@ -372,8 +379,11 @@ static void prq_pass(struct intel_iommu *iommu)
 	if (head == tail)
 		return;
 
+	/* Handlers wake their readers once, at the end. */
+	iopf_queue_begin(iommu->iopf_queue);
 	while (head != tail)
 		head = prq_run(iommu, head, tail);
+	iopf_queue_end(iommu->iopf_queue);
 }
 
 /*

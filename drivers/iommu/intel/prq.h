@@ -9,7 +9,9 @@
 #include <linux/interrupt.h>
 #include <linux/types.h>
 
+struct device;
 struct intel_iommu;
+struct iopf_fault;
 
 /*
  * "Page Request Descriptor" of the VT-d specification, 256 bits. Since its
@@ -38,6 +40,7 @@ struct page_req_dsc {
 #if IS_ENABLED(CONFIG_KUNIT)
 irqreturn_t prq_event_thread(int irq, void *data);
 void prq_acknowledge(struct intel_iommu *iommu, u32 bits);
+void prq_report(struct device *dev, struct iopf_fault *evt);
 #endif
 
 #endif
