@@ -389,9 +389,10 @@ static void prq_test_exit(struct kunit *test)
 			iommu_detach_device_pasid(&fake->domain, device->dev, pasid);
 		if (rcu_access_pointer(device->iommu.fault_param))
 			iopf_queue_remove_device(fake->iommu.iopf_queue, device->dev);
+		/* no driver to release it */
+		device->dev->iommu = NULL;
 		iommu_group_remove_device(device->dev);
 		iommu_group_put(device->group);
-		device->dev->iommu = NULL;
 	}
 	iopf_queue_free(fake->iommu.iopf_queue);
 }
