@@ -479,6 +479,7 @@ void arm_smmu_priq_aborted(struct arm_smmu_device *smmu)
 	if (!smmu->combined_irq && smmu->priq.q.irq)
 		irq_wake_thread(smmu->priq.q.irq, smmu);
 }
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_aborted);
 
 /**
  * arm_smmu_iopf_drain() - Wait for the faults of a translation that is gone
@@ -550,6 +551,7 @@ int arm_smmu_iopf_init(struct arm_smmu_device *smmu)
 		return arm_smmu_iopf_queue_alloc(smmu, &smmu->priq.iopf);
 	return 0;
 }
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_init);
 
 /* ---- The PRI capability ---- */
 
