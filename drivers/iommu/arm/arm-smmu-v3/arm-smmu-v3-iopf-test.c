@@ -9,6 +9,8 @@
 #include <kunit/device.h>
 #include <kunit/test.h>
 #include <linux/io-pgtable.h>
+#include <linux/platform_device.h>
+#include <linux/property.h>
 
 #include "arm-smmu-v3.h"
 #include "../../iommu-priv.h"
@@ -40,13 +42,15 @@ struct fake {
 	u32 evtq_regs[2], priq_regs[2], cmdq_regs[2];	/* PROD, CONS */
 	unsigned int commands;				/* taken from the command queue */
 
+	struct platform_device *pdev;
 	struct device *dev;
-	struct dev_iommu iommu;
+	struct fwnode_handle *fwnode;
+	bool registered;
 	struct arm_smmu_master master;
 	struct arm_smmu_stream streams[STREAMS];
-	struct iommu_group *group;
 
 	struct iommu_domain domain;
+	bool attached;
 	struct iommu_attach_handle rid, pasid;
 	spinlock_t lock;		/* groups, queued */
 	struct list_head groups;
@@ -100,8 +104,30 @@ static struct iommu_domain fake_blocked = {
 	.ops = &fake_domain_ops,
 };
 
+static struct iommu_domain fake_identity = {
+	.type = IOMMU_DOMAIN_IDENTITY,
+	.ops = &fake_domain_ops,
+};
+
+static struct iommu_device *fake_probe(struct device *dev)
+{
+	struct fake *f = platform_get_drvdata(to_platform_device(dev));
+
+	dev_iommu_priv_set(dev, &f->master);
+	return &f->smmu.iommu;
+}
+
+static int fake_default_domain(struct device *dev)
+{
+	return IOMMU_DOMAIN_IDENTITY;
+}
+
 static const struct iommu_ops fake_ops = {
+	.identity_domain = &fake_identity,
 	.blocked_domain = &fake_blocked,
+	.probe_device = fake_probe,
+	.device_group = generic_device_group,
+	.def_domain_type = fake_default_domain,
 	.remove_dev_pasid = fake_remove_pasid,
 	.page_response = arm_smmu_page_response,
 	.page_response_batch = arm_smmu_page_response_batch,
@@ -336,8 +362,6 @@ static void init_smmu(struct fake *f)
 	smmu->dev = kunit_device_register(f->test, "fake-smmu");
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(f->test, smmu->dev);
 	smmu->features = ARM_SMMU_FEAT_STALLS | ARM_SMMU_FEAT_PRI;
-	smmu->iommu.ops = &fake_ops;
-	smmu->iommu.max_pasids = 1 << 20;
 	mutex_init(&smmu->streams_mutex);
 	smmu->streams = RB_ROOT;
 	fake_queue(f, &smmu->evtq.q, EVTQ_SHIFT, EVTQ_ENT_DWORDS, f->evtq_regs);
@@ -349,37 +373,48 @@ static void init_smmu(struct fake *f)
 	KUNIT_ASSERT_EQ(f->test, arm_smmu_iopf_init(smmu), 0);
 }
 
+/* So that the core finds fake_ops for the device, as it finds an SMMU's for others */
+static void register_iommu(struct fake *f)
+{
+	f->fwnode = fwnode_create_software_node(NULL, NULL);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(f->test, f->fwnode);
+	device_set_node(f->smmu.dev, f->fwnode);
+	KUNIT_ASSERT_EQ(f->test, iommu_device_sysfs_add(&f->smmu.iommu, f->smmu.dev, NULL,
+							"fake-smmu"), 0);
+	KUNIT_ASSERT_EQ(f->test, iommu_device_register(&f->smmu.iommu, &fake_ops, f->smmu.dev), 0);
+	f->registered = true;
+}
+
 static void init_device(struct fake *f)
 {
-	f->dev = kunit_device_register(f->test, "fake-master");
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(f->test, f->dev);
+	struct kunit *test = f->test;
+
+	f->pdev = platform_device_alloc("fake-master", PLATFORM_DEVID_AUTO);
+	KUNIT_ASSERT_NOT_NULL(test, f->pdev);
+	f->dev = &f->pdev->dev;
 	f->master.dev = f->dev;
 	f->master.smmu = &f->smmu;
 	insert_streams(f);
 
-	mutex_init(&f->iommu.lock);
-	f->iommu.iommu_dev = &f->smmu.iommu;
-	f->iommu.priv = &f->master;
-	f->iommu.max_pasids = 1 << 20;
-	f->dev->iommu = &f->iommu;
+	platform_set_drvdata(f->pdev, f);
+	KUNIT_ASSERT_EQ(test, iommu_fwspec_init(f->dev, f->fwnode), 0);
+	KUNIT_ASSERT_EQ(test, platform_device_add(f->pdev), 0);
+	KUNIT_ASSERT_PTR_EQ(test, dev_iommu_priv_get(f->dev), &f->master);
+	f->dev->iommu->max_pasids = 1 << 20;
 }
 
 static void attach(struct fake *f)
 {
 	struct kunit *test = f->test;
 
-	f->group = iommu_group_alloc();
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, f->group);
-	KUNIT_ASSERT_EQ(test, iommu_group_add_device(f->group, f->dev), 0);
-	/* As iommufd does: blocked from now on, whatever is detached */
-	KUNIT_ASSERT_EQ(test, iommu_device_claim_dma_owner(f->dev, f), 0);
-
 	f->domain.type = IOMMU_DOMAIN_UNMANAGED;
 	f->domain.ops = &fake_domain_ops;
 	f->domain.owner = &fake_ops;
 	f->domain.iopf_handler = fake_handler;
-	KUNIT_ASSERT_EQ(test, iommu_attach_group_handle(&f->domain, f->group, &f->rid), 0);
+	KUNIT_ASSERT_EQ(test, iommu_attach_group_handle(&f->domain, f->dev->iommu_group,
+							&f->rid), 0);
 	KUNIT_ASSERT_EQ(test, iommu_attach_device_pasid(&f->domain, f->dev, PASID, &f->pasid), 0);
+	f->attached = true;
 }
 
 static int fake_init(struct kunit *test)
@@ -393,6 +428,7 @@ static int fake_init(struct kunit *test)
 	INIT_LIST_HEAD(&f->groups);
 	init_completion(&f->drained);
 	init_smmu(f);
+	register_iommu(f);
 	init_device(f);
 	attach(f);
 	return 0;
@@ -424,17 +460,23 @@ static void fake_exit(struct kunit *test)
 {
 	struct fake *f = test->priv;
 
-	if (!f || !f->group)
+	if (!f)
 		return;
 	if (f->master.iopf_enabled)
 		iopf_queue_remove_device(f->master.iopf_pri ? f->smmu.priq.iopf :
 					 f->smmu.evtq.iopf, f->dev);
-	answer_all(f, IOMMU_PAGE_RESP_INVALID);
-	iommu_detach_device_pasid(&f->domain, f->dev, PASID);
-	iommu_detach_group_handle(&f->domain, f->group);
-	iommu_group_remove_device(f->dev);
-	iommu_group_put(f->group);
-	f->dev->iommu = NULL;
+	if (f->attached) {
+		answer_all(f, IOMMU_PAGE_RESP_INVALID);
+		iommu_detach_device_pasid(&f->domain, f->dev, PASID);
+		iommu_detach_group_handle(&f->domain, f->dev->iommu_group);
+		platform_device_unregister(f->pdev);
+	}
+	if (f->registered) {
+		iommu_device_unregister(&f->smmu.iommu);
+		iommu_device_sysfs_remove(&f->smmu.iommu);
+		device_set_node(f->smmu.dev, NULL);
+		fwnode_remove_software_node(f->fwnode);
+	}
 }
 
 /* ---- Tests: fields ---- */
