@@ -1148,7 +1148,7 @@ static struct kunit_suite arm_smmu_v3_iopf_suite = {
 	.exit = fake_exit,
 	.test_cases = arm_smmu_v3_iopf_cases,
 };
-kunit_test_suite(arm_smmu_v3_iopf_suite);
+kunit_test_suites(&arm_smmu_v3_iopf_suite);
 
 MODULE_IMPORT_NS(EXPORTED_FOR_KUNIT_TESTING);
 MODULE_IMPORT_NS(IOMMUFD_INTERNAL);
