@@ -69,7 +69,7 @@ build-matrix: deps ## build with W=1 in every configuration; no warning that the
 
 .PHONY: clean
 clean: ## remove build/, but for the downloads and ccache
-	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/vm build/log build/pri-testdev.so
+	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/vm build/log build/pri-testdev.so build/smmu-testdev.so
 
 .PHONY: distclean
 distclean: ## remove build/
