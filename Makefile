@@ -67,9 +67,19 @@ tree: ## lay the overlay on the base, for reading: build/ours/src
 build-matrix: deps ## build with W=1 in every configuration; no warning that the base has not
 	@scripts/build-matrix
 
+.PHONY: series
+series: ## write the series as patches with a cover letter: build/series
+	@scripts/base
+	@scripts/series
+
+.PHONY: check-series
+check-series: deps ## build every patch of the series by itself, in order (half an hour)
+	@scripts/check-series
+
 .PHONY: clean
 clean: ## remove build/, but for the downloads and ccache
-	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/vm build/log build/pri-testdev.so
+	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/vm build/log \
+		build/series* build/pri-testdev.so
 
 .PHONY: distclean
 distclean: ## remove build/
