@@ -76,6 +76,11 @@ series: ## write the series as patches with a cover letter: build/series
 check-series: deps ## build every patch of the series by itself, in order (half an hour)
 	@scripts/check-series
 
+.PHONY: series-next
+series-next: deps ## try the series on Debian's newest kernel: the table in series/next.md
+	@scripts/next-source
+	@scripts/series-next --publish
+
 .PHONY: clean
 clean: ## remove build/, but for the downloads and ccache
 	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/vm build/log \

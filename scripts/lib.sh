@@ -93,6 +93,25 @@ debian_mirror() {
 	echo "${DEBIAN_MIRROR:-${uri:-http://deb.debian.org/debian/}}"
 }
 
+# private_apt DIR SUITE: make DIR the state of an apt that knows SUITE alone.
+private_apt() {
+	rm -rf "$1"
+	mkdir -p "$1/lists/partial" "$1/cache/archives/partial" "$1/parts" "$1/deb"
+	touch "$1/status"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+		"$(debian_mirror) $2 main" >"$1/sources.list"
+	apt_in "$1" apt-get update
+}
+
+# apt_in DIR COMMAND...: run apt-get or apt-cache with that state.
+apt_in() {
+	"$2" -o Dir::Etc::sourcelist="$1/sources.list" -o Dir::Etc::sourceparts="$1/parts" \
+		-o Dir::Etc::preferences="$1/none" -o Dir::Etc::preferencesparts="$1/parts" \
+		-o Dir::State="$1" -o Dir::Cache="$1/cache" \
+		-o Dir::State::status="$1/status" -o APT::Architectures=amd64,arm64 \
+		-o APT::Sandbox::User= "${@:3}"
+}
+
 # qemu ARCH ARGS...: replace this process by the sysroot's QEMU.
 qemu() {
 	local lib=$build/qemu/usr/lib/x86_64-linux-gnu share=$build/qemu/usr/share arch=$1
