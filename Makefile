@@ -27,7 +27,7 @@ run: deps kernel user ## a PCIe device copies a real file by demand-paged DMA, s
 		iopf-server --file /data/file --pin src:1M+1M --fault-outside
 
 .PHONY: check
-check: deps kernel debug arm64 peer user ## run every test
+check: deps deps-docs kernel debug arm64 peer user ## run every test
 	@scripts/check
 
 .PHONY: quick
@@ -67,6 +67,14 @@ tree: ## lay the overlay on the base, for reading: build/ours/src
 build-matrix: deps ## build with W=1 in every configuration; no warning that the base has not
 	@scripts/build-matrix
 
+.PHONY: docs
+docs: deps-docs ## the pages of Documentation/ as HTML, without a warning: build/docs/html
+	@scripts/docs
+
+.PHONY: deps-docs
+deps-docs: deps
+	@scripts/deps docs
+
 .PHONY: series
 series: ## write the series as patches with a cover letter: build/series
 	@scripts/base
@@ -83,7 +91,7 @@ series-next: deps ## try the series on Debian's newest kernel: the table in seri
 
 .PHONY: clean
 clean: ## remove build/, but for the downloads and ccache
-	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/vm build/log \
+	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/docs build/vm build/log \
 		build/series* build/pri-testdev.so
 
 .PHONY: distclean
