@@ -38,6 +38,10 @@ quick: deps kernel user ## run the tests that need only the plain kernel
 bench: deps kernel peer user ## measure what a fault costs, beside the peer
 	@scripts/bench
 
+.PHONY: scale
+scale: deps kernel user ## cost and memory of 1 to 64 devices, and 1 to 8 PCIe devices
+	@scripts/scale
+
 .PHONY: kernel
 kernel: ## build the kernel with the overlay (x86_64)
 	@scripts/kernel x86_64
