@@ -169,10 +169,11 @@ static void run(unsigned int devices, unsigned int objects)
 	left = charged() - begin;
 	if (left > SLACK)
 		fail("memory is left after the end", EBUSY);
-	printf("{\"devices\": %u, \"objects\": %u, \"object\": %ld, \"device\": %ld, "
-	       "\"outstanding\": %u, \"faults\": %ld, \"left\": %ld}\n",
-	       devices, objects, (with_objects - opened) / objects,
-	       (attached - plain) / devices, each, (faulted - attached) / devices, left);
+	printf("{\"devices\": %u, \"objects\": %u, ", devices, objects);
+	printf("\"object\": %ld, ", (with_objects - opened) / objects);
+	printf("\"device\": %ld, ", (attached - plain) / devices);
+	printf("\"outstanding\": %u, \"faults\": %ld, ", each, (faulted - attached) / devices);
+	printf("\"left\": %ld}\n", left);
 	fflush(stdout);
 }
 
