@@ -168,7 +168,8 @@ static int write_done(struct iopf_ring_impl *ring, struct ring_slot *slot, int r
 	unsigned int wanted = slot->n_writing;
 
 	slot->n_writing = 0;
-	if (res < 0 && res != -EINVAL)
+	/* an unknown cookie, or one whose group the kernel has answered meanwhile */
+	if (res < 0 && res != -EINVAL && res != -ESTALE)
 		return iopf_fail(ring->queue->io, -res, "write of %u answers", wanted);
 	if (res < 0) {
 		slot->pub.n_refused++;

@@ -258,6 +258,10 @@ void iopf_ring_reply(struct iopf_ring *ring, struct iopf_slot *slot);
 
 /* ---- devices, through VFIO ---- */
 
+#define IOPF_BARS 6
+
+struct iopf_bar;
+
 struct iopf_device {
 	struct iopf *io;
 	int fd;
@@ -269,6 +273,8 @@ struct iopf_device {
 	char old_driver[64];
 	char old_override[64];
 	bool rebind;
+	/* those that are mapped; the device cannot be given back before */
+	struct iopf_bar *bars[IOPF_BARS];
 };
 
 /* "0:3.0" and the like to "0000:00:03.0", as sysfs has it. */
@@ -278,7 +284,10 @@ int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16]);
  * to the iommufd.
  */
 int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev);
-/* Detaches everything; the device goes back to the driver that it had. */
+/*
+ * Detaches everything and unmaps the BARs; the device goes back to the driver that
+ * it had.
+ */
 int iopf_device_close(struct iopf_device *dev);
 
 /* pt_id is an IOAS or HWPT.  Attaching to another one replaces the first. */
@@ -296,8 +305,11 @@ int iopf_device_bus_master(struct iopf_device *dev, bool on);
 struct iopf_bar {
 	volatile void *base;
 	size_t size;
+	struct iopf_device *dev;
+	unsigned int index;
 };
 
+/* -EBUSY: it is mapped already. */
 int iopf_device_map_bar(struct iopf_device *dev, unsigned int index, struct iopf_bar *bar);
 void iopf_device_unmap_bar(struct iopf_bar *bar);
 
