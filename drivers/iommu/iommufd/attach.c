@@ -19,6 +19,7 @@
  *	   lock: what the core still routes here is refused.
  *	3. iopf_quiesce(): no report is between finding the handle and queueing.
  *	4. iommufd_fault_drain(): what was queued is answered.
+ *	5. iopf_recall_sync(): what the core took back has left the object.
  *
  * The same is done when attaching fails: page requests were enabled already, and
  * a group whose RID is replaced finds the new handle before all devices moved.
@@ -137,8 +138,9 @@ static void attach_del(struct iommufd_attach_handle *handle,
 		list_del(&attachment->node);
 		spin_unlock(&fault->lock);
 
-		iopf_quiesce(attachment->idev->dev, pasid);
+		iopf_quiesce(attachment->idev->dev, pasid, &handle->handle);
 		iommufd_fault_drain(fault, attachment);
+		iopf_recall_sync(attachment->idev->dev);
 		attach_disable_iopf(attachment->idev);
 	} else {
 		list_del(&attachment->node);
@@ -146,22 +148,30 @@ static void attach_del(struct iommufd_attach_handle *handle,
 	kfree(attachment);
 }
 
-static int attach_quiesce(struct device *dev, void *pasid)
+struct attach_quiesce {
+	struct iommufd_attach_handle *handle;
+	ioasid_t pasid;
+};
+
+static int attach_quiesce(struct device *dev, void *data)
 {
-	iopf_quiesce(dev, *(ioasid_t *)pasid);
+	struct attach_quiesce *quiesce = data;
+
+	iopf_quiesce(dev, quiesce->pasid, &quiesce->handle->handle);
 	return 0;
 }
 
 static void attach_free_handle(struct iommufd_attach_handle *handle,
 			       struct iommufd_group *igroup, ioasid_t pasid)
 {
+	struct attach_quiesce quiesce = { .handle = handle, .pasid = pasid };
 	struct iommufd_attachment *attachment, *next;
 
 	list_for_each_entry_safe(attachment, next, &handle->attachments, node)
 		attach_del(handle, attachment, pasid);
 	/* A device that is not attached here can find the handle all the same. */
 	if (handle->hwpt->fault)
-		iommu_group_for_each_dev(igroup->group, &pasid, attach_quiesce);
+		iommu_group_for_each_dev(igroup->group, &quiesce, attach_quiesce);
 	kfree(handle);
 }
 
