@@ -120,7 +120,7 @@ kmake() {
 
 kernel_image() { if [ "$1" = arm64 ]; then echo Image; else echo bzImage; fi; }
 
-# umake ARCH DIR OUTPUT: make the user programs of ours' DIR, static, into OUTPUT.
+# umake ARCH DIR OUTPUT ARGS...: make the user programs of ours' DIR, static, into OUTPUT.
 # The makefiles take the names that every selftest's makefile takes, and LIBURING:
 # where its include/ and lib/ are.
 umake() {
@@ -129,7 +129,7 @@ umake() {
 	if [ "$1" = arm64 ]; then cross=aarch64-linux-gnu-; fi
 	mkdir -p "$3"
 	LDFLAGS=-static make -C "$build/ours/src/$2" OUTPUT="$3" CROSS_COMPILE="$cross" \
-		KHDR_INCLUDES="-isystem $build/headers/$1/usr/include" LIBURING="$build/debs/$1"
+		KHDR_INCLUDES="-isystem $build/headers/$1/usr/include" LIBURING="$build/debs/$1" "${@:4}"
 }
 
 # Make the kernel's headers for user programs of ARCH.

@@ -174,7 +174,11 @@ static inline struct iopf_iter iopf_groups(const struct iommu_hwpt_pgfault *mess
 	return iter;
 }
 
-/* 1: *group is the next group; 0: that was all; -EPROTO: the rest is no whole group. */
+/*
+ * 1: *group is the next group; 0: that was all; -EPROTO: the rest is no whole group.
+ * Not for a queue with IOMMU_FAULT_ALLOC_IMMEDIATE, whose groups come in pieces:
+ * look at its messages one by one.
+ */
 int iopf_next_group(struct iopf_iter *iter, struct iopf_group *group);
 
 /* ---- serving faults ---- */
