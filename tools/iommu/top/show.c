@@ -8,23 +8,23 @@
 #define CELL 40
 #define CELL_NAME 18
 
-/* The table's columns: a sum of counters, by any name they have; a rate or as it is. */
+/* The table's columns: what queues and devices call it; as a rate or as it is. */
 static const struct column {
 	const char *title;
 	bool rate;
-	const char *names[3];
+	const char *of_queue, *of_device;
 } columns[] = {
-	{ "DEPTH", false, { "depth", "limit" } },
-	{ "QUEUED", false, { "queued" } },
-	{ "TAKEN", false, { "delivered" } },
-	{ "PEAK", false, { "peak" } },
-	{ "REQ/s", true, { "total-requests", "requests" } },
-	{ "GROUPS/s", true, { "total-groups", "groups" } },
-	{ "OK/s", true, { "answered-success", "success" } },
-	{ "INVALID/s", true, { "answered-invalid", "invalid" } },
-	{ "FAILURE/s", true, { "answered-failure", "failure" } },
-	{ "NO-ROOM", false, { "no-room", "no-memory" } },
-	{ "LATE", false, { "answers-stale", "stale" } },
+	{ "LIMIT", false, "depth", "pool_limit" },
+	{ "QUEUED", false, "queued", NULL },
+	{ "OPEN", false, "delivered", "depth" },
+	{ "PEAK", false, "peak", "depth_peak" },
+	{ "REQ/s", true, "total-requests", "requests" },
+	{ "GROUPS/s", true, "total-groups", "groups" },
+	{ "OK/s", true, "answered-success", "answered_success" },
+	{ "INVALID/s", true, "answered-invalid", "answered_invalid" },
+	{ "FAILURE/s", true, "answered-failure", "answered_failure" },
+	{ "NO-ROOM", false, "no-room", "no_room" },
+	{ "LATE", false, "answers-stale", "stale" },
 };
 
 #define COLUMNS (sizeof(columns) / sizeof(columns[0]))
@@ -127,11 +127,9 @@ void show_all(const struct sample *now, const struct sample *before, unsigned in
 static void print_column(const struct sample *now, const struct sample *before,
 			 const struct source *source, const struct column *column)
 {
-	const struct counter *counter = NULL;
-	unsigned int i;
+	const char *name = source->is_device ? column->of_device : column->of_queue;
+	const struct counter *counter = name ? counter_find(source, name) : NULL;
 
-	for (i = 0; !counter && i < 3 && column->names[i]; i++)
-		counter = counter_find(source, column->names[i]);
 	if (!counter)
 		printf(" %9s", "-");
 	else if (column->rate)
