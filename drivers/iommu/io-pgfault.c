@@ -944,7 +944,9 @@ static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned 
 			i++;
 			continue;
 		}
-		iopf_answered(&answers[i]);
+		/* One that came from elsewhere is not of an iopf_device. */
+		if (!answers[i].group->answer)
+			iopf_answered(&answers[i]);
 		swap(answers[i], answers[--count]);
 	}
 	return count;
@@ -1028,6 +1030,11 @@ void iopf_free_groups(struct list_head *groups)
 
 	while (!list_empty(groups)) {
 		group = list_first_entry(groups, struct iopf_group, node);
+		if (unlikely(group->release)) {
+			list_del(&group->node);
+			group->release(group);
+			continue;
+		}
 		fdev = to_iopf_device(group->fault_param);
 		freed = 0;
 

@@ -50,7 +50,6 @@
 #include <linux/iommufd.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
-#include <trace/events/iopf.h>
 #include <uapi/linux/iommufd.h>
 
 #include "../iommu-priv.h"
@@ -133,6 +132,15 @@ void iommufd_fault_wake(struct iommufd_fault *fault, bool was_empty,
 		wake_up_interruptible(&fault->read_wait);
 }
 
+/* Whether somebody is to be woken who found the queue empty, which it no longer is */
+static bool fault_take_wake(struct iommufd_fault *fault)
+{
+	bool wake = fault->wake && !iommufd_fault_is_empty(fault);
+
+	fault->wake = false;
+	return wake;
+}
+
 static void fault_note_loss(struct iommufd_fault *fault)
 {
 	fault->lost = fault->flags & IOMMU_FAULT_ALLOC_REPORT_LOSS;
@@ -150,47 +158,6 @@ fault_find_attachment(struct iommufd_attach_handle *handle, struct device *dev)
 	return NULL;
 }
 
-/**
- * iommufd_fault_admit() - Give a group a slot and queue it
- * @fault: the object
- * @group: the group
- *
- * Context: Under the object's lock.
- *
- * Return: 0 or an error as of iommufd_fault_iopf_handler().
- */
-int iommufd_fault_admit(struct iommufd_fault *fault, struct iopf_group *group)
-{
-	struct iommufd_attach_handle *handle = to_iommufd_handle(group->attach_handle);
-	struct iommufd_attachment *attachment;
-	struct iommufd_fault_slot *slot;
-
-	attachment = fault_find_attachment(handle, group->fault_param->dev);
-	if (!attachment)
-		return -ENODEV;
-	if (fault->closed)
-		return -EPIPE;
-	slot = fault_slot_get(fault);
-	if (unlikely(!slot)) {
-		fault->stats.refused++;
-		fault_note_loss(fault);
-		return -ENOSPC;
-	}
-
-	group->priv = attachment;
-	group->dev_id = attachment->idev->obj.id;
-	group->cookie = slot->cookie;
-	group->refs = 1;
-	attachment->outstanding++;
-	slot->group = group;
-	slot->state = FAULT_SLOT_QUEUED;
-	list_add_tail(&group->node, &fault->deliver);
-	iommufd_fault_set_queued(fault, fault->queued + 1);
-	fault->stats.groups++;
-	fault->stats.requests += group->fault_count;
-	return 0;
-}
-
 /* Set the timer for the oldest group, if there is one. */
 static void fault_set_timer(struct iommufd_fault *fault)
 {
@@ -202,11 +169,20 @@ static void fault_set_timer(struct iommufd_fault *fault)
 		hrtimer_start(&fault->timer, age->expires, HRTIMER_MODE_ABS);
 }
 
-/* From now on the group's deadline counts. */
-static void fault_start_aging(struct iommufd_fault *fault, const struct iopf_group *group)
+/**
+ * iommufd_fault_start_aging() - From now on a group's deadline counts
+ * @fault: the object
+ * @group: the group; nothing is done if it is not complete
+ *
+ * Context: Under the object's lock.
+ */
+void iommufd_fault_start_aging(struct iommufd_fault *fault, const struct iopf_group *group)
 {
-	struct iommufd_fault_age *age = &fault->ages[group->cookie & fault->mask];
+	struct iommufd_fault_age *age;
 
+	if (likely(!fault->ages) || group->open)
+		return;
+	age = &fault->ages[group->cookie & fault->mask];
 	age->expires = ktime_add_ms(ktime_get(), fault->deadline_ms);
 	list_add_tail(&age->node, &fault->aging);
 	if (!fault->timing)
@@ -218,6 +194,56 @@ static void fault_stop_aging(struct iommufd_fault *fault,
 {
 	if (unlikely(fault->ages))
 		list_del_init(&fault->ages[slot - fault->slots].node);
+}
+
+/**
+ * iommufd_fault_admit() - Give a group a slot and queue it
+ * @fault: the object
+ * @attachment: where it comes from
+ * @group: the group
+ *
+ * Context: Under the object's lock.
+ *
+ * Return: 0, -EPIPE if the file is closed, -ENOSPC if the object is full.
+ */
+int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			struct iopf_group *group)
+{
+	struct iommufd_fault_slot *slot;
+
+	lockdep_assert_held(&fault->lock);
+
+	if (fault->closed)
+		return -EPIPE;
+	slot = fault_slot_get(fault);
+	if (unlikely(!slot)) {
+		fault->stats.refused++;
+		fault_note_loss(fault);
+		return -ENOSPC;
+	}
+
+	group->priv = attachment;
+	group->dev_id = attachment->dev_id;
+	group->cookie = slot->cookie;
+	group->refs = 1;
+	attachment->outstanding++;
+	slot->group = group;
+	slot->state = FAULT_SLOT_QUEUED;
+	list_add_tail(&group->node, &fault->deliver);
+	iommufd_fault_set_queued(fault, fault->queued + 1);
+	fault->stats.groups++;
+	fault->stats.requests += group->fault_count;
+	iommufd_fault_start_aging(fault, group);
+	return 0;
+}
+
+/* Queue a group, or with immediate delivery the newest request of one. */
+static int fault_enqueue(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			 struct iopf_group *group)
+{
+	if (unlikely(fault->parts))
+		return iommufd_fault_part_add(fault, attachment, group);
+	return iommufd_fault_admit(fault, attachment, group);
 }
 
 /**
@@ -235,31 +261,56 @@ static void fault_stop_aging(struct iommufd_fault *fault,
  */
 int iommufd_fault_iopf_handler(struct iopf_group *group)
 {
-	struct iommufd_fault *fault = to_iommufd_handle(group->attach_handle)->hwpt->fault;
+	struct iommufd_attach_handle *handle = to_iommufd_handle(group->attach_handle);
+	struct iommufd_fault *fault = handle->hwpt->fault;
+	struct iommufd_attachment *attachment;
 	struct io_uring_cmd *fetch = NULL;
-	bool was_empty, wake;
+	bool wake = false;
 	int rc;
 
 	spin_lock(&fault->lock);
-	was_empty = iommufd_fault_is_empty(fault);
-	rc = likely(!fault->parts) ? iommufd_fault_admit(fault, group) :
-				     iommufd_fault_part_add(fault, group);
-	if (rc) {
-		spin_unlock(&fault->lock);
-		return rc;
-	}
-	if (unlikely(fault->ages) && !group->open)
-		fault_start_aging(fault, group);
-
-	wake = (was_empty && !iommufd_fault_is_empty(fault)) || fault->wake;
-	fault->wake = wake && iopf_queue_batching(group);
-	if (!fault->wake)
+	attachment = fault_find_attachment(handle, group->fault_param->dev);
+	if (iommufd_fault_is_empty(fault))
+		fault->wake = true;
+	rc = attachment ? fault_enqueue(fault, attachment, group) : -ENODEV;
+	/* Else those who wait are woken for all of the groups at once. */
+	if (!iopf_queue_batching(group)) {
+		wake = fault_take_wake(fault);
 		fetch = iommufd_fault_uring_next(fault);
-	wake &= !fault->wake;
+	}
 	spin_unlock(&fault->lock);
 
 	iommufd_fault_wake(fault, wake, fetch);
-	return 0;
+	return rc;
+}
+
+/**
+ * iommufd_fault_queue() - Queue a group that is not from the fault core
+ * @fault: the object
+ * @attachment: where it comes from; kept by the caller
+ * @group: the group, in state IOPF_GROUP_QUEUED; owned by @fault on success
+ *
+ * Context: Any that may take a spinlock; does not sleep.
+ *
+ * Return: 0, -EPIPE if the file is closed, -ENOSPC if the object is full.
+ */
+int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			struct iopf_group *group)
+{
+	struct io_uring_cmd *fetch;
+	bool wake;
+	int rc;
+
+	spin_lock(&fault->lock);
+	if (iommufd_fault_is_empty(fault))
+		fault->wake = true;
+	rc = fault_enqueue(fault, attachment, group);
+	wake = fault_take_wake(fault);
+	fetch = iommufd_fault_uring_next(fault);
+	spin_unlock(&fault->lock);
+
+	iommufd_fault_wake(fault, wake, fetch);
+	return rc;
 }
 
 /**
@@ -289,7 +340,6 @@ ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
 			break;
 		/* Fails if the device is gone; then its answer will fail too. */
 		iopf_group_deliver(group);
-		trace_iopf_group_delivered(group);
 		iommufd_fault_slot(fault, group->cookie)->state = FAULT_SLOT_DELIVERED;
 		list_move_tail(&group->node, batch);
 		group->refs++;
@@ -528,6 +578,55 @@ int iommufd_fault_respond(struct iommufd_fault *fault,
 	return claims.won;
 }
 
+/**
+ * iommufd_fault_claim() - Take a group out of its slot, not to be answered by others
+ * @fault: the object that the group was queued at
+ * @group: the group; kept by the caller
+ *
+ * Context: Any that may take a spinlock; does not sleep.
+ *
+ * Return: true if the caller must call iommufd_fault_finish(), which also keeps
+ * the object; false if somebody else answers or has answered it.
+ */
+bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group)
+{
+	struct iommufd_fault_slot *slot;
+	bool claimed = false;
+
+	spin_lock(&fault->lock);
+	slot = iommufd_fault_slot(fault, group->cookie);
+	if (iommufd_fault_slot_holds(slot, group) && iopf_group_claim(group)) {
+		fault->stats.withdrawn++;
+		fault_end(fault, slot, false);
+		claimed = true;
+	}
+	spin_unlock(&fault->lock);
+	return claimed;
+}
+
+/**
+ * iommufd_fault_finish() - Answer a group that iommufd_fault_claim() gave
+ * @fault: the object
+ * @group: the group
+ * @code: the answer
+ *
+ * Context: Process context, may sleep.
+ */
+void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
+			  enum iommu_page_response_code code)
+{
+	struct fault_claims claims __uninitialized;
+
+	claims.answers[0] = (struct iopf_answer){
+		.group = group,
+		.code = code,
+		.cause = IOPF_CAUSE_HANDLER,
+	};
+	claims.won = 1;
+	claims.lost = 0;
+	fault_finish(fault, &claims);
+}
+
 /* Claim a group for the kernel's answer; somebody else may be about to give one. */
 static void fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 			enum iopf_cause cause, struct fault_claims *claims)
@@ -573,8 +672,7 @@ static u32 fault_claim_some(struct iommufd_fault *fault,
 			continue;
 		if (attachment && slot->group->priv != attachment)
 			continue;
-		if (unlikely(fault->parts) &&
-		    iommufd_fault_part_drop(fault, slot, !attachment))
+		if (unlikely(fault->parts) && iommufd_fault_part_drop(fault, slot))
 			continue;
 		fault_claim(fault, slot, cause, claims);
 	}
@@ -631,8 +729,7 @@ void iommufd_fault_drain(struct iommufd_fault *fault,
  * iommufd_fault_close() - Nobody can read or answer any more
  * @fault: the object, whose file is being released
  *
- * What is outstanding is answered INVALID, as is every later fault. A group that
- * is not complete stays until its last request comes, or the core recalls it.
+ * What is outstanding is answered INVALID, as is every later fault.
  *
  * Context: Process context, may sleep.
  */
@@ -673,16 +770,6 @@ static void fault_claim_expired(struct iommufd_fault *fault, struct fault_claims
 		fault_set_timer(fault);
 }
 
-static bool fault_is_closed(struct iommufd_fault *fault)
-{
-	bool closed;
-
-	spin_lock(&fault->lock);
-	closed = fault->closed;
-	spin_unlock(&fault->lock);
-	return closed;
-}
-
 static void fault_work(struct work_struct *work)
 {
 	struct iommufd_fault *fault = container_of(work, struct iommufd_fault, work);
@@ -707,10 +794,6 @@ static void fault_work(struct work_struct *work)
 		fault_finish(fault, &claims);
 		iopf_free_groups(&unused);
 	} while (claims.won == IOMMUFD_FAULT_BATCH);
-
-	/* A group that was not complete when the file was closed is by now. */
-	if (fault_is_closed(fault))
-		fault_answer_all(fault, NULL);
 }
 
 static enum hrtimer_restart fault_timeout(struct hrtimer *timer)
@@ -722,30 +805,34 @@ static enum hrtimer_restart fault_timeout(struct hrtimer *timer)
 }
 
 /*
- * The core has claimed the group. It is dropped here; who waits for that may
- * free the object as soon as the lock is open, so those are woken before.
+ * The core has claimed the group. The object stays: who frees the attachment,
+ * and then lets go of the object, has called iopf_recall_sync() before.
  */
 static void fault_recall(struct iopf_group *group, enum iopf_cause cause)
 {
 	struct iommufd_fault *fault = to_iommufd_handle(group->attach_handle)->hwpt->fault;
+	struct io_uring_cmd *fetch = NULL;
 	struct iommufd_fault_slot *slot;
-	bool was_empty;
+	bool wake, drained = false;
 
 	spin_lock(&fault->lock);
+	wake = iommufd_fault_is_empty(fault);
 	slot = iommufd_fault_slot(fault, group->cookie);
 	/* Else somebody has failed to claim it, and drops it. */
 	if (iommufd_fault_slot_holds(slot, group)) {
-		was_empty = iommufd_fault_is_empty(fault);
 		fault->stats.recalled++;
 		fault_end(fault, slot, cause != IOPF_CAUSE_DETACH);
-		if (fault_let_go(group, &fault->unused))
-			wake_up_all(&fault->drain_wait);
-		if (!list_empty(&fault->unused))
-			queue_work(system_unbound_wq, &fault->work);
-		was_empty &= !iommufd_fault_is_empty(fault);
-		iommufd_fault_wake(fault, was_empty, iommufd_fault_uring_next(fault));
+		drained = fault_let_go(group, &fault->unused);
+		fetch = iommufd_fault_uring_next(fault);
 	}
+	wake &= !iommufd_fault_is_empty(fault);
+	if (!list_empty(&fault->unused))
+		queue_work(system_unbound_wq, &fault->work);
 	spin_unlock(&fault->lock);
+
+	if (drained)
+		wake_up_all(&fault->drain_wait);
+	iommufd_fault_wake(fault, wake, fetch);
 }
 
 static void fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause)
@@ -768,8 +855,7 @@ static void fault_flush(struct iommu_attach_handle *handle)
 	bool wake;
 
 	spin_lock(&fault->lock);
-	wake = fault->wake && !iommufd_fault_is_empty(fault);
-	fault->wake = false;
+	wake = fault_take_wake(fault);
 	fetch = iommufd_fault_uring_next(fault);
 	spin_unlock(&fault->lock);
 

@@ -16,6 +16,7 @@
 #include <linux/workqueue.h>
 
 struct io_uring_cmd;
+struct iommufd_access;
 struct iommufd_attachment;
 struct iommufd_hw_pagetable;
 
@@ -105,6 +106,7 @@ struct iommufd_fault_part {
  * @answers: answers to the hardware, by code
  * @causes: those of them that user space did not give, by cause
  * @taken: groups that the core answered because their device was removed
+ * @withdrawn: groups that the driver which had reported them took back
  * @recalled: groups that were recalled
  * @refused: groups that found no slot
  * @overflows: times that a hardware queue may have lost requests
@@ -121,6 +123,7 @@ struct iommufd_fault_stats {
 	u64 answers[IOMMU_PAGE_RESP_FAILURE + 1];
 	u64 causes[IOPF_NR_CAUSES];
 	u64 taken;
+	u64 withdrawn;
 	u64 recalled;
 	u64 refused;
 	u64 overflows;
@@ -147,7 +150,8 @@ struct iommufd_fault_stats {
  * @work: answers groups whose deadline is over, and frees @unused
  * @lock: protects all below and the attachments of every handle that feeds it
  * @closed: the file is gone; nothing is queued any more
- * @wake: pollers and readers are to be woken when the hardware queue is drained
+ * @wake: @deliver was empty, and pollers and readers were not woken since; they
+ *        are at the end of a drain of the hardware queue
  * @lost: requests were lost, and user space asked to be told and was not yet
  * @timing: @timer is started, or @work will start it
  * @deliver: groups with something to read, oldest first
@@ -216,14 +220,26 @@ struct iommufd_attach_handle {
 /**
  * struct iommufd_attachment - One device attached through one handle
  * @node: node in &iommufd_attach_handle.attachments
- * @idev: the device
+ * @idev: the device, NULL for that of a &struct iommufd_fault_source
+ * @dev_id: what user space calls it
  * @outstanding: its groups that are queued, delivered or being answered;
  *               protected by the fault object's lock
  */
 struct iommufd_attachment {
 	struct list_head node;
 	struct iommufd_device *idev;
+	u32 dev_id;
 	unsigned int outstanding;
+};
+
+/**
+ * struct iommufd_fault_source - A fault object bound to an emulated device
+ * @fault: the object; the source is one of its users
+ * @attachment: the device, in no handle's list
+ */
+struct iommufd_fault_source {
+	struct iommufd_fault *fault;
+	struct iommufd_attachment attachment;
 };
 
 static inline struct iommufd_attach_handle *
@@ -296,7 +312,9 @@ int iommufd_fault_alloc(struct iommufd_ucmd *ucmd);
 void iommufd_fault_destroy(struct iommufd_object *obj);
 int iommufd_fault_iopf_handler(struct iopf_group *group);
 const struct iopf_handler_ops *iommufd_fault_iopf_ops(const struct iommufd_fault *fault);
-int iommufd_fault_admit(struct iommufd_fault *fault, struct iopf_group *group);
+int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			struct iopf_group *group);
+void iommufd_fault_start_aging(struct iommufd_fault *fault, const struct iopf_group *group);
 void iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 			    enum iommufd_fault_slot_state state);
 void iommufd_fault_wake(struct iommufd_fault *fault, bool was_empty,
@@ -311,6 +329,12 @@ int iommufd_fault_respond(struct iommufd_fault *fault,
 void iommufd_fault_drain(struct iommufd_fault *fault,
 			 struct iommufd_attachment *attachment);
 void iommufd_fault_close(struct iommufd_fault *fault);
+int iommufd_fault_queue(struct iommufd_fault *fault,
+			struct iommufd_attachment *attachment,
+			struct iopf_group *group);
+bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group);
+void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
+			  enum iommu_page_response_code code);
 
 /* fault_immediate.c: page requests one by one */
 static inline struct iommufd_fault_part *
@@ -319,11 +343,11 @@ iommufd_fault_part(const struct iommufd_fault *fault, u32 cookie)
 	return &fault->parts[cookie & fault->mask];
 }
 
-int iommufd_fault_part_add(struct iommufd_fault *fault, struct iopf_group *group);
+int iommufd_fault_part_add(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			   struct iopf_group *group);
 bool iommufd_fault_part_end(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 			    bool tell);
-bool iommufd_fault_part_drop(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
-			     bool closing);
+bool iommufd_fault_part_drop(struct iommufd_fault *fault, struct iommufd_fault_slot *slot);
 int iommufd_fault_part_refuse(const struct iommufd_fault *fault,
 			      const struct iommufd_fault_slot *slot);
 size_t iommufd_fault_part_deliver(struct iommufd_fault *fault, struct list_head *batch,
@@ -341,7 +365,15 @@ int iommufd_fault_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags);
 struct io_uring_cmd *iommufd_fault_uring_next(struct iommufd_fault *fault);
 void iommufd_fault_uring_start(struct io_uring_cmd *cmd);
 
+/* fault_driver.c: faults that device drivers find */
+int iommufd_fault_bind(struct iommufd_ucmd *ucmd);
+void iommufd_fault_unbind(struct iommufd_access *access,
+			  struct iommufd_fault_source *source);
+
 /* attach.c: devices and PASIDs on HWPTs */
+struct iommufd_attachment *
+iommufd_find_attachment(struct iommufd_device *idev, ioasid_t pasid,
+			struct iommufd_fault **fault);
 int iommufd_attach(struct iommufd_hw_pagetable *hwpt,
 		   struct iommufd_device *idev, ioasid_t pasid);
 struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev,

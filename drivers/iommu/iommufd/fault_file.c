@@ -54,6 +54,7 @@ static void fault_message(struct iommu_hwpt_pgfault *message,
 		.pasid = prm->pasid,
 		.grpid = prm->grpid,
 		.perm = prm->perm,
+		.length = group->length,
 		.addr = prm->addr,
 		.cookie = group->cookie,
 	};
@@ -337,7 +338,8 @@ static void fault_show_answers(struct seq_file *m, const struct iommufd_fault_st
 	fault_show(m, "by-detach", causes[IOPF_CAUSE_DETACH]);
 	fault_show(m, "by-close", causes[IOPF_CAUSE_CLOSE]);
 	fault_show(m, "by-deadline", causes[IOPF_CAUSE_DEADLINE]);
-	fault_show(m, "by-others", stats->taken);
+	fault_show(m, "by-removal", stats->taken);
+	fault_show(m, "withdrawn", stats->withdrawn);
 }
 
 static void iommufd_fault_show_fdinfo(struct seq_file *m, struct file *filep)

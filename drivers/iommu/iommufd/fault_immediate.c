@@ -31,7 +31,6 @@
  * the memory, whoever ends the group.
  */
 #include <linux/iommufd.h>
-#include <trace/events/iopf.h>
 #include <uapi/linux/iommufd.h>
 
 #include "../iommu-priv.h"
@@ -52,44 +51,46 @@ static void part_queue(struct iommufd_fault *fault, struct iommufd_fault_slot *s
 }
 
 /* Another request of a group that has its slot was appended. */
-static int part_append(struct iommufd_fault *fault, struct iommufd_fault_slot *slot)
+static void part_append(struct iommufd_fault *fault, struct iommufd_fault_slot *slot)
 {
 	struct iommufd_fault_part *part = fault_part_of(fault, slot);
 	struct iopf_group *group = slot->group;
-
-	/* The core recalls it. The last request is answered by @work instead. */
-	if (fault->closed && group->open)
-		return -EPIPE;
-	if (fault->closed)
-		queue_work(system_unbound_wq, &fault->work);
 
 	if (!part->pending++)
 		part->first = list_last_entry(&group->faults, struct iopf_fault, list);
 	part->open = group->open;
 	fault->stats.requests++;
+	iommufd_fault_start_aging(fault, group);
 	if (slot->state == FAULT_SLOT_OPEN && !part->reading)
 		part_queue(fault, slot);
-	return 0;
 }
 
 /**
  * iommufd_fault_part_add() - Queue the next request of a group
  * @fault: the object
+ * @attachment: where it comes from
  * @group: the group, with the request at its end
  *
- * Context: Under the device's and the object's lock.
+ * Context: Under the object's lock, and that of the device.
  *
- * Return: 0 or an error as of iommufd_fault_iopf_handler().
+ * Return: 0, or an error as of iommufd_fault_admit().
  */
-int iommufd_fault_part_add(struct iommufd_fault *fault, struct iopf_group *group)
+int iommufd_fault_part_add(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			   struct iopf_group *group)
 {
 	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, group->cookie);
 	int rc;
 
-	if (iommufd_fault_slot_holds(slot, group))
-		return part_append(fault, slot);
+	/* Claimed under this lock, after the core has looked: it is not ours now. */
+	if (atomic_read(&group->state) == IOPF_GROUP_ANSWERING ||
+	    atomic_read(&group->state) == IOPF_GROUP_GONE)
+		return 0;
+	if (iommufd_fault_slot_holds(slot, group)) {
+		part_append(fault, slot);
+		return 0;
+	}
 
-	rc = iommufd_fault_admit(fault, group);
+	rc = iommufd_fault_admit(fault, attachment, group);
 	if (rc)
 		return rc;
 	*iommufd_fault_part(fault, group->cookie) = (struct iommufd_fault_part){
@@ -130,25 +131,20 @@ bool iommufd_fault_part_end(struct iommufd_fault *fault, struct iommufd_fault_sl
 }
 
 /**
- * iommufd_fault_part_drop() - Is there nothing to claim in a slot?
+ * iommufd_fault_part_drop() - Drop the message that a group has ended
  * @fault: the object
  * @slot: a slot in use, which is detached or closed
- * @closing: it is closed
- *
- * If its group has ended, the message that says so is dropped.
  *
  * Context: Under the object's lock.
  *
- * Return: true if the group has ended, or if it is not complete and only closed:
- * the hardware takes no answer before the last request.
+ * Return: false if the group has not ended: it is to be claimed.
  */
-bool iommufd_fault_part_drop(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
-			     bool closing)
+bool iommufd_fault_part_drop(struct iommufd_fault *fault, struct iommufd_fault_slot *slot)
 {
 	struct iommufd_fault_part *part = fault_part_of(fault, slot);
 
 	if (!part->ended)
-		return closing && part->open;
+		return false;
 
 	part->tell = false;
 	if (!part->reading) {
@@ -206,8 +202,7 @@ size_t iommufd_fault_part_deliver(struct iommufd_fault *fault, struct list_head 
 	list_for_each_entry_safe(group, next, &fault->deliver, node) {
 		if (messages == room)
 			break;
-		if (iopf_group_deliver(group))
-			trace_iopf_group_delivered(group);
+		iopf_group_deliver(group);
 		part = iommufd_fault_part(fault, group->cookie);
 		part->taken = min_t(size_t, part->pending, room - messages);
 		part->reading = true;

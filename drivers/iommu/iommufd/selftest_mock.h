@@ -61,6 +61,8 @@ int iommufd_mock_iopf_batch(struct iommufd_ucmd *ucmd, const struct iommu_test_i
 struct iommufd_device *iommufd_mock_get(struct iommufd_ucmd *ucmd, u32 id);
 int iommufd_mock_iopf_event(struct iommufd_ucmd *ucmd);
 
+int iommufd_mock_driver_open(struct iommufd_ucmd *ucmd);
+
 int iommufd_mock_set_dev_pasid(struct iommu_domain *domain, struct device *dev, ioasid_t pasid,
 			       struct iommu_domain *old);
 void iommufd_mock_remove_dev_pasid(struct device *dev, ioasid_t pasid,
