@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <liburing.h>
+
 #include "../lib/iopf.h"
 
 #define MAX_DEVICES 64

@@ -9,6 +9,7 @@
  * a command holds its file, so no command may stay behind.
  */
 #include <fcntl.h>
+#include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -1522,9 +1523,9 @@ static int ring_init(library_t *self, enum iopf_mode mode)
 
 static void ring_exit(library_t *self)
 {
-	if (self->ring.slots)
+	if (self->ring.impl)
 		iopf_ring_exit(&self->ring);
-	self->ring.slots = NULL;
+	self->ring.impl = NULL;
 }
 
 FIXTURE_TEARDOWN(library)
