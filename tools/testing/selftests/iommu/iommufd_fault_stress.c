@@ -78,7 +78,7 @@ struct world {
 	struct dev_slot devs[MAX_DEVS];
 	struct queue_slot queues[MAX_QUEUES];
 	uint32_t hwpts[MAX_HWPTS];
-	/* queues whose file is closed, and that HWPTs still use */
+	/* queues and HWPTs that are in no slot any more, but in use */
 	uint32_t retired[MAX_RETIRED];
 	uint32_t n_retired;
 	pid_t servers[MAX_SERVERS];
@@ -112,6 +112,28 @@ static void expect_usual(const struct world *world, const char *what, int rc)
 	if (rc == -ENOMEM && world->poor)
 		return;
 	stress_fail(shared, "%s: %s", what, strerror(-rc));
+}
+
+/* To be destroyed at the end. */
+static void retire(struct world *world, uint32_t id)
+{
+	uint32_t at = __atomic_fetch_add(&world->n_retired, 1, __ATOMIC_SEQ_CST);
+
+	if (at < MAX_RETIRED)
+		world->retired[at] = id;
+	else
+		stress_fail(shared, "more than %u objects in use", MAX_RETIRED);
+}
+
+/* An object is busy for as long as another thread's system call uses it. */
+static void destroy_device(struct world *world, uint32_t id)
+{
+	int rc;
+
+	do {
+		rc = iommufd_destroy(world->fd, id);
+	} while (rc == -EBUSY && !stress_over(shared));
+	expect_usual(world, "destroy a device", rc);
 }
 
 static uint32_t random_hwpt(struct world *world, struct rng *rng)
@@ -193,7 +215,7 @@ static void churn_device(struct world *world, struct rng *rng)
 		return;
 	__atomic_exchange(slot, &none, &old, __ATOMIC_SEQ_CST);
 	if (old.stdev_id) {
-		expect_usual(world, "destroy a device", iommufd_destroy(world->fd, old.stdev_id));
+		destroy_device(world, old.stdev_id);
 		return;
 	}
 	if (rng_one_in(rng, 3))
@@ -205,7 +227,7 @@ static void churn_device(struct world *world, struct rng *rng)
 	new = (struct dev_slot){ dev.stdev_id, dev.idev_id };
 	__atomic_exchange(slot, &new, &old, __ATOMIC_SEQ_CST);
 	if (old.stdev_id)
-		iommufd_destroy(world->fd, old.stdev_id);
+		destroy_device(world, old.stdev_id);
 }
 
 static void churn_hwpt(struct world *world, struct rng *rng)
@@ -233,7 +255,7 @@ static void churn_hwpt(struct world *world, struct rng *rng)
 	}
 	old = __atomic_exchange_n(slot, id, __ATOMIC_SEQ_CST);
 	if (old)
-		expect_usual(world, "destroy a HWPT", iommufd_destroy(world->fd, old));
+		retire(world, old);
 }
 
 /* The file goes at once; the object goes too, or is still used by HWPTs. */
@@ -244,7 +266,7 @@ static void churn_queue(struct world *world, struct rng *rng)
 	int rc, fd;
 
 	pthread_mutex_lock(&world->files);
-	if (slot->fd >= 0 && (!rng_one_in(rng, 6) || world->n_retired == MAX_RETIRED))
+	if (slot->fd >= 0 && (!rng_one_in(rng, 6) || world->n_retired > MAX_RETIRED / 2))
 		goto out;
 	if (slot->fd >= 0)
 		close(slot->fd);
@@ -252,7 +274,7 @@ static void churn_queue(struct world *world, struct rng *rng)
 		rc = iommufd_destroy(world->fd, slot->id);
 		expect_usual(world, "destroy a queue", rc);
 		if (rc == -EBUSY)
-			world->retired[world->n_retired++] = slot->id;
+			retire(world, slot->id);
 	}
 	*slot = (struct queue_slot){ 0, -1 };
 	rc = fault_queue_alloc_flags(world->fd, flags, &id, &fd);
@@ -532,13 +554,16 @@ static void world_close(struct world *world)
 		if (world->hwpts[i])
 			destroy_late(world, world->hwpts[i]);
 	}
+	/* HWPTs, and queues that are free by now; the rest below */
+	for (i = (int)world->n_retired - 1; i >= 0; i--)
+		iommufd_destroy(world->fd, world->retired[i]);
 	destroy_late(world, world->plain_id);
 	for (i = 0; i < MAX_QUEUES; i++) {
 		if (world->queues[i].id)
 			destroy_late(world, world->queues[i].id);
 	}
-	while (world->n_retired)
-		destroy_late(world, world->retired[--world->n_retired]);
+	for (i = 0; i < (int)world->n_retired; i++)
+		destroy_late(world, world->retired[i]);
 	destroy_late(world, world->ioas_id);
 	for (id = 1; id < 256; id++) {
 		if (iommufd_destroy(world->fd, id) != -ENOENT)
