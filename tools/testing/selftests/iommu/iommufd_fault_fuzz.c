@@ -114,6 +114,7 @@ static struct io_uring ring;
 static struct stress_options opt = {
 	.program = "iommufd_fault_fuzz", .unit = "operations", .count = 1000000, .seconds = 20,
 };
+
 static uint64_t operation;
 static const char *operation_name = "";
 static uint64_t faults;
@@ -125,8 +126,7 @@ static unsigned char *buffer;
 #define BUFFER (2 * PAGE)
 static unsigned char *fetch_buffers[CTXS][QUEUES];
 
-__attribute__((format(printf, 1, 2), noreturn))
-static void fail(const char *what, ...)
+static void __attribute__((format(printf, 1, 2), noreturn)) fail(const char *what, ...)
 {
 	char text[300];
 	va_list args;
@@ -401,7 +401,7 @@ static void check_dev(struct ctx *ctx, const struct dev *dev)
 		if (same_stats(dev, &s))
 			return;
 	} while (clock_ms() < end);
-	ksft_print_msg("the kernel: %llu requests, %llu groups, answers %llu %llu %llu, %llu open\n",
+	ksft_print_msg("kernel: %llu requests, %llu groups, answers %llu %llu %llu, %llu open\n",
 		       s.requests, s.groups, s.responses[0], s.responses[1], s.responses[2],
 		       s.outstanding);
 	fail("device: the model says %llu requests, %llu groups, answers %llu %llu %llu",

@@ -794,7 +794,7 @@ static void check_answers(int fd)
 
 	if (iopf_stats(fd, 0, &s))
 		ksft_exit_fail_msg("no counters\n");
-	ksft_print_msg("devices: %llu requests, %llu groups; answers %llu good, %llu invalid, %llu failure\n",
+	ksft_print_msg("%llu requests, %llu groups; %llu good, %llu invalid, %llu failure\n",
 		       s.requests, s.groups, s.responses[0], s.responses[1], s.responses[2]);
 	ksft_print_msg("servers: %llu, read %llu groups, gave about %llu answers, %llu refused\n",
 		       (unsigned long long)shared->servers, (unsigned long long)shared->groups,
