@@ -64,6 +64,7 @@ struct dev_slot {
 struct queue_slot {
 	uint32_t id;
 	int fd;
+	bool immediate;
 };
 
 /*
@@ -258,12 +259,37 @@ static void churn_hwpt(struct world *world, struct rng *rng)
 		retire(world, old);
 }
 
+static int make_queue(struct world *world, struct rng *rng, struct queue_slot *slot)
+{
+	struct iommu_fault_alloc cmd = { .size = sizeof(cmd) };
+	int rc;
+
+	if (rng_one_in(rng, 2))
+		cmd.flags |= IOMMU_FAULT_ALLOC_BLOCKING;
+	if (rng_one_in(rng, 2))
+		cmd.flags |= IOMMU_FAULT_ALLOC_REPORT_LOSS;
+	if (rng_one_in(rng, 4))
+		cmd.flags |= IOMMU_FAULT_ALLOC_IMMEDIATE;
+	if (rng_one_in(rng, 2))
+		cmd.depth = 1 + rng_below(rng, 512);
+	if (rng_one_in(rng, 3)) {
+		cmd.deadline_ms = 1 + rng_below(rng, 100);
+		cmd.deadline_code = rng_below(rng, 3);
+	}
+	rc = iommufd_call(world->fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd);
+	if (!rc)
+		*slot = (struct queue_slot){
+			cmd.out_fault_id, (int)cmd.out_fault_fd,
+			cmd.flags & IOMMU_FAULT_ALLOC_IMMEDIATE,
+		};
+	return rc;
+}
+
 /* The file goes at once; the object goes too, or is still used by HWPTs. */
 static void churn_queue(struct world *world, struct rng *rng)
 {
 	struct queue_slot *slot = &world->queues[rng_below(rng, MAX_QUEUES)];
-	uint32_t flags = rng_one_in(rng, 2) ? IOMMU_FAULT_ALLOC_BLOCKING : 0, id;
-	int rc, fd;
+	int rc;
 
 	pthread_mutex_lock(&world->files);
 	if (slot->fd >= 0 && (!rng_one_in(rng, 6) || world->n_retired > MAX_RETIRED / 2))
@@ -276,11 +302,8 @@ static void churn_queue(struct world *world, struct rng *rng)
 		if (rc == -EBUSY)
 			retire(world, slot->id);
 	}
-	*slot = (struct queue_slot){ 0, -1 };
-	rc = fault_queue_alloc_flags(world->fd, flags, &id, &fd);
-	expect_usual(world, "create a queue", rc);
-	if (!rc)
-		*slot = (struct queue_slot){ id, fd };
+	*slot = (struct queue_slot){ .fd = -1 };
+	expect_usual(world, "create a queue", make_queue(world, rng, slot));
 out:
 	pthread_mutex_unlock(&world->files);
 }
@@ -378,16 +401,17 @@ static int pass_by_socket(int fd)
 
 static void exec_server(const struct server_plan *plan)
 {
-	char words[5][24];
+	char words[6][24];
 
 	snprintf(words[0], sizeof(words[0]), "%d", plan->fd);
 	snprintf(words[1], sizeof(words[1]), "%d", plan->mode);
 	snprintf(words[2], sizeof(words[2]), "%d", plan->end);
 	snprintf(words[3], sizeof(words[3]), "%u", plan->ms);
 	snprintf(words[4], sizeof(words[4]), "%llu", (unsigned long long)plan->seed);
+	snprintf(words[5], sizeof(words[5]), "%d", plan->immediate);
 	fcntl(plan->fd, F_SETFD, 0);
 	execl("/proc/self/exe", "iommufd_fault_stress", "--serve", words[0], words[1], words[2],
-	      words[3], words[4], NULL);
+	      words[3], words[4], words[5], NULL);
 	_exit(0);
 }
 
@@ -407,17 +431,17 @@ static int serve_main(char **words)
 	plan = (struct server_plan){
 		.shared = shared, .fd = atoi(words[0]), .mode = atoi(words[1]),
 		.end = atoi(words[2]), .ms = atoi(words[3]),
-		.seed = strtoull(words[4], NULL, 10),
+		.seed = strtoull(words[4], NULL, 10), .immediate = atoi(words[5]),
 	};
 	server_run(&plan);
 }
 
-static void server_main(struct rng rng, int fd)
+static void server_main(struct rng rng, int fd, bool immediate)
 {
 	struct server_plan plan = {
-		.shared = shared, .fd = fd, .mode = rng_below(&rng, SERVER_MODES),
-		.end = rng_below(&rng, SERVER_ENDS), .ms = rng_below(&rng, 1000),
-		.seed = rng_next(&rng),
+		.shared = shared, .fd = fd, .immediate = immediate,
+		.mode = rng_below(&rng, SERVER_MODES), .end = rng_below(&rng, SERVER_ENDS),
+		.ms = rng_below(&rng, 1000), .seed = rng_next(&rng),
 	};
 	uint32_t way = rng_below(&rng, 4);
 
@@ -438,18 +462,20 @@ static void server_main(struct rng rng, int fd)
 static void start_server(struct world *world, struct rng *rng, pid_t *pid)
 {
 	int fd = -1, i = rng_below(rng, MAX_QUEUES);
+	bool immediate;
 	uint64_t seed;
 
 	pthread_mutex_lock(&world->files);
 	if (world->queues[i].fd >= 0)
 		fd = dup(world->queues[i].fd);
+	immediate = world->queues[i].immediate;
 	pthread_mutex_unlock(&world->files);
 	if (fd < 0)
 		return;
 	seed = rng_next(rng);
 	*pid = fork();
 	if (!*pid)
-		server_main(rng_of(seed, 0), fd);
+		server_main(rng_of(seed, 0), fd, immediate);
 	if (*pid < 0)
 		*pid = 0;
 	close(fd);
@@ -815,7 +841,7 @@ int main(int argc, char **argv)
 	};
 	int fd, i;
 
-	if (argc == 7 && !strcmp(argv[1], "--serve"))
+	if (argc == 8 && !strcmp(argv[1], "--serve"))
 		return serve_main(argv + 2);
 	if (argc == 2 && !strcmp(argv[1], "--nothing"))
 		return 0;

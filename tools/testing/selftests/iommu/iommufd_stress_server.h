@@ -47,6 +47,7 @@ enum server_end { SERVER_CLOSE, SERVER_EXIT, SERVER_KILLED, SERVER_ENDS };
 struct server_plan {
 	struct stress_shared *shared;
 	int fd;
+	bool immediate;	/* requests come one by one, as they arrive; not with a ring */
 	enum server_mode mode;
 	enum server_end end;
 	uint32_t ms;	/* how long it serves */
@@ -87,32 +88,28 @@ static inline uint32_t server_code(struct rng *rng)
 }
 
 /* What every message must be, whatever happens beside. */
-static inline void server_check(struct server_plan *plan, const struct iopf_group *group)
+static inline void server_check(struct server_plan *plan, const struct iommu_hwpt_pgfault *m)
 {
-	const uint32_t flags = IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE;
-	const struct iommu_hwpt_pgfault *m;
-	unsigned int i;
+	uint32_t flags = IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE |
+			 IOMMU_PGFAULT_FLAGS_LOST;
 
-	for (i = 0; i < group->n; i++) {
-		m = &group->requests[i];
-		if (m->flags & ~flags || m->__reserved || m->length || m->addr & 0xfff ||
-		    m->perm != STRESS_PERM || !m->dev_id || !m->cookie)
-			stress_fail(plan->shared,
-				    "message: flags %#x dev_id %u perm %#x reserved %#x addr %#llx length %u cookie %u",
-				    m->flags, m->dev_id, m->perm, m->__reserved,
-				    (unsigned long long)m->addr, m->length, m->cookie);
-	}
-	stress_count(&plan->shared->groups, 1);
+	if (plan->immediate)
+		flags |= IOMMU_PGFAULT_FLAGS_OPEN;
+	if (m->flags & ~flags || m->__reserved || m->length || m->addr & 0xfff ||
+	    m->perm != STRESS_PERM || !m->dev_id || !m->cookie)
+		stress_fail(plan->shared, "message: %#x %u %#x %#x %#llx %u %u", m->flags,
+			    m->dev_id, m->perm, m->__reserved, (unsigned long long)m->addr,
+			    m->length, m->cookie);
 }
 
 /* The answer to a group; false if the server forgets it. */
-static inline bool server_answer(struct server_plan *plan, const struct iopf_group *group,
+static inline bool server_answer(struct server_plan *plan, uint32_t cookie,
 				 struct iommu_hwpt_page_response *answer)
 {
 	struct rng *rng = &plan->rng;
 
-	server_check(plan, group);
-	answer->cookie = group->cookie;
+	stress_count(&plan->shared->groups, 1);
+	answer->cookie = cookie;
 	answer->code = server_code(rng);
 	if (rng_one_in(rng, 100))
 		answer->cookie ^= 1 << rng_below(rng, 32);
@@ -133,7 +130,8 @@ static inline void server_write(struct server_plan *plan,
 			stress_count(&plan->shared->answered, (uint64_t)rc / sizeof(*answers));
 			continue;
 		}
-		if (rc == 0 || errno != EINVAL) {
+		/* Nobody's, timed out, or of a group that is not complete */
+		if (rc == 0 || (errno != EINVAL && errno != ESTALE && errno != EBUSY)) {
 			stress_fail(plan->shared, "write: %zd, %s", rc, strerror(errno));
 			return;
 		}
@@ -142,16 +140,51 @@ static inline void server_write(struct server_plan *plan,
 	}
 }
 
+/* Take the groups of @n messages; returns how many are to be answered. */
+static inline unsigned int server_groups(struct server_plan *plan,
+					 const struct iommu_hwpt_pgfault *messages, size_t n,
+					 struct iommu_hwpt_page_response *answers)
+{
+	struct iopf_iter iter = iopf_groups(messages, n);
+	unsigned int n_answers = 0, i;
+	struct iopf_group group;
+	int next;
+
+	while ((next = iopf_next_group(&iter, &group)) > 0) {
+		for (i = 0; i < group.n; i++)
+			server_check(plan, &group.requests[i]);
+		n_answers += server_answer(plan, group.cookie, &answers[n_answers]);
+	}
+	if (next < 0)
+		stress_fail(plan->shared, "no whole groups in %zu messages", n);
+	return n_answers;
+}
+
+/* The same for requests that come one by one, those of several groups mixed. */
+static inline unsigned int server_requests(struct server_plan *plan,
+					   const struct iommu_hwpt_pgfault *messages, size_t n,
+					   struct iommu_hwpt_page_response *answers)
+{
+	unsigned int n_answers = 0;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		if (messages[i].flags & IOMMU_PGFAULT_FLAGS_RECALLED)
+			continue;
+		server_check(plan, &messages[i]);
+		if (!(messages[i].flags & IOMMU_PGFAULT_FLAGS_OPEN))
+			n_answers += server_answer(plan, messages[i].cookie, &answers[n_answers]);
+	}
+	return n_answers;
+}
+
 /* One read(2) and the answers to what it got. */
 static inline void server_read(struct server_plan *plan)
 {
 	struct iommu_hwpt_page_response answers[SERVER_ROOM];
 	struct iommu_hwpt_pgfault messages[SERVER_ROOM];
-	unsigned int room = 1 + rng_below(&plan->rng, SERVER_ROOM), n = 0;
-	struct iopf_group group;
-	struct iopf_iter iter;
+	unsigned int room = 1 + rng_below(&plan->rng, SERVER_ROOM), n;
 	ssize_t rc;
-	int next;
 
 	rc = read(plan->fd, messages, room * sizeof(messages[0]));
 	/* EINVAL: the first group is larger than the room */
@@ -159,11 +192,9 @@ static inline void server_read(struct server_plan *plan)
 		stress_fail(plan->shared, "read: %s", strerror(errno));
 	if (rc <= 0)
 		return;
-	iter = iopf_groups(messages, (size_t)rc / sizeof(messages[0]));
-	while ((next = iopf_next_group(&iter, &group)) > 0)
-		n += server_answer(plan, &group, &answers[n]);
-	if (next < 0)
-		stress_fail(plan->shared, "read: no whole groups in %zd bytes", rc);
+	n = (plan->immediate ? server_requests : server_groups)(plan, messages,
+								(size_t)rc / sizeof(messages[0]),
+								answers);
 	if (plan->mode != SERVER_HOARD)
 		server_write(plan, answers, n);
 }
@@ -184,12 +215,11 @@ static inline void serve_by_read(struct server_plan *plan, uint64_t end)
 static inline void serve_by_ring(struct server_plan *plan, uint64_t end)
 {
 	struct iopf_queue queue = { .fd = plan->fd };
-	struct iommu_hwpt_page_response answer;
+	struct iommu_hwpt_page_response answers[SERVER_ROOM];
 	struct iopf io = { .fd = -1 };
-	struct iopf_group group;
 	struct iopf_slot *slot;
 	struct iopf_ring ring;
-	struct iopf_iter iter;
+	unsigned int i, n;
 	int rc;
 
 	queue.io = &io;
@@ -207,14 +237,10 @@ static inline void serve_by_ring(struct server_plan *plan, uint64_t end)
 		}
 		if (rc != IOPF_FAULTS)
 			continue;
-		iter = iopf_groups(slot->messages, slot->n_messages);
-		while (iopf_next_group(&iter, &group) > 0) {
-			if (server_answer(plan, &group, &answer))
-				iopf_slot_answer(slot, answer.cookie, answer.code);
-			stress_count(&plan->shared->answered, 1);
-		}
-		if (iter.next != iter.end)
-			stress_fail(plan->shared, "ring: no whole groups");
+		n = server_groups(plan, slot->messages, slot->n_messages, answers);
+		for (i = 0; i < n; i++)
+			iopf_slot_answer(slot, answers[i].cookie, answers[i].code);
+		stress_count(&plan->shared->answered, n);
 		iopf_ring_reply(&ring, slot);
 	}
 	if (rc < 0 && rc != -EINTR)
@@ -236,6 +262,8 @@ static inline void __attribute__((noreturn)) server_run(struct server_plan *plan
 	uint64_t end = clock_ms() + plan->ms;
 
 	plan->rng = rng_of(plan->seed, 1);
+	if (plan->immediate && plan->mode <= SERVER_FETCH)
+		plan->mode = SERVER_POLL;
 	stress_count(&plan->shared->servers, 1);
 	/* A read that blocks is not to outlive the run. */
 	sigaction(SIGALRM, &action, NULL);
