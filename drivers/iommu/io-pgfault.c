@@ -947,7 +947,8 @@ static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned 
 		/* One that came from elsewhere is not of an iopf_device. */
 		if (!answers[i].group->answer)
 			iopf_answered(&answers[i]);
-		swap(answers[i], answers[--count]);
+		count--;
+		swap(answers[i], answers[count]);
 	}
 	return count;
 }
