@@ -931,6 +931,31 @@ static void op_close(struct ctx *ctx)
 
 /* ---- objects ---- */
 
+/* Fields that came later: what the kernel says to them, and those it takes */
+static long random_limits(struct iommu_fault_alloc *cmd)
+{
+	switch (rng_below(&rng, 6)) {
+	case 0:
+		cmd->depth = 65537 + rng_below(&rng, 1u << 31);
+		return -EINVAL;
+	case 1:
+		cmd->deadline_ms = 3600001 + rng_below(&rng, 1u << 31);
+		return -EINVAL;
+	case 2:
+		cmd->deadline_code = 1 + rng_below(&rng, 1u << 31);
+		return -EINVAL;
+	case 3:
+		cmd->__reserved = 1u << rng_below(&rng, 32);
+		return -EOPNOTSUPP;
+	default:
+		/* More than the model uses, later than the run ends */
+		cmd->depth = 2 * MAX_GROUPS + rng_below(&rng, 65536 - 2 * MAX_GROUPS);
+		cmd->deadline_ms = 3600000;
+		cmd->deadline_code = rng_below(&rng, 3);
+		return 0;
+	}
+}
+
 static void op_queue(struct ctx *ctx)
 {
 	struct {
@@ -940,7 +965,7 @@ static void op_queue(struct ctx *ctx)
 	struct queue *queue = &ctx->queues[rng_below(&rng, QUEUES)];
 	long wanted = 0;
 
-	switch (rng_below(&rng, 6)) {
+	switch (rng_below(&rng, 7)) {
 	case 0:
 		arg.cmd.flags = 1u << (8 + rng_below(&rng, 24));
 		wanted = -EOPNOTSUPP;
@@ -956,6 +981,9 @@ static void op_queue(struct ctx *ctx)
 		break;
 	case 3:
 		arg.cmd.size = sizeof(arg);
+		break;
+	case 4:
+		wanted = random_limits(&arg.cmd);
 		break;
 	default:
 		break;
