@@ -1000,8 +1000,8 @@ static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned 
 	while (i < count) {
 		if (likely(!iopf_answer_apart(&answers[i])))
 			i++;
-		else
-			swap(answers[i], answers[--count]);
+		else if (i != --count)
+			swap(answers[i], answers[count]);
 	}
 	return count;
 }
