@@ -64,13 +64,15 @@
  *					request, the counters; and the time from the
  *					look-up of an attach handle until the handler
  *					has queued the group under it
- *	the lock of the group's array	the look-up of one or all attach handles
+ *	the lock of the group's array	telling all attach handles of an overflow
  *	of handles (spin)
  *	iopf_queue::flush_lock (spin)	handles whose waiters are to be woken
  *	the handler's own locks
  *
- * RCU protects the way from a device to its iopf_device; a reference keeps it
- * after that. No lock is held while the hardware is answered.
+ * RCU protects the way from a device to its iopf_device, which a reference keeps
+ * after that, and the way from {group, PASID} to the attach handle, which is kept
+ * by iopf_device::lock: see iopf_quiesce(). No lock is held while the hardware is
+ * answered.
  */
 
 #include <linux/debugfs.h>
