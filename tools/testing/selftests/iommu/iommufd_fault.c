@@ -41,6 +41,7 @@
 #define SUCCESS IOMMUFD_PAGE_RESP_SUCCESS
 #define INVALID IOMMUFD_PAGE_RESP_INVALID
 #define FAILURE IOMMUFD_PAGE_RESP_FAILURE
+#define offsetofend(type, member) (offsetof(type, member) + sizeof(((type *)0)->member))
 #define PERM_RW (IOMMU_PGFAULT_PERM_READ | IOMMU_PGFAULT_PERM_WRITE)
 
 struct queue {
@@ -68,7 +69,7 @@ static void expect_all_answered(struct __test_metadata *_metadata, int fd)
 	struct iommu_test_iopf_stats s;
 
 	ASSERT_EQ(0, iopf_stats(fd, 0, &s));
-	EXPECT_EQ(s.groups, s.responses[0] + s.responses[1] + s.responses[2]);
+	EXPECT_EQ(s.groups, s.responses[0] + s.responses[1] + s.responses[2] + s.forgotten);
 	EXPECT_EQ(0, s.outstanding);
 	EXPECT_EQ(0, s.unmatched);
 	EXPECT_EQ(0, s.bad_codes);
@@ -311,7 +312,7 @@ TEST_F(fault, alloc_errors)
 
 	EXPECT_EQ(-EOPNOTSUPP, fault_queue_alloc_flags(fd, 1U << 31, &q.id, &q.fd));
 	EXPECT_EQ(-EOPNOTSUPP, fault_queue_alloc_flags(fd, UINT32_MAX, &q.id, &q.fd));
-	cmd.size = sizeof(cmd) - 1;
+	cmd.size = offsetofend(struct iommu_fault_alloc, out_fault_fd) - 1;
 	EXPECT_EQ(-EINVAL, iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd));
 	EXPECT_EQ(-EFAULT, iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, end));
 
