@@ -987,10 +987,12 @@ static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned 
 	unsigned int i = 0;
 
 	while (i < count) {
-		if (likely(!iopf_answer_apart(&answers[i])))
+		if (likely(!iopf_answer_apart(&answers[i]))) {
 			i++;
-		else
-			swap(answers[i], answers[--count]);
+			continue;
+		}
+		count--;
+		swap(answers[i], answers[count]);
 	}
 	return count;
 }
@@ -1658,3 +1660,7 @@ void iopf_queue_free(struct iopf_queue *queue)
 	kfree(queue);
 }
 EXPORT_SYMBOL_GPL(iopf_queue_free);
+
+#if IS_ENABLED(CONFIG_IOMMU_IOPF_KUNIT_TEST)
+#include "io-pgfault-test.c"
+#endif
