@@ -136,6 +136,32 @@ fault_find_attachment(struct iommufd_attach_handle *handle, struct device *dev)
 	return NULL;
 }
 
+/* Put a group at the end of the queue. */
+static int fault_enqueue(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			 struct iopf_group *group)
+{
+	struct iommufd_fault_slot *slot;
+
+	lockdep_assert_held(&fault->lock);
+
+	if (fault->closed)
+		return -EPIPE;
+	slot = fault_slot_get(fault);
+	if (!slot)
+		return -ENOSPC;
+
+	group->priv = attachment;
+	group->dev_id = attachment->dev_id;
+	group->cookie = slot->cookie;
+	group->refs = 1;
+	attachment->outstanding++;
+	slot->group = group;
+	slot->queued = true;
+	list_add_tail(&group->node, &fault->deliver);
+	fault_set_queued(fault, fault->queued + 1);
+	return 0;
+}
+
 /**
  * iommufd_fault_iopf_handler() - Queue a group for user space
  * @group: the group; owned by the fault object on success
@@ -153,45 +179,48 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 	struct iommufd_attach_handle *handle = to_iommufd_handle(group->attach_handle);
 	struct iommufd_fault *fault = handle->hwpt->fault;
 	struct iommufd_attachment *attachment;
-	struct iommufd_fault_slot *slot;
+	struct io_uring_cmd *fetch = NULL;
+	bool was_empty;
+	int rc;
+
+	spin_lock(&fault->lock);
+	was_empty = !fault->queued;
+	attachment = fault_find_attachment(handle, group->fault_param->dev);
+	rc = attachment ? fault_enqueue(fault, attachment, group) : -ENODEV;
+	if (!rc)
+		fetch = iommufd_fault_uring_next(fault);
+	spin_unlock(&fault->lock);
+
+	if (!rc)
+		fault_wake(fault, was_empty, fetch);
+	return rc;
+}
+
+/**
+ * iommufd_fault_queue() - Queue a group that is not from the fault core
+ * @fault: the object
+ * @attachment: where it comes from; kept by the caller
+ * @group: the group, in state IOPF_GROUP_QUEUED; owned by @fault on success
+ *
+ * Context: Any that may take a spinlock; does not sleep.
+ *
+ * Return: 0, -EPIPE if the file is closed, -ENOSPC if the object is full.
+ */
+int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			struct iopf_group *group)
+{
 	struct io_uring_cmd *fetch;
 	bool was_empty;
 	int rc;
 
 	spin_lock(&fault->lock);
-	attachment = fault_find_attachment(handle, group->fault_param->dev);
-	if (!attachment) {
-		rc = -ENODEV;
-		goto err_unlock;
-	}
-	if (fault->closed) {
-		rc = -EPIPE;
-		goto err_unlock;
-	}
-	slot = fault_slot_get(fault);
-	if (!slot) {
-		rc = -ENOSPC;
-		goto err_unlock;
-	}
-
-	group->priv = attachment;
-	group->dev_id = attachment->idev->obj.id;
-	group->cookie = slot->cookie;
-	group->refs = 1;
-	attachment->outstanding++;
-	slot->group = group;
-	slot->queued = true;
-	list_add_tail(&group->node, &fault->deliver);
 	was_empty = !fault->queued;
-	fault_set_queued(fault, fault->queued + 1);
-	fetch = iommufd_fault_uring_next(fault);
+	rc = fault_enqueue(fault, attachment, group);
+	fetch = rc ? NULL : iommufd_fault_uring_next(fault);
 	spin_unlock(&fault->lock);
 
-	fault_wake(fault, was_empty, fetch);
-	return 0;
-
-err_unlock:
-	spin_unlock(&fault->lock);
+	if (!rc)
+		fault_wake(fault, was_empty, fetch);
 	return rc;
 }
 
@@ -303,8 +332,20 @@ void iommufd_fault_delivered(struct iommufd_fault *fault,
 		iopf_free_groups(&unused);
 }
 
+/* Take the group out of its slot; from now on its cookie is unknown. */
+static void fault_take(struct iommufd_fault *fault, struct iommufd_fault_slot *slot)
+{
+	if (slot->queued) {
+		list_del(&slot->group->node);
+		fault_set_queued(fault, fault->queued - 1);
+	} else {
+		fault->delivered--;
+	}
+	fault_slot_put(fault, slot);
+}
+
 /*
- * Take the group out of its slot; from now on its cookie is unknown. Returns
+ * Take the group out of its slot and claim it. Returns
  * whether the caller answers it.
  */
 static bool fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
@@ -318,13 +359,7 @@ static bool fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *
 	else
 		claims->answers[IOMMUFD_FAULT_BATCH - ++claims->lost] = answer;
 
-	if (slot->queued) {
-		list_del(&answer.group->node);
-		fault_set_queued(fault, fault->queued - 1);
-	} else {
-		fault->delivered--;
-	}
-	fault_slot_put(fault, slot);
+	fault_take(fault, slot);
 	return won;
 }
 
@@ -400,6 +435,50 @@ iommufd_fault_respond(struct iommufd_fault *fault,
 	if (claims.won || claims.lost)
 		fault_finish(fault, &claims);
 	return given;
+}
+
+/**
+ * iommufd_fault_claim() - Take a group out of its slot, not to be answered by others
+ * @fault: the object that the group was queued at
+ * @group: the group; kept by the caller
+ *
+ * Context: Any that may take a spinlock; does not sleep.
+ *
+ * Return: true if the caller must call iommufd_fault_finish(), which also keeps
+ * the object; false if somebody else answers or has answered it.
+ */
+bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group)
+{
+	struct iommufd_fault_slot *slot;
+	bool claimed = false;
+
+	spin_lock(&fault->lock);
+	slot = fault_find(fault, group->cookie);
+	if (slot && slot->group == group && iopf_group_claim(group)) {
+		fault_take(fault, slot);
+		claimed = true;
+	}
+	spin_unlock(&fault->lock);
+	return claimed;
+}
+
+/**
+ * iommufd_fault_finish() - Answer a group that iommufd_fault_claim() gave
+ * @fault: the object
+ * @group: the group
+ * @code: the answer
+ *
+ * Context: Process context, may sleep.
+ */
+void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
+			  enum iommu_page_response_code code)
+{
+	struct fault_claims claims __uninitialized;
+
+	claims.answers[0] = (struct iopf_answer){ .group = group, .code = code };
+	claims.won = 1;
+	claims.lost = 0;
+	fault_finish(fault, &claims);
 }
 
 /* Claim up to a batch of groups of one attachment, or of all with NULL. */

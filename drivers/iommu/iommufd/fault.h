@@ -13,6 +13,7 @@
 #include <linux/wait.h>
 
 struct io_uring_cmd;
+struct iommufd_access;
 struct iommufd_attachment;
 struct iommufd_hw_pagetable;
 
@@ -94,14 +95,26 @@ struct iommufd_attach_handle {
 /**
  * struct iommufd_attachment - One device attached through one handle
  * @node: node in &iommufd_attach_handle.attachments
- * @idev: the device
+ * @idev: the device, NULL for that of a &struct iommufd_fault_source
+ * @dev_id: what user space calls it
  * @outstanding: its groups that are queued, delivered or being answered;
  *               protected by the fault object's lock
  */
 struct iommufd_attachment {
 	struct list_head node;
 	struct iommufd_device *idev;
+	u32 dev_id;
 	unsigned int outstanding;
+};
+
+/**
+ * struct iommufd_fault_source - A fault object bound to an emulated device
+ * @fault: the object; the source is one of its users
+ * @attachment: the device, in no handle's list
+ */
+struct iommufd_fault_source {
+	struct iommufd_fault *fault;
+	struct iommufd_attachment attachment;
 };
 
 static inline struct iommufd_attach_handle *
@@ -132,6 +145,12 @@ iommufd_fault_respond(struct iommufd_fault *fault,
 void iommufd_fault_drain(struct iommufd_fault *fault,
 			 struct iommufd_attachment *attachment);
 void iommufd_fault_close(struct iommufd_fault *fault);
+int iommufd_fault_queue(struct iommufd_fault *fault,
+			struct iommufd_attachment *attachment,
+			struct iopf_group *group);
+bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group);
+void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
+			  enum iommu_page_response_code code);
 
 /* Without the lock: see iommufd_fault_poll() for what makes this safe. */
 static inline bool iommufd_fault_is_empty(struct iommufd_fault *fault)
@@ -149,7 +168,15 @@ int iommufd_fault_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags);
 struct io_uring_cmd *iommufd_fault_uring_next(struct iommufd_fault *fault);
 void iommufd_fault_uring_start(struct io_uring_cmd *cmd);
 
+/* fault_driver.c: faults that device drivers find */
+int iommufd_fault_bind(struct iommufd_ucmd *ucmd);
+void iommufd_fault_unbind(struct iommufd_access *access,
+			  struct iommufd_fault_source *source);
+
 /* attach.c: devices and PASIDs on HWPTs */
+struct iommufd_attachment *
+iommufd_find_attachment(struct iommufd_device *idev, ioasid_t pasid,
+			struct iommufd_fault **fault);
 int iommufd_attach(struct iommufd_hw_pagetable *hwpt,
 		   struct iommufd_device *idev, ioasid_t pasid);
 struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev,

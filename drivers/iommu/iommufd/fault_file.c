@@ -52,6 +52,7 @@ static void fault_message(struct iommu_hwpt_pgfault *message,
 		.pasid = prm->pasid,
 		.grpid = prm->grpid,
 		.perm = prm->perm,
+		.length = group->length,
 		.addr = prm->addr,
 		.cookie = group->cookie,
 	};

@@ -51,6 +51,8 @@ void iommufd_mock_page_response(struct device *dev, const struct iopf_fault *evt
 				const struct iommu_page_response *resp);
 int iommufd_mock_iopf_test(struct iommufd_ucmd *ucmd);
 
+int iommufd_mock_driver_open(struct iommufd_ucmd *ucmd);
+
 int iommufd_mock_set_dev_pasid(struct iommu_domain *domain, struct device *dev, ioasid_t pasid,
 			       struct iommu_domain *old);
 void iommufd_mock_remove_dev_pasid(struct device *dev, ioasid_t pasid,
