@@ -466,7 +466,7 @@ static const struct field_case field_cases[] = {
 	{ "PASID bits without the present bit", WITH_PASID & ~PRQ_PASID_PRESENT,
 	  PRQ_READ | PRQ_LPIG, FIRST, 0,
 	  { FLAGS_LAST, IOMMU_NO_PASID, 0, IOMMU_FAULT_PERM_READ, 0 } },
-	{ "highest group", WITH_PASID, FIELD_PREP_CONST(PRQ_INDEX, 511) | PRQ_READ | PRQ_LPIG, FIRST, 0,
+	{ "highest group", WITH_PASID, PRQ_INDEX | PRQ_READ | PRQ_LPIG, FIRST, 0,
 	  { FLAGS_PASID, PASID, 511, IOMMU_FAULT_PERM_READ, 0 } },
 	{ "lower half", WITH_PASID, 0x7ffffffff000 | PRQ_READ | PRQ_LPIG, FIRST, 0,
 	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ, 0x7ffffffff000 } },
@@ -1146,6 +1146,7 @@ static struct kunit_suite prq_test_suite = {
 	.exit = prq_test_exit,
 	.test_cases = prq_test_cases,
 };
+
 kunit_test_suite(prq_test_suite);
 
 MODULE_DESCRIPTION("KUnit tests of the VT-d page request queue");

@@ -12,6 +12,7 @@
  * happens while, and after, the VFIO device is closed as well.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -80,17 +81,44 @@ TEST_F(pri, address_and_permission)
 
 	ASSERT_EQ(0, request(self->unit, PASID, 0, FLAGS_READ, 0));
 	ASSERT_EQ(0, request(self->unit, PASID, DST, FLAGS_WRITE, 511));
-	ASSERT_EQ(0, request(self->unit, PASID, high, FLAGS_READ | PTD_F_PRIV, 1));
+	ASSERT_EQ(0, request(self->unit, PASID, high, FLAGS_READ | PTD_F_WRITE, 1));
 	ASSERT_EQ(3, read_all(&self->server.queue, m, 3));
 	EXPECT_EQ(0, m[0].addr);
 	EXPECT_EQ(IOMMU_PGFAULT_PERM_READ, m[0].perm);
 	EXPECT_EQ(511, m[1].grpid);
 	EXPECT_EQ(IOMMU_PGFAULT_PERM_WRITE, m[1].perm);
 	EXPECT_EQ(high, m[2].addr);
-	EXPECT_EQ(IOMMU_PGFAULT_PERM_READ | IOMMU_PGFAULT_PERM_PRIV, m[2].perm);
+	EXPECT_EQ(IOMMU_PGFAULT_PERM_READ | IOMMU_PGFAULT_PERM_WRITE, m[2].perm);
 	for (i = 0; i < 3; i++)
 		EXPECT_EQ(1, answer(&self->server, m[i].cookie, IOMMUFD_PAGE_RESP_INVALID));
 	EXPECT_EQ(3, wait_reg(self->unit, PTD_N_INVALID, 3));
+}
+
+/*
+ * What no mapping could satisfy is refused by the kernel: a privileged access
+ * from a device that has none enabled, an address that the table cannot hold. The
+ * group goes with the request, and the next of its id begins anew.
+ */
+TEST_F(pri, refused_by_the_kernel)
+{
+	const uint64_t nowhere = 0x0123456789abc000;
+	struct iommu_hwpt_pgfault m[2];
+
+	ASSERT_EQ(0, request(self->unit, PASID, SRC, FLAGS_READ | PTD_F_PRIV, 1));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_INVALID, 1));
+	ASSERT_EQ(0, request(self->unit, PASID, nowhere, FLAGS_READ, 2));
+	EXPECT_EQ(2, wait_reg(self->unit, PTD_N_INVALID, 2));
+
+	pri_set(&self->unit->pri, PTD_GRPID, 3);
+	ASSERT_EQ(0, command(self->unit, PTD_CMD_PRI, PASID, nowhere, FLAGS_READ));
+	ASSERT_EQ(0, request(self->unit, PASID, SRC, FLAGS_READ, 3));
+	EXPECT_EQ(3, wait_reg(self->unit, PTD_N_INVALID, 3));
+	EXPECT_EQ(0, read_some(&self->server.queue, m, 2, QUIET_MS));
+
+	ASSERT_EQ(0, request(self->unit, PASID, SRC, FLAGS_READ, 3));
+	ASSERT_EQ(1, read_some(&self->server.queue, m, 2, WAIT_MS));
+	EXPECT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_SUCCESS, 1));
 }
 
 /* n requests in one group: one cookie, LAST on the last, one response for all. */
@@ -767,7 +795,7 @@ static void *churn_faults(void *arg)
 }
 
 /* Faults and answers at all times while the PASID is attached, moved and detached. */
-TEST_F(pri, churn)
+TEST_F_TIMEOUT(pri, churn, 600)
 {
 	volatile bool stop = false;
 	struct iopf_device *vfio = &self->unit->pri.vfio;
@@ -781,7 +809,7 @@ TEST_F(pri, churn)
 	ASSERT_EQ(0, pthread_create(&threads[0], NULL, churn_answers, &first));
 	ASSERT_EQ(0, pthread_create(&threads[1], NULL, churn_answers, &second));
 	ASSERT_EQ(0, pthread_create(&threads[2], NULL, churn_faults, &first));
-	for (i = 0; i < 40; i++) {
+	for (i = 0; i < (int)times("PRI_ROUNDS", 40); i++) {
 		usleep(2000);
 		EXPECT_EQ(0, iopf_device_attach_pasid(vfio, PASID, other.faulting));
 		EXPECT_EQ(0, iopf_device_attach(vfio, i % 2 ? other.plain : self->unit->plain));
@@ -797,6 +825,117 @@ TEST_F(pri, churn)
 	EXPECT_EQ(0, iopf_device_attach(vfio, self->unit->plain));
 	EXPECT_EQ(0, iopf_device_detach_pasid(vfio, PASID));
 	EXPECT_EQ(0, other_close(&self->server, &other));
+}
+
+/*
+ * Requests that are numbered by their address, and the epoch each was sent in.
+ * The main thread makes it odd before it replaces the PASID's table, and even
+ * after that: a request with the same even epoch before and after it was sent
+ * belongs to the table, and the queue, of that epoch.
+ */
+struct epochs {
+	struct server *server;
+	volatile unsigned int now;
+	volatile bool stop;
+	volatile unsigned int sent;
+	/* by request: its epoch, or EPOCH_UNKNOWN, and 1 + the queue it came to */
+	unsigned int of[WINDOW / PAGE];
+	unsigned char queue[WINDOW / PAGE];
+};
+
+#define EPOCH_UNKNOWN 1
+#define EPOCH_REQUESTS 16
+
+static void *epochs_send(void *arg)
+{
+	struct epochs *epochs = arg;
+	unsigned int before, last = 0, left = EPOCH_REQUESTS, n = 0;
+
+	while (!epochs->stop && n < WINDOW / PAGE) {
+		before = __atomic_load_n(&epochs->now, __ATOMIC_SEQ_CST);
+		if (before != last)
+			left = EPOCH_REQUESTS;
+		last = before;
+		if (!left--) {
+			left = 0;
+			sched_yield();
+			continue;
+		}
+		epochs->of[n] = before;
+		if (request(&epochs->server->unit[0], PASID, SRC + n * PAGE, FLAGS_READ, n % 512))
+			usleep(50);
+		if (before & 1 || before != __atomic_load_n(&epochs->now, __ATOMIC_SEQ_CST))
+			epochs->of[n] = EPOCH_UNKNOWN;
+		epochs->sent = ++n;
+	}
+	return NULL;
+}
+
+/* Read what queue @which has, and answer it. */
+static void epochs_read(struct epochs *epochs, const struct iopf_queue *queue, unsigned int which)
+{
+	struct iommu_hwpt_page_response response = {};
+	struct iommu_hwpt_pgfault m[256];
+	int i, n;
+
+	while ((n = read_some(queue, m, 256, 0)) > 0) {
+		for (i = 0; i < n; i++) {
+			epochs->queue[(m[i].addr - SRC) / PAGE] = (unsigned char)(1 + which);
+			response.cookie = m[i].cookie;
+			/* it may be gone */
+			iopf_queue_write(queue, &response, 1);
+		}
+	}
+}
+
+/* How many requests of a known epoch came to a queue, and how many to a wrong one */
+static unsigned int epochs_judge(const struct epochs *epochs, unsigned int *known)
+{
+	unsigned int n, strays = 0;
+
+	for (n = 0; n < epochs->sent; n++) {
+		if (epochs->of[n] == EPOCH_UNKNOWN || !epochs->queue[n])
+			continue;
+		(*known)++;
+		strays += epochs->queue[n] != 1 + epochs->of[n] / 2 % 2;
+	}
+	return strays;
+}
+
+/* No request that was sent to the old table reaches the new one's queue. */
+TEST_F_TIMEOUT(pri, replace_never_crosses, 600)
+{
+	struct iopf_device *vfio = &self->unit->pri.vfio;
+	unsigned int rounds = times("PRI_ROUNDS", 300), known = 0, sent, i;
+	struct epochs *epochs;
+	struct other other;
+	pthread_t thread;
+
+	epochs = calloc(1, sizeof(*epochs));
+	ASSERT_NE(NULL, epochs);
+	epochs->server = &self->server;
+	ASSERT_EQ(0, other_open(&self->server, &other));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, epochs_send, epochs));
+	for (i = 0; i < rounds; i++) {
+		/* a few requests of this epoch, and some in flight */
+		sent = epochs->sent;
+		do {
+			epochs_read(epochs, &self->server.queue, 0);
+			epochs_read(epochs, &other.queue, 1);
+		} while (epochs->sent - sent < 3 && epochs->sent < WINDOW / PAGE);
+		__atomic_add_fetch(&epochs->now, 1, __ATOMIC_SEQ_CST);
+		ASSERT_EQ(0, iopf_device_attach_pasid(vfio, PASID, i % 2 ? self->unit->faulting :
+						      other.faulting));
+		__atomic_add_fetch(&epochs->now, 1, __ATOMIC_SEQ_CST);
+	}
+	epochs->stop = true;
+	EXPECT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, iopf_device_detach_pasid(vfio, PASID));
+	EXPECT_EQ(0, epochs_judge(epochs, &known));
+	EXPECT_GT(known, rounds);
+	ksft_print_msg("%u rounds, %u requests, %u of a known epoch\n", rounds, epochs->sent, known);
+	EXPECT_EQ(0, other_close(&self->server, &other));
+	free(epochs);
 }
 
 /* ---- two devices ---- */
@@ -892,6 +1031,209 @@ TEST_F(pri_pair, overflow_of_the_other)
 	EXPECT_GT(reg(&unit[1], PTD_N_REFUSED), 0);
 	EXPECT_EQ(0, serve(&self->server));
 	EXPECT_TRUE(copied(&unit[0], HALF));
+}
+
+#define TRACING "/sys/kernel/tracing/"
+
+static int trace_write(const char *file, const char *text)
+{
+	int fd = open(file, O_WRONLY | O_TRUNC | O_CLOEXEC), rc;
+
+	if (fd < 0)
+		return -errno;
+	rc = write(fd, text, strlen(text)) < 0 ? -errno : 0;
+	close(fd);
+	return rc;
+}
+
+/* Lines of the trace that have the event, or -errno. */
+static int trace_count(const char *event)
+{
+	FILE *trace = fopen(TRACING "trace", "re");
+	char line[512];
+	int n = 0;
+
+	if (!trace)
+		return -errno;
+	while (fgets(line, sizeof(line), trace))
+		n += line[0] != '#' && strstr(line, event);
+	fclose(trace);
+	return n;
+}
+
+/* 512 answers of one write: few doorbells of the invalidation queue. */
+TEST_F(pri_pair, answers_share_doorbells)
+{
+	struct iommu_hwpt_page_response responses[2 * PTD_CREDITS_MAX];
+	struct iommu_hwpt_pgfault m[2 * PTD_CREDITS_MAX];
+	struct unit *unit = self->server.unit;
+	int i;
+
+	if (trace_write(TRACING "events/intel_iommu/qi_post/enable", "1"))
+		SKIP(return, "no tracepoint intel_iommu:qi_post");
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(PTD_CREDITS_MAX, burst(&unit[i], PASID, PTD_CREDITS_MAX, 1, 0));
+	ASSERT_EQ(2 * PTD_CREDITS_MAX, read_all(&self->server.queue, m, 2 * PTD_CREDITS_MAX));
+	for (i = 0; i < 2 * PTD_CREDITS_MAX; i++)
+		responses[i] = (struct iommu_hwpt_page_response){ .cookie = m[i].cookie };
+	EXPECT_EQ(0, trace_write(TRACING "trace", ""));
+	EXPECT_EQ(2 * PTD_CREDITS_MAX,
+		  iopf_queue_write(&self->server.queue, responses, 2 * PTD_CREDITS_MAX));
+	i = trace_count("qi_post:");
+	EXPECT_EQ(0, trace_write(TRACING "events/intel_iommu/qi_post/enable", "0"));
+	ksft_print_msg("512 answers: %d submissions\n", i);
+	EXPECT_GE(i, 1);
+	EXPECT_LE(i, 32);
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(PTD_CREDITS_MAX, wait_reg(&unit[i], PTD_N_SUCCESS, PTD_CREDITS_MAX));
+}
+
+/* ---- all devices at once ---- */
+
+/* One device's requests, in bursts of random groups, until there were enough */
+struct flood {
+	struct server *server;
+	struct unit *unit;
+	unsigned int target;
+	unsigned int seed;
+	/* by direction */
+	unsigned int sent[2];
+	volatile bool *stop;
+};
+
+static void *flood_send(void *arg)
+{
+	struct flood *flood = arg;
+	unsigned int size, write, pasid;
+	int taken;
+
+	while (flood->sent[0] < flood->target || flood->sent[1] < flood->target) {
+		size = 1 + (unsigned int)rand_r(&flood->seed) % 32;
+		write = (unsigned int)rand_r(&flood->seed) % 2;
+		pasid = rand_r(&flood->seed) % 4 ? PASID : OTHER_PASID;
+		pri_set(&flood->unit->pri, PTD_GRPID, (uint32_t)rand_r(&flood->seed) % 512);
+		pri_set(&flood->unit->pri, PTD_COUNT, size * (1 + 32 / size));
+		pri_set(&flood->unit->pri, PTD_GROUP, size);
+		pri_set64(&flood->unit->pri, PTD_STRIDE, PAGE);
+		taken = command(flood->unit, PTD_CMD_BURST, pasid, write ? DST : SRC,
+				write ? FLAGS_WRITE : FLAGS_READ);
+		if (taken > 0)
+			flood->sent[write] += (unsigned int)taken;
+		else
+			usleep(100);
+	}
+	return NULL;
+}
+
+/* A PASID that comes and goes while its device sends requests to it, and to others */
+static void *flood_attach(void *arg)
+{
+	struct flood *flood = arg;
+	struct iopf_device *vfio = &flood->unit->pri.vfio;
+
+	while (!*flood->stop) {
+		if (iopf_device_attach_pasid(vfio, OTHER_PASID, flood->unit->faulting))
+			return arg;
+		usleep(500);
+		if (iopf_device_detach_pasid(vfio, OTHER_PASID))
+			return arg;
+	}
+	return NULL;
+}
+
+/* Read all there is and answer in one go, a few of them INVALID. */
+static int flood_serve(struct server *server, unsigned int *seed)
+{
+	struct iommu_hwpt_page_response responses[512];
+	struct iommu_hwpt_pgfault m[512];
+	int n, i, count = 0, done, rc;
+
+	n = read_some(&server->queue, m, 512, 5);
+	for (i = 0; i < n; i++) {
+		if (m[i].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE)
+			responses[count++] = (struct iommu_hwpt_page_response){
+				.cookie = m[i].cookie,
+				.code = rand_r(seed) % 8 ? IOMMUFD_PAGE_RESP_SUCCESS :
+							   IOMMUFD_PAGE_RESP_INVALID,
+			};
+	}
+	for (done = 0; done < count; done += rc > 0 ? rc : 1)
+		/* what was detached meanwhile is skipped */
+		rc = iopf_queue_write(&server->queue, responses + done, (size_t)(count - done));
+	return n;
+}
+
+FIXTURE(pri_all)
+{
+	struct server server;
+};
+
+FIXTURE_SETUP(pri_all)
+{
+	struct pri_address found[MAX_UNITS];
+	int n = pri_find(found, MAX_UNITS);
+
+	if (n < 2)
+		SKIP(return, "fewer than two pri-testdev (1234:9171) here");
+	ASSERT_EQ(0, server_open(&self->server, 0, n < MAX_UNITS ? n : MAX_UNITS));
+}
+
+FIXTURE_TEARDOWN(pri_all)
+{
+	check_server(_metadata, &self->server);
+}
+
+static bool flood_over(struct server *server, struct flood *floods, unsigned int target)
+{
+	int i;
+
+	for (i = 0; i < server->n_units; i++) {
+		if (floods[i].sent[0] < target || floods[i].sent[1] < target ||
+		    reg(&server->unit[i], PTD_OPEN_GROUPS))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * PRI_FAULTS requests in all for each direction, in groups of 1 to 32 on two
+ * PASIDs of each device, one of which is attached and detached all the time.
+ */
+TEST_F_TIMEOUT(pri_all, flood, 600)
+{
+	unsigned int seed = 3, faults = times("PRI_FAULTS", 4000);
+	pthread_t sender[MAX_UNITS], attacher[MAX_UNITS];
+	struct server *server = &self->server;
+	struct flood floods[MAX_UNITS];
+	volatile bool stop = false;
+	struct pri_counts c;
+	void *failed;
+	int i;
+
+	for (i = 0; i < server->n_units; i++) {
+		floods[i] = (struct flood){
+			.server = server, .unit = &server->unit[i], .seed = 7 + (unsigned int)i,
+			.target = faults / (unsigned int)server->n_units, .stop = &stop,
+		};
+		ASSERT_EQ(0, pthread_create(&attacher[i], NULL, flood_attach, &floods[i]));
+		ASSERT_EQ(0, pthread_create(&sender[i], NULL, flood_send, &floods[i]));
+	}
+	while (!flood_over(server, floods, floods[0].target))
+		ASSERT_GE(flood_serve(server, &seed), 0);
+	stop = true;
+	ksft_print_msg("device  reads  writes  groups responses success invalid failure refused\n");
+	for (i = 0; i < server->n_units; i++) {
+		EXPECT_EQ(0, pthread_join(sender[i], NULL));
+		EXPECT_EQ(0, pthread_join(attacher[i], &failed));
+		EXPECT_EQ(NULL, failed);
+		pri_counts(&server->unit[i].regs, &c);
+		ksft_print_msg("%6d %6u %7u %7u %9u %7u %7u %7u %7u\n", i, floods[i].sent[0],
+			       floods[i].sent[1], c.groups, c.responses, c.success, c.invalid,
+			       c.failure, c.refused);
+		EXPECT_EQ(c.groups, c.responses);
+		EXPECT_GT(c.success, c.invalid);
+		EXPECT_GT(c.invalid, 0);
+	}
 }
 
 /* ---- a server that is killed ---- */

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -21,7 +22,7 @@
 #include "pri.h"
 #include "../kselftest_harness.h"
 
-#define MAX_UNITS 2
+#define MAX_UNITS 8
 #define PAGE 0x1000ull
 #define WAIT_MS 10000
 #define QUIET_MS 50
@@ -111,6 +112,14 @@ static int map_regs(struct iopf *io, const char *bdf, struct unit *unit)
 		return iopf_fail(io, errno, "map %s", path);
 	unit->regs.bar = (struct iopf_bar){ base, PTD_BAR_SIZE };
 	return 0;
+}
+
+/* How often a test does what it repeats: @name in the environment, for longer runs. */
+static unsigned int times(const char *name, unsigned int otherwise)
+{
+	const char *value = getenv(name);
+
+	return value && *value ? (unsigned int)strtoul(value, NULL, 0) : otherwise;
 }
 
 /* ---- opening and closing ---- */
