@@ -38,6 +38,9 @@ static int attach_enable_iopf(struct iommufd_device *idev)
 	struct device *dev = idev->dev;
 	int rc = 0;
 
+	if (idev->reports_faults)
+		return 0;
+
 	/*
 	 * A VF shares the page request interface with its PF. A response
 	 * failure would stop both, and nobody could start them again.
@@ -56,6 +59,9 @@ static int attach_enable_iopf(struct iommufd_device *idev)
 
 static void attach_disable_iopf(struct iommufd_device *idev)
 {
+	if (idev->reports_faults)
+		return;
+
 	mutex_lock(&idev->iopf_lock);
 	if (!WARN_ON(!idev->iopf_enabled) && !--idev->iopf_enabled)
 		iommu_dev_disable_feature(idev->dev, IOMMU_DEV_FEAT_IOPF);
@@ -87,6 +93,26 @@ attach_find(struct iommufd_attach_handle *handle, struct iommufd_device *idev)
 	return NULL;
 }
 
+/**
+ * iommufd_find_attachment() - Find how a device is attached
+ * @idev: the device
+ * @pasid: the PASID, or IOMMU_NO_PASID for the RID
+ * @fault: gets the fault object of the HWPT, or NULL
+ *
+ * Context: Under igroup->lock, which also keeps what is returned.
+ *
+ * Return: the attachment, or NULL if the device is not attached there.
+ */
+struct iommufd_attachment *
+iommufd_find_attachment(struct iommufd_device *idev, ioasid_t pasid,
+			struct iommufd_fault **fault)
+{
+	struct iommufd_attach_handle *handle = attach_find_handle(idev, pasid);
+
+	*fault = handle ? handle->hwpt->fault : NULL;
+	return attach_find(handle, idev);
+}
+
 static struct iommufd_attach_handle *attach_new_handle(struct iommufd_hw_pagetable *hwpt)
 {
 	struct iommufd_attach_handle *handle;
@@ -110,6 +136,7 @@ static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_devic
 	if (!attachment)
 		return -ENOMEM;
 	attachment->idev = idev;
+	attachment->dev_id = idev->obj.id;
 
 	if (!fault) {
 		list_add_tail(&attachment->node, &handle->attachments);
