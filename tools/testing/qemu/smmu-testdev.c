@@ -207,9 +207,9 @@ struct listener {
 };
 
 static struct smmu {
-	Object *object;
+	_Alignas(64) uint8_t over[4096];	/* our registers, on top of */
 	MemoryRegion *registers;		/* QEMU's */
-	_Alignas(64) uint8_t over[4096];	/* ours, on top */
+	Object *object;
 	uint32_t priq[(PRIQ_END - PRIQ_BASE) / 4];
 	struct listener listener[LISTENERS];
 } smmu;

@@ -27,7 +27,7 @@ enum std_register {
 	STD_PASID		= 0x10,
 	STD_FLAGS		= 0x14,		/* STD_F_* */
 	STD_DATA		= 0x18,		/* 64: what is written */
-	STD_ACCESS		= 0x20,		/* slot: acts on the write; it must not be stalled */
+	STD_ACCESS		= 0x20,		/* slot that is not stalled: acts at once */
 
 	/* counters */
 	STD_N_ACCESSES		= 0x24,

@@ -546,6 +546,8 @@ int arm_smmu_iopf_init(struct arm_smmu_device *smmu)
 		ret = arm_smmu_iopf_queue_alloc(smmu, &smmu->evtq.iopf);
 		if (ret)
 			return ret;
+		/* No device can have more stalled than all of them (IDR5.STALL_MAX). */
+		smmu->evtq.iopf->credits = smmu->evtq.max_stalls;
 	}
 	if (smmu->features & ARM_SMMU_FEAT_PRI)
 		return arm_smmu_iopf_queue_alloc(smmu, &smmu->priq.iopf);

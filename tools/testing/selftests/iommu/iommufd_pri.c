@@ -193,7 +193,18 @@ TEST_F(pri, failure)
 	EXPECT_EQ(1, reg(self->unit, PTD_N_FAILURE));
 }
 
-/* A PASID that nothing is attached to: the IOMMU refuses, and user space hears nothing. */
+/* A request for a PASID without a table: VT-d refuses it, behind an SMMU the kernel answers. */
+static bool is_refused(struct unit *unit, uint32_t pasid)
+{
+	uint32_t invalid = reg(unit, PTD_N_INVALID);
+	int rc = request(unit, pasid, SRC, FLAGS_READ, 1);
+
+	if (rc)
+		return rc == -EINVAL;
+	return wait_reg(unit, PTD_N_INVALID, invalid + 1) == invalid + 1;
+}
+
+/* A PASID that nothing is attached to: user space hears nothing. */
 TEST_F(pri, unmapped_pasid)
 {
 	struct pri_copy copy = {
@@ -202,10 +213,10 @@ TEST_F(pri, unmapped_pasid)
 	};
 	struct iommu_hwpt_pgfault m[1];
 
-	EXPECT_EQ(-EINVAL, request(self->unit, OTHER_PASID, SRC, FLAGS_READ, 1));
+	EXPECT_TRUE(is_refused(self->unit, OTHER_PASID));
 	ASSERT_EQ(0, pri_start(&self->unit->pri, &copy));
-	EXPECT_EQ(PTD_STATE_STOPPED_ERROR, wait_stopped(self->unit));
-	EXPECT_EQ(0, reg(self->unit, PTD_N_REQUESTS));
+	EXPECT_LT(PTD_STATE_DONE, wait_stopped(self->unit));
+	EXPECT_EQ(reg(self->unit, PTD_N_REQUESTS), reg(self->unit, PTD_N_INVALID));
 	EXPECT_EQ(0, read_some(&self->server.queue, m, 1, QUIET_MS));
 	ASSERT_EQ(0, start_copy(self->unit, PAGE, 1, 1));
 	EXPECT_EQ(0, serve(&self->server));
@@ -685,6 +696,7 @@ TEST_F(pri, two_pasids)
 {
 	struct iommu_hwpt_pgfault m[PENDING];
 	struct other other;
+	uint32_t invalid;
 
 	ASSERT_EQ(0, other_open(&self->server, &other));
 	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, OTHER_PASID, other.faulting));
@@ -692,13 +704,14 @@ TEST_F(pri, two_pasids)
 	ASSERT_EQ(0, request(self->unit, OTHER_PASID, SRC, FLAGS_READ, 0));
 	ASSERT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, PASID));
 	EXPECT_EQ(PENDING, reg(self->unit, PTD_N_INVALID));
-	EXPECT_EQ(-EINVAL, request(self->unit, PASID, SRC, FLAGS_READ, 1));
+	EXPECT_TRUE(is_refused(self->unit, PASID));
+	invalid = reg(self->unit, PTD_N_INVALID);
 	ASSERT_EQ(1, read_some(&other.queue, m, PENDING, WAIT_MS));
 	EXPECT_EQ(OTHER_PASID, m[0].pasid);
 	EXPECT_EQ(1, reg(self->unit, PTD_OPEN_GROUPS));
 	EXPECT_EQ(-EBUSY, iopf_destroy(&self->server.io, other.faulting));
 	EXPECT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, OTHER_PASID));
-	EXPECT_EQ(PENDING + 1, reg(self->unit, PTD_N_INVALID));
+	EXPECT_EQ(invalid + 1, reg(self->unit, PTD_N_INVALID));
 	EXPECT_EQ(0, other_close(&self->server, &other));
 }
 
