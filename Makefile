@@ -38,6 +38,10 @@ quick: deps kernel user ## run the tests that need only the plain kernel
 bench: deps kernel peer user ## measure what a fault costs, beside the peer
 	@scripts/bench
 
+.PHONY: pictures
+pictures: deps kernel user ## measure how long a server holds a fault, and draw it
+	@scripts/latency
+
 .PHONY: kernel
 kernel: ## build the kernel with the overlay (x86_64)
 	@scripts/kernel x86_64
