@@ -46,6 +46,10 @@ bench: deps kernel peer user ## measure what a fault costs, beside the peer
 scale: deps kernel user ## cost and memory of 1 to 64 devices, and 1 to 8 PCIe devices
 	@scripts/scale
 
+.PHONY: pictures
+pictures: deps kernel user ## measure how long a server holds a fault, and draw it
+	@scripts/latency
+
 .PHONY: kernel
 kernel: ## build the kernel with the overlay (x86_64)
 	@scripts/kernel x86_64

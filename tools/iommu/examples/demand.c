@@ -2,7 +2,7 @@
 /*
  * Memory for a device, page by page as it asks:  demand BDF
  *
- *	cc -o demand demand.c $(pkg-config --cflags --libs libiopf)
+ *	cc demand.c $(pkg-config --cflags --libs libiopf) -o demand
  *
  * BDF is an emulated pri-testdev (tools/testing/qemu).  For another device write
  * fill[] and is_running() anew, and nothing else.

@@ -22,15 +22,19 @@ bool has_posted_reads(int fd)
 	return preadv2(fd, &iov, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
 }
 
-/* An answer to no fault, cookie 0, is refused by a queue that understands the command. */
+/*
+ * A reserved field that is set is refused by a queue that understands the command, and
+ * counts for no answer.
+ */
 bool has_fetch(struct io_uring *uring, int fd)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(uring);
+	struct iommu_fault_uring_cmd cmd = { .__reserved = 1 };
 	struct io_uring_cqe *cqe;
 	bool known;
 
 	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, NULL, 0, 0);
-	memset(sqe->cmd, 0, sizeof(struct iommu_fault_uring_cmd));
+	memcpy(sqe->cmd, &cmd, sizeof(cmd));
 	sqe->cmd_op = IOMMU_FAULT_URING_RESPOND;
 	if (io_uring_submit_and_wait(uring, 1) < 0 || io_uring_peek_cqe(uring, &cqe))
 		return false;

@@ -375,7 +375,7 @@ static enum iopf_mode usable_mode(struct iopf_ring_impl *ring)
 	return ring->mode;
 }
 
-/* A process may be kept from io_uring, by a filter or a setting of the system. */
+/* A process may be kept from io_uring, by a filter or a setting of the system: then without. */
 static int start(struct iopf_ring_impl *ring)
 {
 	unsigned int i;
@@ -384,12 +384,10 @@ static int start(struct iopf_ring_impl *ring)
 	if (ring->mode == IOPF_POLL)
 		return 0;
 	rc = init_uring(ring);
-	if (rc == -ENOSYS || rc == -EPERM || rc == -EACCES) {
+	if (rc) {
 		ring->mode = IOPF_POLL;
 		return 0;
 	}
-	if (rc)
-		return rc;
 	ring->mode = usable_mode(ring);
 	if (ring->mode == IOPF_MULTISHOT)
 		rc = init_buffers(ring);

@@ -141,8 +141,8 @@ int iopf_queue_alloc_with(struct iopf *io, const struct iopf_queue_options *opti
 	queue->io = io;
 	queue->fd = -1;
 	if (ioctl(io->fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd))
-		return iopf_fail(io, errno, "allocate a fault queue (flags %#x, depth %u, "
-				 "deadline %u ms)", cmd.flags, cmd.depth, cmd.deadline_ms);
+		return iopf_fail(io, errno, "allocate a fault queue (flags %#x, depth %u, %u ms)",
+				 cmd.flags, cmd.depth, cmd.deadline_ms);
 	queue->id = cmd.out_fault_id;
 	queue->fd = (int)cmd.out_fault_fd;
 	return 0;

@@ -75,11 +75,10 @@ void stats_line(struct server *server, const char *label, uint64_t bytes, uint64
 		stats_json(server, label, bytes, seconds, length, &lap);
 	if (length <= 0)
 		return;
-	printf("%s: %7.1f s  %8.0f faults/s  %8.0f groups/s  %5.1f groups a batch  %llu too late"
-	       "  p50 %.1f  p99 %.1f us\n", label, seconds, (double)lap.faults / length,
-	       (double)lap.groups / length,
-	       lap.batches ? (double)lap.groups / (double)lap.batches : 0.0,
-	       (unsigned long long)lap.refused,
+	printf("%s: %7.1f s  %8.0f faults/s  %8.0f groups/s  %5.1f groups a batch", label, seconds,
+	       (double)lap.faults / length, (double)lap.groups / length,
+	       lap.batches ? (double)lap.groups / (double)lap.batches : 0.0);
+	printf("  %llu too late  p50 %.1f  p99 %.1f us\n", (unsigned long long)lap.refused,
 	       (double)histogram_percentile(&lap.latency, 50) / 1000,
 	       (double)histogram_percentile(&lap.latency, 99) / 1000);
 	fflush(stdout);

@@ -99,9 +99,9 @@ static int is_visible(const struct dirent *entry)
 }
 
 /* Call each() with every name of a directory that is chosen, in order. */
-static int for_each_name(struct sample *sample, const char *path,
-			 int (*chosen)(const struct dirent *),
-			 int (*each)(struct sample *sample, const char *dir, const char *name))
+static int visit_names(struct sample *sample, const char *path,
+		       int (*chosen)(const struct dirent *),
+		       int (*each)(struct sample *sample, const char *dir, const char *name))
 {
 	struct dirent **entries;
 	int n = scandir(path, &entries, chosen, versionsort), i, rc = 0;
@@ -181,7 +181,7 @@ static int take_process(struct sample *sample, const char *dir, const char *name
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/%.20s/fd", dir, name);
-	rc = for_each_name(sample, path, is_number, take_fd);
+	rc = visit_names(sample, path, is_number, take_fd);
 	for (; i < sample->n; i++)
 		name_process(&sample->sources[i]);
 	return rc == -ENOMEM ? rc : 0;
@@ -207,7 +207,7 @@ static int take_device(struct sample *sample, const char *dir, const char *name)
 	source->is_device = true;
 	snprintf(source->name, sizeof(source->name), "%.39s", name);
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	if (for_each_name(sample, path, is_visible, take_device_file))
+	if (visit_names(sample, path, is_visible, take_device_file))
 		parse_file(source, path, NULL, NULL);
 	return 0;
 }
@@ -220,10 +220,10 @@ int sample_take(struct sample *sample)
 	sample->n = 0;
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	sample->ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-	rc = for_each_name(sample, "/proc", is_number, take_process);
+	rc = visit_names(sample, "/proc", is_number, take_process);
 	if (rc)
 		return rc;
-	rc = for_each_name(sample, DEVICES, is_visible, take_device);
+	rc = visit_names(sample, DEVICES, is_visible, take_device);
 	sample->devices_errno = rc == -ENOMEM ? 0 : -rc;
 	return rc == -ENOMEM ? rc : 0;
 }

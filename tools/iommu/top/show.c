@@ -6,7 +6,8 @@
 #include "top.h"
 
 #define CELL 40
-#define CELL_NAME 18
+#define CELL_NAME 22
+#define CELL_VALUE 10
 
 /* The table's columns: what queues and devices call it; as a rate or as it is. */
 static const struct column {
@@ -100,8 +101,9 @@ static void print_cell(const struct counter *counter, double per_second, bool la
 
 	if (per_second != 0)
 		snprintf(growth, sizeof(growth), " %+.0f/s", per_second);
-	printf("  %-*s%12llu%-*s%s", CELL_NAME, counter->name, (unsigned long long)counter->value,
-	       last ? 0 : CELL - CELL_NAME - 14, growth, last ? "\n" : "");
+	printf("  %-*s%*llu%-*s%s", CELL_NAME, counter->name, CELL_VALUE,
+	       (unsigned long long)counter->value, last ? 0 : CELL - CELL_NAME - CELL_VALUE - 2,
+	       growth, last ? "\n" : "");
 }
 
 void show_all(const struct sample *now, const struct sample *before, unsigned int width)

@@ -38,8 +38,7 @@
 /* More groups than any client has room for. */
 #define MANY 300
 
-FIXTURE(client)
-{
+struct client {
 	int fd;
 	uint32_t ioas_id, parent_id, hwpt_id, fault_id;
 	int fault_fd;
@@ -49,48 +48,53 @@ FIXTURE(client)
 	bool additions;
 };
 
+FIXTURE(client)
+{
+	struct client c;
+};
+
 FIXTURE_SETUP(client)
 {
-	self->fd = open("/dev/iommu", O_RDWR);
-	if (self->fd < 0)
+	self->c.fd = open("/dev/iommu", O_RDWR);
+	if (self->c.fd < 0)
 		SKIP(return, "no /dev/iommu");
-	if (iopf_stats_reset(self->fd, 0))
+	if (iopf_stats_reset(self->c.fd, 0))
 		SKIP(return, "no page request injector");
-	ASSERT_EQ(0, ioas_alloc(self->fd, &self->ioas_id));
-	ASSERT_EQ(0, mock_device_create(self->fd, self->ioas_id, 0, &self->dev));
-	self->additions = mock_pasid_check(self->fd, self->dev.stdev_id, 1, 0) != -EOPNOTSUPP;
-	ASSERT_EQ(0, hwpt_alloc_paging(self->fd, self->dev.idev_id, self->ioas_id,
-				       IOMMU_HWPT_ALLOC_NEST_PARENT, 0, &self->parent_id));
-	ASSERT_EQ(0, fault_queue_alloc(self->fd, &self->fault_id, &self->fault_fd));
-	ASSERT_EQ(0, hwpt_alloc_nested(self->fd, self->dev.idev_id, self->parent_id,
-				       IOMMU_HWPT_FAULT_ID_VALID, self->fault_id,
-				       &self->hwpt_id));
-	ASSERT_EQ(0, mock_replace(self->fd, self->dev.stdev_id, self->hwpt_id));
+	ASSERT_EQ(0, ioas_alloc(self->c.fd, &self->c.ioas_id));
+	ASSERT_EQ(0, mock_device_create(self->c.fd, self->c.ioas_id, 0, &self->c.dev));
+	self->c.additions = mock_pasid_check(self->c.fd, self->c.dev.stdev_id, 1, 0) != -EOPNOTSUPP;
+	ASSERT_EQ(0, hwpt_alloc_paging(self->c.fd, self->c.dev.idev_id, self->c.ioas_id,
+				       IOMMU_HWPT_ALLOC_NEST_PARENT, 0, &self->c.parent_id));
+	ASSERT_EQ(0, fault_queue_alloc(self->c.fd, &self->c.fault_id, &self->c.fault_fd));
+	ASSERT_EQ(0, hwpt_alloc_nested(self->c.fd, self->c.dev.idev_id, self->c.parent_id,
+				       IOMMU_HWPT_FAULT_ID_VALID, self->c.fault_id,
+				       &self->c.hwpt_id));
+	ASSERT_EQ(0, mock_replace(self->c.fd, self->c.dev.stdev_id, self->c.hwpt_id));
 }
 
 FIXTURE_TEARDOWN(client)
 {
 	struct iommu_test_iopf_stats s;
 
-	EXPECT_EQ(0, iommufd_destroy(self->fd, self->dev.stdev_id));
-	ASSERT_EQ(0, iopf_stats(self->fd, 0, &s));
-	EXPECT_EQ(self->sent, s.groups);
-	EXPECT_EQ(self->sent, s.responses[SUCCESS]);
+	EXPECT_EQ(0, iommufd_destroy(self->c.fd, self->c.dev.stdev_id));
+	ASSERT_EQ(0, iopf_stats(self->c.fd, 0, &s));
+	EXPECT_EQ(self->c.sent, s.groups);
+	EXPECT_EQ(self->c.sent, s.responses[SUCCESS]);
 	EXPECT_EQ(0, s.outstanding);
 	EXPECT_EQ(0, s.unmatched);
 	EXPECT_EQ(0, s.bad_codes);
-	if (self->fault_fd >= 0)
-		EXPECT_EQ(0, close(self->fault_fd));
-	EXPECT_EQ(0, close(self->fd));
+	if (self->c.fault_fd >= 0)
+		EXPECT_EQ(0, close(self->c.fault_fd));
+	EXPECT_EQ(0, close(self->c.fd));
 }
 
 /* Groups of so many requests each. */
-static void send_groups(struct __test_metadata *_metadata, FIXTURE_DATA(client) *self,
+static void send_groups(struct __test_metadata *_metadata, struct client *c,
 			uint32_t groups, uint32_t requests)
 {
-	ASSERT_EQ(0, iopf_inject(self->fd, self->dev.idev_id, 0, self->sent, ADDR, groups,
+	ASSERT_EQ(0, iopf_inject(c->fd, c->dev.idev_id, 0, c->sent, ADDR, groups,
 				 requests, 0));
-	self->sent += groups;
+	c->sent += groups;
 }
 
 /* ---- qemu ---- */
@@ -139,18 +143,18 @@ static void set_nonblock(struct __test_metadata *_metadata, int fd)
 
 TEST_F(client, qemu_empty)
 {
-	set_nonblock(_metadata, self->fault_fd);
-	EXPECT_EQ(0, fault_poll(self->fault_fd, 0) & POLLIN);
-	EXPECT_EQ(0, qemu_drain(_metadata, self->fault_fd));
+	set_nonblock(_metadata, self->c.fault_fd);
+	EXPECT_EQ(0, fault_poll(self->c.fault_fd, 0) & POLLIN);
+	EXPECT_EQ(0, qemu_drain(_metadata, self->c.fault_fd));
 }
 
 TEST_F(client, qemu_one)
 {
-	set_nonblock(_metadata, self->fault_fd);
-	send_groups(_metadata, self, 1, 1);
-	EXPECT_TRUE(fault_poll(self->fault_fd, WAIT_MS) & POLLIN);
-	EXPECT_EQ(1, qemu_drain(_metadata, self->fault_fd));
-	EXPECT_EQ(0, fault_poll(self->fault_fd, 0) & POLLIN);
+	set_nonblock(_metadata, self->c.fault_fd);
+	send_groups(_metadata, &self->c, 1, 1);
+	EXPECT_TRUE(fault_poll(self->c.fault_fd, WAIT_MS) & POLLIN);
+	EXPECT_EQ(1, qemu_drain(_metadata, self->c.fault_fd));
+	EXPECT_EQ(0, fault_poll(self->c.fault_fd, 0) & POLLIN);
 }
 
 /* More than a read takes, in groups of several sizes. */
@@ -158,14 +162,14 @@ TEST_F(client, qemu_many)
 {
 	unsigned int size, sent = 0;
 
-	set_nonblock(_metadata, self->fault_fd);
+	set_nonblock(_metadata, self->c.fault_fd);
 	for (size = 1; size <= 32; size++) {
-		send_groups(_metadata, self, 10, size);
+		send_groups(_metadata, &self->c, 10, size);
 		sent += 10;
 	}
-	EXPECT_TRUE(fault_poll(self->fault_fd, WAIT_MS) & POLLIN);
-	EXPECT_EQ(sent, qemu_drain(_metadata, self->fault_fd));
-	EXPECT_EQ(0, fault_poll(self->fault_fd, 0) & POLLIN);
+	EXPECT_TRUE(fault_poll(self->c.fault_fd, WAIT_MS) & POLLIN);
+	EXPECT_EQ(sent, qemu_drain(_metadata, self->c.fault_fd));
+	EXPECT_EQ(0, fault_poll(self->c.fault_fd, 0) & POLLIN);
 }
 
 /* POLLIN stays for what a read has left behind. */
@@ -174,16 +178,16 @@ TEST_F(client, qemu_level)
 	struct iommu_hwpt_pgfault m[QEMU_MESSAGES];
 	unsigned int left = MANY, n, i;
 
-	set_nonblock(_metadata, self->fault_fd);
-	send_groups(_metadata, self, MANY, 1);
+	set_nonblock(_metadata, self->c.fault_fd);
+	send_groups(_metadata, &self->c, MANY, 1);
 	for (; left; left -= n) {
-		EXPECT_TRUE(fault_poll(self->fault_fd, 0) & POLLIN);
-		n = fault_read(self->fault_fd, m, QEMU_MESSAGES);
+		EXPECT_TRUE(fault_poll(self->c.fault_fd, 0) & POLLIN);
+		n = fault_read(self->c.fault_fd, m, QEMU_MESSAGES);
 		ASSERT_EQ(QEMU_MESSAGES, n);
 		for (i = 0; i < n; i++)
-			ASSERT_EQ(0, fault_answer(self->fault_fd, m[i].cookie, SUCCESS));
+			ASSERT_EQ(0, fault_answer(self->c.fault_fd, m[i].cookie, SUCCESS));
 	}
-	EXPECT_EQ(0, fault_poll(self->fault_fd, 0) & POLLIN);
+	EXPECT_EQ(0, fault_poll(self->c.fault_fd, 0) & POLLIN);
 }
 
 /* The guest answers in an order of its own, while others come in. */
@@ -192,13 +196,13 @@ TEST_F(client, qemu_late_answers)
 	struct iommu_hwpt_pgfault m[QEMU_MESSAGES];
 	unsigned int i;
 
-	set_nonblock(_metadata, self->fault_fd);
-	send_groups(_metadata, self, QEMU_MESSAGES, 1);
-	ASSERT_EQ(QEMU_MESSAGES, fault_read(self->fault_fd, m, QEMU_MESSAGES));
-	send_groups(_metadata, self, QEMU_MESSAGES, 2);
+	set_nonblock(_metadata, self->c.fault_fd);
+	send_groups(_metadata, &self->c, QEMU_MESSAGES, 1);
+	ASSERT_EQ(QEMU_MESSAGES, fault_read(self->c.fault_fd, m, QEMU_MESSAGES));
+	send_groups(_metadata, &self->c, QEMU_MESSAGES, 2);
 	for (i = QEMU_MESSAGES; i--;)
-		ASSERT_EQ(0, fault_answer(self->fault_fd, m[i].cookie, SUCCESS));
-	EXPECT_EQ(QEMU_MESSAGES, qemu_drain(_metadata, self->fault_fd));
+		ASSERT_EQ(0, fault_answer(self->c.fault_fd, m[i].cookie, SUCCESS));
+	EXPECT_EQ(QEMU_MESSAGES, qemu_drain(_metadata, self->c.fault_fd));
 }
 
 static volatile sig_atomic_t ticks;
@@ -216,18 +220,18 @@ TEST_F(client, qemu_signals)
 	struct itimerval every = { { 0, 1000 }, { 0, 1000 } }, off = {};
 	unsigned int left = 0;
 
-	set_nonblock(_metadata, self->fault_fd);
+	set_nonblock(_metadata, self->c.fault_fd);
 	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
 	ASSERT_EQ(0, setitimer(ITIMER_REAL, &every, NULL));
 	while (ticks < 50 || left) {
-		struct pollfd pfd = { .fd = self->fault_fd, .events = POLLIN };
+		struct pollfd pfd = { .fd = self->c.fault_fd, .events = POLLIN };
 
 		if (!left) {
-			send_groups(_metadata, self, 20, 3);
+			send_groups(_metadata, &self->c, 20, 3);
 			left = 20;
 		}
 		if (poll(&pfd, 1, WAIT_MS) == 1)
-			left -= qemu_drain(_metadata, self->fault_fd);
+			left -= qemu_drain(_metadata, self->c.fault_fd);
 	}
 	ASSERT_EQ(0, setitimer(ITIMER_REAL, &off, NULL));
 }
@@ -241,28 +245,28 @@ TEST_F(client, vfn_read_until_one)
 	unsigned int i;
 
 	for (i = 0; i < MANY; i++) {
-		ASSERT_EQ(0, fault_read(self->fault_fd, &m, 1));
+		ASSERT_EQ(0, fault_read(self->c.fault_fd, &m, 1));
 		if (i % 3)
 			continue;
-		send_groups(_metadata, self, 1, 1);
-		ASSERT_EQ(1, fault_read(self->fault_fd, &m, 1));
-		ASSERT_EQ(0, fault_answer(self->fault_fd, m.cookie, SUCCESS));
+		send_groups(_metadata, &self->c, 1, 1);
+		ASSERT_EQ(1, fault_read(self->c.fault_fd, &m, 1));
+		ASSERT_EQ(0, fault_answer(self->c.fault_fd, m.cookie, SUCCESS));
 	}
 }
 
 /* One thread spins on the file. */
 static void *vfn_thread(void *arg)
 {
-	FIXTURE_DATA(client) *self = arg;
+	struct client *c = arg;
 	struct iommu_hwpt_pgfault m;
 	unsigned long answered = 0;
 	ssize_t n;
 
 	while (answered < MANY) {
-		n = fault_read(self->fault_fd, &m, 1);
+		n = fault_read(c->fault_fd, &m, 1);
 		if (n < 0)
 			break;
-		if (n && fault_answer(self->fault_fd, m.cookie, SUCCESS))
+		if (n && fault_answer(c->fault_fd, m.cookie, SUCCESS))
 			break;
 		answered += n;
 	}
@@ -275,9 +279,9 @@ TEST_F(client, vfn_spin)
 	void *answered;
 	unsigned int i;
 
-	ASSERT_EQ(0, pthread_create(&thread, NULL, vfn_thread, self));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, vfn_thread, &self->c));
 	for (i = 0; i < MANY; i += 10)
-		send_groups(_metadata, self, 10, 1);
+		send_groups(_metadata, &self->c, 10, 1);
 	ASSERT_EQ(0, pthread_join(thread, &answered));
 	EXPECT_EQ(MANY, (unsigned long)answered);
 }
@@ -292,32 +296,33 @@ TEST_F(client, suite_trigger_read_write)
 	uint32_t round;
 
 	for (round = 0; round < 3; round++) {
-		ASSERT_EQ(0, iopf_trigger(self->fd, self->dev.idev_id, 0, 0x2, 0x3, 0xdeadbeaf));
-		self->sent++;
-		ASSERT_EQ(MSG, read(self->fault_fd, &m, sizeof(m)));
-		EXPECT_EQ(self->dev.idev_id, m.dev_id);
+		ASSERT_EQ(0, iopf_trigger(self->c.fd, self->c.dev.idev_id, 0, 0x2, 0x3,
+					  0xdeadbeaf));
+		self->c.sent++;
+		ASSERT_EQ(MSG, read(self->c.fault_fd, &m, sizeof(m)));
+		EXPECT_EQ(self->c.dev.idev_id, m.dev_id);
 		EXPECT_EQ(0x2, m.grpid);
 		EXPECT_EQ(0xdeadbeaf, m.addr);
 		answer.cookie = m.cookie;
-		ASSERT_EQ(ANSWER, write(self->fault_fd, &answer, sizeof(answer)));
+		ASSERT_EQ(ANSWER, write(self->c.fault_fd, &answer, sizeof(answer)));
 	}
 }
 
 TEST_F(client, suite_take_apart)
 {
-	EXPECT_EQ(-EBUSY, iommufd_destroy(self->fd, self->hwpt_id));
-	EXPECT_EQ(-EBUSY, iommufd_destroy(self->fd, self->fault_id));
-	ASSERT_EQ(0, mock_replace(self->fd, self->dev.stdev_id, self->ioas_id));
-	EXPECT_EQ(0, iommufd_destroy(self->fd, self->hwpt_id));
-	EXPECT_EQ(0, close(self->fault_fd));
-	self->fault_fd = -1;
-	EXPECT_EQ(0, iommufd_destroy(self->fd, self->fault_id));
+	EXPECT_EQ(-EBUSY, iommufd_destroy(self->c.fd, self->c.hwpt_id));
+	EXPECT_EQ(-EBUSY, iommufd_destroy(self->c.fd, self->c.fault_id));
+	ASSERT_EQ(0, mock_replace(self->c.fd, self->c.dev.stdev_id, self->c.ioas_id));
+	EXPECT_EQ(0, iommufd_destroy(self->c.fd, self->c.hwpt_id));
+	EXPECT_EQ(0, close(self->c.fault_fd));
+	self->c.fault_fd = -1;
+	EXPECT_EQ(0, iommufd_destroy(self->c.fd, self->c.fault_id));
 }
 
 /* ---- rings ---- */
 
 struct rings {
-	FIXTURE_DATA(client) *self;
+	struct client *c;
 	int link[2];
 	const char *failed;
 };
@@ -350,7 +355,7 @@ static void *ring_reader(void *arg)
 		return NULL;
 	}
 	while (got < MANY && !r->failed) {
-		io_uring_prep_read(io_uring_get_sqe(&ring), r->self->fault_fd, m, sizeof(m), -1);
+		io_uring_prep_read(io_uring_get_sqe(&ring), r->c->fault_fd, m, sizeof(m), -1);
 		if (uring_one(&ring, &res) || res < 0)
 			r->failed = "read";
 		else if (write(r->link[1], m, res) != res)
@@ -380,7 +385,7 @@ static void *ring_writer(void *arg)
 			break;
 		}
 		answer.cookie = m.cookie;
-		io_uring_prep_write(io_uring_get_sqe(&ring), r->self->fault_fd, &answer,
+		io_uring_prep_write(io_uring_get_sqe(&ring), r->c->fault_fd, &answer,
 				    sizeof(answer), -1);
 		if (uring_one(&ring, &res) || res != sizeof(answer))
 			r->failed = "write";
@@ -391,7 +396,7 @@ static void *ring_writer(void *arg)
 
 TEST_F(client, rings)
 {
-	struct rings r = { .self = self };
+	struct rings r = { .c = &self->c };
 	pthread_t reader, writer;
 	unsigned int i;
 
@@ -399,7 +404,7 @@ TEST_F(client, rings)
 	ASSERT_EQ(0, pthread_create(&reader, NULL, ring_reader, &r));
 	ASSERT_EQ(0, pthread_create(&writer, NULL, ring_writer, &r));
 	for (i = 0; i < MANY; i += 10)
-		send_groups(_metadata, self, 10, 1);
+		send_groups(_metadata, &self->c, 10, 1);
 	ASSERT_EQ(0, pthread_join(reader, NULL));
 	ASSERT_EQ(0, close(r.link[1]));
 	ASSERT_EQ(0, pthread_join(writer, NULL));
@@ -414,20 +419,21 @@ TEST_F(client, rings)
 TEST_F(client, library_probe)
 {
 	uint32_t all = IOPF_HAS_PASID * 2 - 1, features = 0;
-	struct iopf io = { .fd = self->fd };
+	struct iopf io = { .fd = self->c.fd };
 	struct mock_device pasid;
 
 	ASSERT_EQ(0, iopf_probe(&io, &features));
-	EXPECT_EQ(self->additions ? all & ~(IOPF_HAS_PAGING | IOPF_HAS_PASID) : IOPF_HAS_QUEUE,
+	EXPECT_EQ(self->c.additions ? all & ~(IOPF_HAS_PAGING | IOPF_HAS_PASID) : IOPF_HAS_QUEUE,
 		  features);
-	ASSERT_EQ(0, iopf_probe_device(&io, self->dev.idev_id, &features));
-	EXPECT_EQ(self->additions ? all & ~IOPF_HAS_PASID : IOPF_HAS_QUEUE, features);
-	if (!self->additions)
+	ASSERT_EQ(0, iopf_probe_device(&io, self->c.dev.idev_id, &features));
+	EXPECT_EQ(self->c.additions ? all & ~IOPF_HAS_PASID : IOPF_HAS_QUEUE, features);
+	if (!self->c.additions)
 		return;
-	ASSERT_EQ(0, mock_device_create(self->fd, self->ioas_id, MOCK_FLAGS_DEVICE_PASID, &pasid));
+	ASSERT_EQ(0, mock_device_create(self->c.fd, self->c.ioas_id, MOCK_FLAGS_DEVICE_PASID,
+					&pasid));
 	ASSERT_EQ(0, iopf_probe_device(&io, pasid.idev_id, &features));
 	EXPECT_EQ(all, features);
-	EXPECT_EQ(0, iommufd_destroy(self->fd, pasid.stdev_id));
+	EXPECT_EQ(0, iommufd_destroy(self->c.fd, pasid.stdev_id));
 }
 
 static unsigned int serve_slot(struct iopf_ring *ring, struct iopf_slot *slot)
@@ -442,21 +448,21 @@ static unsigned int serve_slot(struct iopf_ring *ring, struct iopf_slot *slot)
 	return n;
 }
 
-static void serve_all(struct __test_metadata *_metadata, FIXTURE_DATA(client) *self,
+static void serve_all(struct __test_metadata *_metadata, struct client *c,
 		      enum iopf_mode mode)
 {
-	struct iopf io = { .fd = self->fd };
-	struct iopf_queue queue = { &io, self->fault_id, self->fault_fd };
+	struct iopf io = { .fd = c->fd };
+	struct iopf_queue queue = { &io, c->fault_id, c->fault_fd };
 	unsigned int round, left, answered = 0;
 	struct iopf_ring ring;
 	struct iopf_slot *slot;
 	int event;
 
 	ASSERT_EQ(0, iopf_ring_init_mode(&ring, &queue, mode, 4, 16));
-	EXPECT_EQ(self->additions ? mode : IOPF_POLL, ring.mode);
+	EXPECT_EQ(c->additions ? mode : IOPF_POLL, ring.mode);
 	EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&ring, 0, &slot));
 	for (round = 0; round < 50; round++) {
-		send_groups(_metadata, self, 30, 1 + round % 4);
+		send_groups(_metadata, c, 30, 1 + round % 4);
 		for (left = 30; left;) {
 			event = iopf_ring_next(&ring, WAIT_MS, &slot);
 			ASSERT_LT(IOPF_TIMEOUT, event)
@@ -469,7 +475,7 @@ static void serve_all(struct __test_metadata *_metadata, FIXTURE_DATA(client) *s
 				EXPECT_EQ(0, slot->n_refused);
 		}
 	}
-	while (answered < self->sent) {
+	while (answered < c->sent) {
 		ASSERT_EQ(IOPF_ANSWERED, iopf_ring_next(&ring, WAIT_MS, &slot));
 		answered += slot->n_answers;
 	}
@@ -478,34 +484,34 @@ static void serve_all(struct __test_metadata *_metadata, FIXTURE_DATA(client) *s
 
 TEST_F(client, library_fetch)
 {
-	serve_all(_metadata, self, IOPF_FETCH);
+	serve_all(_metadata, &self->c, IOPF_FETCH);
 }
 
 TEST_F(client, library_multishot)
 {
-	serve_all(_metadata, self, IOPF_MULTISHOT);
+	serve_all(_metadata, &self->c, IOPF_MULTISHOT);
 }
 
 TEST_F(client, library_read)
 {
-	serve_all(_metadata, self, IOPF_READ);
+	serve_all(_metadata, &self->c, IOPF_READ);
 }
 
 TEST_F(client, library_poll)
 {
-	serve_all(_metadata, self, IOPF_POLL);
+	serve_all(_metadata, &self->c, IOPF_POLL);
 }
 
 /* An answer to nothing is counted, those before and after it are given. */
 TEST_F(client, library_refused)
 {
-	struct iopf io = { .fd = self->fd };
-	struct iopf_queue queue = { &io, self->fault_id, self->fault_fd };
+	struct iopf io = { .fd = self->c.fd };
+	struct iopf_queue queue = { &io, self->c.fault_id, self->c.fault_fd };
 	struct iopf_slot *slot;
 	struct iopf_ring ring;
 
 	ASSERT_EQ(0, iopf_ring_init_mode(&ring, &queue, IOPF_POLL, 1, 16));
-	send_groups(_metadata, self, 2, 1);
+	send_groups(_metadata, &self->c, 2, 1);
 	ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&ring, WAIT_MS, &slot));
 	ASSERT_EQ(2, slot->n_messages);
 	iopf_slot_answer(slot, slot->messages[0].cookie, SUCCESS);
