@@ -139,16 +139,16 @@ kmake() {
 
 kernel_image() { if [ "$1" = arm64 ]; then echo Image; else echo bzImage; fi; }
 
-# umake ARCH DIR OUTPUT [SRC HEADERS]: make the user programs of SRC's (ours') DIR,
-# static, into OUTPUT. The makefiles take the names that every selftest's makefile
-# takes, and LIBURING: where its include/ and lib/ are.
+# umake ARCH DIR OUTPUT: make the user programs of ours' DIR, static, into OUTPUT.
+# The makefiles take the names that every selftest's makefile takes, and LIBURING:
+# where its include/ and lib/ are.
 umake() {
-	local cross= src=${4:-$build/ours/src} headers=${5:-$build/headers/$1}
+	local cross=
 
 	if [ "$1" = arm64 ]; then cross=aarch64-linux-gnu-; fi
 	mkdir -p "$3"
-	LDFLAGS=-static make -C "$src/$2" OUTPUT="$3" CROSS_COMPILE="$cross" \
-		KHDR_INCLUDES="-isystem $headers/usr/include" LIBURING="$build/debs/$1"
+	LDFLAGS=-static make -C "$build/ours/src/$2" OUTPUT="$3" CROSS_COMPILE="$cross" \
+		KHDR_INCLUDES="-isystem $build/headers/$1/usr/include" LIBURING="$build/debs/$1"
 }
 
 # Make the kernel's headers for user programs of ARCH.
