@@ -34,6 +34,10 @@ check: deps deps-docs kernel debug arm64 peer user ## run every test
 quick: deps kernel user ## run the tests that need only the plain kernel
 	@scripts/check --kernel x86_64
 
+.PHONY: stress
+stress: deps kernel debug kcsan user ## run the long forms of the seeded tests: ten million faults, minutes
+	@scripts/check --tests scripts/tests-stress
+
 .PHONY: bench
 bench: deps kernel peer user ## measure what a fault costs, beside the peer
 	@scripts/bench
@@ -49,6 +53,10 @@ kernel: ## build the kernel with the overlay (x86_64)
 .PHONY: debug
 debug: ## build it with KASAN, lockdep, kmemleak
 	@scripts/kernel debug
+
+.PHONY: kcsan
+kcsan: ## build it with KCSAN, which looks for data races in our files
+	@scripts/kernel kcsan
 
 .PHONY: arm64
 arm64: ## build it, and the programs, for arm64
@@ -95,8 +103,8 @@ series-next: deps ## try the series on Debian's newest kernel: the table in seri
 
 .PHONY: clean
 clean: ## remove build/, but for the downloads and ccache
-	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/vm build/log build/pri-testdev.so
-	rm -rf build/docs build/merge build/series build/series-*
+	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/docs build/merge build/vm build/log \
+		build/series build/series-* build/pri-testdev.so build/smmu-testdev.so
 
 .PHONY: distclean
 distclean: ## remove build/

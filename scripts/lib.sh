@@ -139,16 +139,17 @@ kmake() {
 
 kernel_image() { if [ "$1" = arm64 ]; then echo Image; else echo bzImage; fi; }
 
-# umake ARCH DIR OUTPUT: make the user programs of ours' DIR, static, into OUTPUT.
+# umake ARCH DIR OUTPUT ARGS...: make the user programs of DIR, static, into OUTPUT.
 # The makefiles take the names that every selftest's makefile takes, and LIBURING:
-# where its include/ and lib/ are.
+# where its include/ and lib/ are. UMAKE_SRC and UMAKE_HEADERS name another tree
+# than ours and its headers.
 umake() {
-	local cross=
+	local cross= src=${UMAKE_SRC:-$build/ours/src} headers=${UMAKE_HEADERS:-$build/headers/$1}
 
 	if [ "$1" = arm64 ]; then cross=aarch64-linux-gnu-; fi
 	mkdir -p "$3"
-	LDFLAGS=-static make -C "$build/ours/src/$2" OUTPUT="$3" CROSS_COMPILE="$cross" \
-		KHDR_INCLUDES="-isystem $build/headers/$1/usr/include" LIBURING="$build/debs/$1"
+	LDFLAGS=-static make -C "$src/$2" OUTPUT="$3" CROSS_COMPILE="$cross" \
+		KHDR_INCLUDES="-isystem $headers/usr/include" LIBURING="$build/debs/$1" "${@:4}"
 }
 
 # Make the kernel's headers for user programs of ARCH.
