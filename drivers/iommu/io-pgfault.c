@@ -64,13 +64,15 @@
  *					request, the counters; and the time from the
  *					look-up of an attach handle until the handler
  *					has queued the group under it
- *	the lock of the group's array	the look-up of one or all attach handles
+ *	the lock of the group's array	telling all attach handles of an overflow
  *	of handles (spin)
  *	iopf_queue::flush_lock (spin)	handles whose waiters are to be woken
  *	the handler's own locks
  *
- * RCU protects the way from a device to its iopf_device; a reference keeps it
- * after that. No lock is held while the hardware is answered.
+ * RCU protects the way from a device to its iopf_device, which a reference keeps
+ * after that, and the way from {group, PASID} to the attach handle, which is kept
+ * by iopf_device::lock: see iopf_quiesce(). No lock is held while the hardware is
+ * answered.
  */
 
 #include <linux/debugfs.h>
@@ -1005,10 +1007,12 @@ static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned 
 	unsigned int i = 0;
 
 	while (i < count) {
-		if (likely(!iopf_answer_apart(&answers[i])))
+		if (likely(!iopf_answer_apart(&answers[i]))) {
 			i++;
-		else if (i != --count)
-			swap(answers[i], answers[count]);
+			continue;
+		}
+		count--;
+		swap(answers[i], answers[count]);
 	}
 	return count;
 }
@@ -1321,8 +1325,8 @@ int iopf_queue_discard_partial(struct iopf_queue *queue)
 		spin_lock(&fdev->lock);
 		fdev->count.overflows++;
 		iopf_drop_all(fdev, IOPF_CAUSE_OVERFLOW);
-		iommu_group_for_each_handle(fdev->param.dev->iommu_group,
-					    iopf_tell_overflow, NULL);
+		iommu_group_visit_handles(fdev->param.dev->iommu_group, NULL,
+					  iopf_tell_overflow);
 		spin_unlock(&fdev->lock);
 	}
 	mutex_unlock(&queue->lock);
@@ -1706,3 +1710,7 @@ void iopf_queue_free(struct iopf_queue *queue)
 	kfree(queue);
 }
 EXPORT_SYMBOL_GPL(iopf_queue_free);
+
+#if IS_ENABLED(CONFIG_IOMMU_IOPF_KUNIT_TEST)
+#include "io-pgfault-test.c"
+#endif
