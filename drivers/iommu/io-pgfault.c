@@ -906,7 +906,14 @@ static u64 iopf_latency(const struct iopf_group *group)
 	       jiffies_to_nsecs(jiffies - group->queued);
 }
 
-/* For iopf_group_deliver(), which is inlined into modules */
+/**
+ * __iopf_trace_delivered() - Emit the trace event for a delivered group
+ * @group: the group
+ *
+ * Called by iopf_group_deliver() alone, which is inlined into modules.
+ *
+ * Context: Any.
+ */
 void __iopf_trace_delivered(const struct iopf_group *group)
 {
 	trace_iopf_group_delivered(group, iopf_latency(group));
