@@ -389,6 +389,30 @@ static void nobody_handles(struct kunit *test)
 	iopf_queue_add_device(ft->iommus[0].queue, test_dev(ft, 0));
 }
 
+/* A request that the driver refuses takes its whole group with it. */
+static void refused_by_driver(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+	struct iopf_fault evt = {
+		.fault.type = IOMMU_FAULT_PAGE_REQ,
+		.fault.prm.grpid = 7,
+		.fault.prm.flags = IOMMU_FAULT_PAGE_REQUEST_REFUSED,
+	};
+
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, iommu_report_device_fault(test_dev(ft, 0), &evt), -EINVAL);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
+	KUNIT_EXPECT_NE(test, test_last(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
+
+	evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, iommu_report_device_fault(test_dev(ft, 0), &evt), -EINVAL);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 2);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 0);
+	KUNIT_EXPECT_EQ(test, ft->queued, 0);
+}
+
 /* Where user space owns the PASID table, the RID's domain stands for all PASIDs. */
 static void nested_takes_all_pasids(struct kunit *test)
 {
@@ -581,6 +605,20 @@ static void age(struct kunit *test)
 	flush_delayed_work(&fdev->age_work);
 	KUNIT_EXPECT_FALSE(test, fdev->aging);
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
+}
+
+/* A stop marker: no more requests of one PASID */
+static void stopped_pasid(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 1, 7, false), 0);
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 2, 7, false), 0);
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
+	iopf_discard_pasid(test_dev(ft, 0), 1);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 2);
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 2, 7, true), 0);
+	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 2);
 }
 
 static void detach(struct kunit *test)
@@ -842,6 +880,57 @@ static void racing_removal(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, won + test_invalid(ft), round * TEST_BATCH);
 }
 
+/* What the file in debugfs says of @name, or -1 */
+static long long test_counter(struct kunit *test, const char *name)
+{
+	struct seq_file file = { .private = test_fdev(test->priv), .size = PAGE_SIZE };
+	char *line, *text = kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
+	size_t length = strlen(name);
+	long long value = -1;
+
+	KUNIT_ASSERT_NOT_NULL(test, text);
+	file.buf = text;
+	iopf_counters_show(&file, NULL);
+	text[min(file.count, PAGE_SIZE - 1)] = 0;
+	while ((line = strsep(&text, "\n"))) {
+		if (!strncmp(line, name, length) && line[length] == ' ')
+			KUNIT_EXPECT_EQ(test, kstrtoll(line + length + 1, 10, &value), 0);
+	}
+	return value;
+}
+
+static void counters(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 1), 0);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 1), 0);
+	KUNIT_EXPECT_TRUE(test, iopf_group_deliver(test_newest(ft)));
+	KUNIT_EXPECT_EQ(test, test_last(ft, 2), 0);
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 3), 0);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "requests"), 4);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "groups"), 2);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "delivered"), 1);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "depth"), 2);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "partials"), 1);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "answered_success"), 0);
+
+	KUNIT_EXPECT_EQ(test, test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 2);
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, TEST_PASIDS + 1, 1, true), -EINVAL);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "answered_success"), 2);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "answered_by_user"), 2);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "answered_invalid"), 1);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "answered_by_no_handler"), 1);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "delivered"), 1);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "depth"), 0);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "depth_peak"), 2);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "pool_limit"), 2 * 4096 + 256);
+
+	KUNIT_EXPECT_EQ(test, test_last(ft, 4), 0);
+	iopf_device_reset(test_dev(ft, 0));
+	KUNIT_EXPECT_EQ(test, test_counter(test, "recalled_reset"), 1);
+}
+
 /* Putting it up and taking it down */
 
 static struct platform_device *test_add_device(struct test_iommu *ti, unsigned int id)
@@ -955,6 +1044,7 @@ static struct kunit_case iopf_test_cases[] = {
 	KUNIT_CASE(interleaved_groups),
 	KUNIT_CASE(one_id_two_pasids),
 	KUNIT_CASE(nobody_handles),
+	KUNIT_CASE(refused_by_driver),
 	KUNIT_CASE(nested_takes_all_pasids),
 	KUNIT_CASE(last_among_many),
 	KUNIT_CASE(no_room_for_group),
@@ -962,6 +1052,7 @@ static struct kunit_case iopf_test_cases[] = {
 	KUNIT_CASE(overflow),
 	KUNIT_CASE(reset),
 	KUNIT_CASE(age),
+	KUNIT_CASE(stopped_pasid),
 	KUNIT_CASE(detach),
 	KUNIT_CASE(immediate),
 	KUNIT_CASE(immediate_refused),
@@ -971,6 +1062,7 @@ static struct kunit_case iopf_test_cases[] = {
 	KUNIT_CASE(batch_for_two_iommus),
 	KUNIT_CASE(wake_once_a_drain),
 	KUNIT_CASE(removal_answers),
+	KUNIT_CASE(counters),
 	KUNIT_CASE(racing_claims),
 	KUNIT_CASE(racing_removal),
 	{ }
