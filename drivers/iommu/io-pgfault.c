@@ -64,13 +64,15 @@
  *					request, the counters; and the time from the
  *					look-up of an attach handle until the handler
  *					has queued the group under it
- *	the lock of the group's array	the look-up of one or all attach handles
+ *	the lock of the group's array	telling all attach handles of an overflow
  *	of handles (spin)
  *	iopf_queue::flush_lock (spin)	handles whose waiters are to be woken
  *	the handler's own locks
  *
- * RCU protects the way from a device to its iopf_device; a reference keeps it
- * after that. No lock is held while the hardware is answered.
+ * RCU protects the way from a device to its iopf_device, which a reference keeps
+ * after that, and the way from {group, PASID} to the attach handle, which is kept
+ * by iopf_device::lock: see iopf_quiesce(). No lock is held while the hardware is
+ * answered.
  */
 
 #include <linux/debugfs.h>
@@ -650,6 +652,20 @@ static int iopf_offer(struct iopf_device *fdev, struct iopf_group *group,
 	return 0;
 }
 
+/* Why a group that fails with @rc is answered or forgotten by the core */
+static enum iopf_cause iopf_reject_cause(int rc)
+{
+	switch (rc) {
+	case -ENODEV:
+		return IOPF_CAUSE_REMOVE;
+	case -ENOMEM:
+	case -ENOSPC:
+		return IOPF_CAUSE_NO_ROOM;
+	default:
+		return IOPF_CAUSE_NO_HANDLER;
+	}
+}
+
 /*
  * Keep a request until the last one of its group is here. With @taken the
  * handler owns the reference to @fdev.
@@ -671,6 +687,10 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 		goto out_unlock;
 
 	group = iopf_find(fdev, key);
+	if (fault->prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
+		rc = -EINVAL;
+		goto lose;
+	}
 	if (!group)
 		group = iopf_start(fdev, key);
 	if (group)
@@ -679,12 +699,13 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 		iopf_no_room(fdev, &fault->prm);
 	else
 		rc = iopf_offer(fdev, group, &fault->prm, taken);
-	if (rc) {
-		iopf_lose(fdev, key);
-		if (group)
-			iopf_drop(fdev, group, IOPF_CAUSE_NO_ROOM);
-	}
+	if (!rc)
+		goto out_unlock;
 
+lose:
+	iopf_lose(fdev, key);
+	if (group)
+		iopf_drop(fdev, group, iopf_reject_cause(rc));
 out_unlock:
 	spin_unlock(&fdev->lock);
 	return rc;
@@ -742,10 +763,10 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	lost = __test_and_clear_bit(iopf_lost_mark(key), fdev->lost);
 	if (fdev->count.partials)
 		group = iopf_find(fdev, key);
-	if (lost) {
+	if (lost || evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
+		rc = lost ? -ENOMEM : -EINVAL;
 		if (group)
-			iopf_drop(fdev, group, IOPF_CAUSE_NO_ROOM);
-		rc = -ENOMEM;
+			iopf_drop(fdev, group, iopf_reject_cause(rc));
 		goto out_unlock;
 	}
 	if (group)
@@ -776,20 +797,6 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 out_unlock:
 	spin_unlock(&fdev->lock);
 	return rc;
-}
-
-/* Who answers a group that no handler took for the reason @rc */
-static enum iopf_cause iopf_reject_cause(int rc)
-{
-	switch (rc) {
-	case -ENODEV:
-		return IOPF_CAUSE_REMOVE;
-	case -ENOMEM:
-	case -ENOSPC:
-		return IOPF_CAUSE_NO_ROOM;
-	default:
-		return IOPF_CAUSE_NO_HANDLER;
-	}
 }
 
 static u8 iopf_verdict(enum iopf_cause cause, enum iommu_page_response_code code)
@@ -834,7 +841,11 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
  * there is no such handler or no room. Requests that are not the last never
  * have an answer of their own.
  *
- * Stop markers are not page requests: drivers drop them before they report.
+ * A driver that knows that a request cannot be served reports it all the same,
+ * flagged IOMMU_FAULT_PAGE_REQUEST_REFUSED: its whole group is answered INVALID
+ * when the last request is here, and no handler gets it.
+ *
+ * Stop markers are not page requests: drivers call iopf_discard_pasid() instead.
  *
  * A driver must not report for a PASID once its domain is detached and the
  * hardware queue is drained; until then a handle that is being detached is
@@ -989,10 +1000,12 @@ static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned 
 	unsigned int i = 0;
 
 	while (i < count) {
-		if (likely(!iopf_answer_apart(&answers[i])))
+		if (likely(!iopf_answer_apart(&answers[i]))) {
 			i++;
-		else
-			swap(answers[i], answers[--count]);
+			continue;
+		}
+		count--;
+		swap(answers[i], answers[count]);
 	}
 	return count;
 }
@@ -1161,6 +1174,36 @@ void iopf_quiesce(struct device *dev, ioasid_t pasid, struct iommu_attach_handle
 EXPORT_SYMBOL_GPL(iopf_quiesce);
 
 /**
+ * iopf_discard_pasid() - Forget the groups of a PASID that are not complete
+ * @dev: the device
+ * @pasid: of which the device will send no more page requests; IOMMU_NO_PASID
+ *         stands for those without one
+ *
+ * For drivers that see a stop marker (PCIe 6.0, 10.4.1.2.1). Open groups are
+ * recalled, complete ones answered as ever.
+ *
+ * Context: Process context. Takes the device's fault lock, under which it calls
+ * &iopf_handler_ops.recall.
+ */
+void iopf_discard_pasid(struct device *dev, ioasid_t pasid)
+{
+	struct iopf_device *fdev = iopf_device_get(dev);
+	struct iopf_group *group, *next;
+
+	if (!fdev)
+		return;
+
+	spin_lock(&fdev->lock);
+	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
+		if (iopf_key_pasid(group->key) == pasid)
+			iopf_drop(fdev, group, IOPF_CAUSE_RESET);
+	}
+	spin_unlock(&fdev->lock);
+	iopf_device_put(fdev);
+}
+EXPORT_SYMBOL_GPL(iopf_discard_pasid);
+
+/**
  * iopf_recall_sync() - Wait until no recall uses a detached handle
  * @dev: the device that was detached
  *
@@ -1275,8 +1318,8 @@ int iopf_queue_discard_partial(struct iopf_queue *queue)
 		spin_lock(&fdev->lock);
 		fdev->count.overflows++;
 		iopf_drop_all(fdev, IOPF_CAUSE_OVERFLOW);
-		iommu_group_for_each_handle(fdev->param.dev->iommu_group,
-					    iopf_tell_overflow, NULL);
+		iommu_group_visit_handles(fdev->param.dev->iommu_group, NULL,
+					  iopf_tell_overflow);
 		spin_unlock(&fdev->lock);
 	}
 	mutex_unlock(&queue->lock);
@@ -1660,3 +1703,7 @@ void iopf_queue_free(struct iopf_queue *queue)
 	kfree(queue);
 }
 EXPORT_SYMBOL_GPL(iopf_queue_free);
+
+#if IS_ENABLED(CONFIG_IOMMU_IOPF_KUNIT_TEST)
+#include "io-pgfault-test.c"
+#endif

@@ -16,7 +16,7 @@
 
 #include "../lib/iopf.h"
 
-#define MAX_DEVICES 16
+#define MAX_DEVICES 64
 #define MAX_BATCH 512
 #define MAX_WAITERS 64
 #define MAX_BUFFERS 64

@@ -59,17 +59,28 @@ static inline int ioas_map_fixed(int fd, uint32_t ioas_id, uint64_t iova, const 
 
 /* The fault queue: its object and its file. */
 
-static inline int fault_queue_alloc_flags(int fd, uint32_t flags, uint32_t *fault_id,
-					  int *fault_fd)
+/* @fields: what is asked for, without the size. */
+static inline int fault_queue_alloc_fields(int fd, const struct iommu_fault_alloc *fields,
+					   uint32_t *fault_id, int *fault_fd)
 {
-	struct iommu_fault_alloc cmd = { .size = sizeof(cmd), .flags = flags };
-	int rc = iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd);
+	struct iommu_fault_alloc cmd = *fields;
+	int rc;
 
+	cmd.size = sizeof(cmd);
+	rc = iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd);
 	if (rc)
 		return rc;
 	*fault_id = cmd.out_fault_id;
 	*fault_fd = cmd.out_fault_fd;
 	return 0;
+}
+
+static inline int fault_queue_alloc_flags(int fd, uint32_t flags, uint32_t *fault_id,
+					  int *fault_fd)
+{
+	struct iommu_fault_alloc fields = { .flags = flags };
+
+	return fault_queue_alloc_fields(fd, &fields, fault_id, fault_fd);
 }
 
 static inline int fault_queue_alloc(int fd, uint32_t *fault_id, int *fault_fd)
@@ -341,6 +352,22 @@ static inline int iopf_stats_flags(int fd, uint32_t idev_id, uint32_t flags,
 		.flags = flags,
 		.arg = (uintptr_t)stats,
 		.arg_size = sizeof(*stats),
+	};
+
+	return iommufd_call(fd, IOMMU_TEST_CMD, &cmd);
+}
+
+/* @arg: a struct iommu_test_iopf_batch for IOMMU_TEST_IOPF_DRAIN */
+static inline int iopf_event(int fd, uint32_t idev_id, enum iommu_test_iopf_event event,
+			     struct iommu_test_iopf_batch *batch)
+{
+	struct iommu_test_iopf_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_IOPF_EVENT,
+		.id = idev_id,
+		.flags = event,
+		.arg = (uintptr_t)batch,
+		.arg_size = batch ? sizeof(*batch) : 0,
 	};
 
 	return iommufd_call(fd, IOMMU_TEST_CMD, &cmd);

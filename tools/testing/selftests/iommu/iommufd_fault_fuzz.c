@@ -1,0 +1,1424 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Seeded fuzzer of the fault queue's uAPI, with a model that knows the result
+ * of every call before it is made.
+ *
+ * One thread draws operations on two iommufds with a few mock devices, queues and
+ * HWPTs each: good ones and every kind of bad one. The model predicts what each
+ * returns, down to the errno, every byte of every message, which bytes of a buffer
+ * stay untouched, and how often each device was answered with each code. The
+ * first difference ends the run and names the operation.
+ *
+ * Where the kernel may do one or another the fuzzer does not go: limits of memory
+ * (iommufd_fault has these), faults of a device whose file is going away, flags
+ * that give messages another meaning.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+#include "../../../iommu/lib/iopf.h"
+#include "../kselftest.h"
+#include "iommufd_fault_utils.h"
+#include "iommufd_stress_utils.h"
+
+#define CTXS 2
+#define DEVS 3
+#define QUEUES 3
+#define HWPTS 6
+#define PASIDS 4		/* 0 stands for the RID */
+#define MAX_ID 64
+#define MAX_REQUESTS 24		/* of one group */
+#define MAX_GROUPS 256		/* that one queue holds, in this program */
+#define MAX_PARTIALS 8
+#define MAX_ROOM 40		/* messages of one read */
+#define MAX_ANSWERS 100
+#define MSG ((size_t)40)
+#define ANSWER ((size_t)8)
+#define PAGE 4096ul
+#define UNTOUCHED 0xa5
+#define ADDR 0x40000000ull
+
+_Static_assert(sizeof(struct iommu_hwpt_pgfault) == MSG, "the uAPI does not change");
+_Static_assert(sizeof(struct iommu_hwpt_page_response) == ANSWER, "the uAPI does not change");
+
+/* ---- the model ---- */
+
+enum type { NONE, IOAS, DEVICE, MOCK, HWPT, QUEUE };
+
+struct queue;
+
+struct hwpt {
+	uint32_t id;
+	bool pasid_compat;
+	struct queue *queue;
+	unsigned int users;
+};
+
+struct request {
+	uint64_t addr;
+	uint32_t perm;
+	bool last;
+};
+
+struct group {
+	struct dev *dev;
+	uint32_t pasid;
+	uint32_t grpid;
+	uint32_t cookie;
+	unsigned int n;
+	struct request requests[MAX_REQUESTS];
+};
+
+struct dev {
+	uint32_t stdev_id;
+	uint32_t idev_id;
+	bool has_pasids;
+	struct hwpt *attached[PASIDS];
+	struct group partials[MAX_PARTIALS];
+	unsigned int n_partials;
+	uint64_t requests, groups, answers[3];
+};
+
+struct queue {
+	uint32_t id;
+	int fd;
+	bool blocking, nonblock;
+	unsigned int users;
+	struct group queued[MAX_GROUPS];
+	unsigned int n_queued;
+	struct group delivered[MAX_GROUPS];
+	unsigned int n_delivered;
+	/* a FETCH that waits, and the room it has */
+	bool fetching;
+	unsigned int fetch_room;
+};
+
+struct ctx {
+	int fd;
+	uint32_t ioas_id;
+	struct hwpt *plain;
+	enum type types[MAX_ID];
+	struct dev devs[DEVS];
+	struct queue queues[QUEUES];
+	struct hwpt hwpts[HWPTS];
+};
+
+static struct ctx ctxs[CTXS];
+static struct rng rng;
+static struct io_uring ring;
+static struct stress_options opt = {
+	.program = "iommufd_fault_fuzz", .unit = "operations", .count = 1000000, .seconds = 20,
+};
+
+static uint64_t operation;
+static const char *operation_name = "";
+static uint64_t faults;
+/* Results that were compared: those that are no error, and each errno */
+static uint64_t results[128];
+
+/* Messages are read into the end of this, so that the page behind is a fence. */
+static unsigned char *buffer;
+#define BUFFER (2 * PAGE)
+static unsigned char *fetch_buffers[CTXS][QUEUES];
+
+static void __attribute__((format(printf, 1, 2), noreturn)) fail(const char *what, ...)
+{
+	char text[300];
+	va_list args;
+
+	va_start(args, what);
+	vsnprintf(text, sizeof(text), what, args);
+	va_end(args);
+	ksft_print_msg("operation %llu, %s: %s\n", (unsigned long long)operation, operation_name,
+		       text);
+	stress_print_repeat(&opt);
+	ksft_test_result_fail("every result is the model's\n");
+	ksft_finished();
+}
+
+static void expect(const char *what, long wanted, long got)
+{
+	if (wanted != got)
+		fail("%s: the model says %ld, the kernel %ld", what, wanted, got);
+	results[wanted < 0 && wanted > -128 ? -wanted : 0]++;
+}
+
+static long or_errno(long rc)
+{
+	return rc == -1 ? -errno : rc;
+}
+
+static void add_object(struct ctx *ctx, uint32_t id, enum type type)
+{
+	if (!id || id >= MAX_ID || ctx->types[id] != NONE)
+		fail("a new object got the id %u", id);
+	ctx->types[id] = type;
+}
+
+static enum type type_of(const struct ctx *ctx, uint32_t id)
+{
+	return id < MAX_ID ? ctx->types[id] : NONE;
+}
+
+/* An id that may be anything's */
+static uint32_t any_id(void)
+{
+	return rng_one_in(&rng, 8) ? (uint32_t)rng_next(&rng) : rng_below(&rng, 32);
+}
+
+static struct hwpt *find_hwpt(struct ctx *ctx, uint32_t id)
+{
+	int i;
+
+	for (i = 0; i < HWPTS; i++) {
+		if (ctx->hwpts[i].id == id)
+			return &ctx->hwpts[i];
+	}
+	return NULL;
+}
+
+static struct queue *find_queue(struct ctx *ctx, uint32_t id)
+{
+	int i;
+
+	for (i = 0; i < QUEUES; i++) {
+		if (ctx->queues[i].id == id)
+			return &ctx->queues[i];
+	}
+	return NULL;
+}
+
+static struct ctx *random_ctx(void)
+{
+	return &ctxs[rng_below(&rng, CTXS)];
+}
+
+static struct dev *random_dev(struct ctx *ctx)
+{
+	return &ctx->devs[rng_below(&rng, DEVS)];
+}
+
+/* One with an open file, or NULL */
+static struct queue *random_queue(struct ctx *ctx)
+{
+	struct queue *queue = &ctx->queues[rng_below(&rng, QUEUES)];
+
+	return queue->id && queue->fd >= 0 ? queue : NULL;
+}
+
+static struct hwpt *random_hwpt(struct ctx *ctx)
+{
+	struct hwpt *hwpt = &ctx->hwpts[rng_below(&rng, HWPTS)];
+
+	return hwpt->id ? hwpt : ctx->plain;
+}
+
+/* ---- groups in the model ---- */
+
+static void remove_group(struct group *groups, unsigned int *n, unsigned int at)
+{
+	memmove(&groups[at], &groups[at + 1], (--*n - at) * sizeof(*groups));
+}
+
+/* What is outstanding of an attachment, or of the whole queue, is answered INVALID. */
+static void model_abort(struct group *groups, unsigned int *n, const struct dev *dev,
+			uint32_t pasid)
+{
+	unsigned int i = 0;
+
+	while (i < *n) {
+		if (dev && (groups[i].dev != dev || groups[i].pasid != pasid)) {
+			i++;
+			continue;
+		}
+		groups[i].dev->answers[IOMMUFD_PAGE_RESP_INVALID]++;
+		remove_group(groups, n, i);
+	}
+}
+
+static void model_drain(struct queue *queue, const struct dev *dev, uint32_t pasid)
+{
+	model_abort(queue->queued, &queue->n_queued, dev, pasid);
+	model_abort(queue->delivered, &queue->n_delivered, dev, pasid);
+}
+
+static struct group *model_partial(struct dev *dev, uint32_t pasid, uint32_t grpid)
+{
+	unsigned int i;
+
+	for (i = 0; i < dev->n_partials; i++) {
+		if (dev->partials[i].pasid == pasid && dev->partials[i].grpid == grpid)
+			return &dev->partials[i];
+	}
+	return NULL;
+}
+
+static void model_forget_partials(struct dev *dev, uint32_t pasid)
+{
+	unsigned int i = 0;
+
+	while (i < dev->n_partials) {
+		if (dev->partials[i].pasid == pasid)
+			remove_group(dev->partials, &dev->n_partials, i);
+		else
+			i++;
+	}
+}
+
+/* The device leaves what is attached at @pasid. */
+static void model_detach(struct dev *dev, uint32_t pasid)
+{
+	struct hwpt *hwpt = dev->attached[pasid];
+
+	if (!hwpt)
+		return;
+	hwpt->users--;
+	dev->attached[pasid] = NULL;
+	if (hwpt->queue) {
+		model_forget_partials(dev, pasid);
+		model_drain(hwpt->queue, dev, pasid);
+	}
+}
+
+static void model_attach(struct dev *dev, uint32_t pasid, struct hwpt *hwpt)
+{
+	model_detach(dev, pasid);
+	dev->attached[pasid] = hwpt;
+	hwpt->users++;
+}
+
+/* How many groups at the head fit into the room, and their messages */
+static unsigned int model_fit(const struct queue *queue, unsigned int room, unsigned int *messages)
+{
+	unsigned int i;
+
+	*messages = 0;
+	for (i = 0; i < queue->n_queued; i++) {
+		if (queue->queued[i].n > room - *messages)
+			break;
+		*messages += queue->queued[i].n;
+	}
+	return i;
+}
+
+static struct group *model_delivered(struct queue *queue, uint32_t cookie)
+{
+	unsigned int i;
+
+	for (i = 0; i < queue->n_delivered; i++) {
+		if (queue->delivered[i].cookie == cookie)
+			return &queue->delivered[i];
+	}
+	return NULL;
+}
+
+static bool model_answer(struct queue *queue, const struct iommu_hwpt_page_response *answer)
+{
+	struct group *group = model_delivered(queue, answer->cookie);
+
+	if (!group || answer->code > IOMMUFD_PAGE_RESP_FAILURE)
+		return false;
+	group->dev->answers[answer->code]++;
+	remove_group(queue->delivered, &queue->n_delivered,
+		     (unsigned int)(group - queue->delivered));
+	return true;
+}
+
+/* ---- comparing ---- */
+
+static void expect_message(const struct group *group, unsigned int i, uint32_t cookie,
+			   const unsigned char *got)
+{
+	const struct request *r = &group->requests[i];
+	struct iommu_hwpt_pgfault wanted;
+	size_t byte;
+
+	memset(&wanted, 0, sizeof(wanted));
+	wanted.flags = (group->pasid ? IOMMU_PGFAULT_FLAGS_PASID_VALID : 0) |
+		       (r->last ? IOMMU_PGFAULT_FLAGS_LAST_PAGE : 0);
+	wanted.dev_id = group->dev->idev_id;
+	wanted.pasid = group->pasid;
+	wanted.grpid = group->grpid;
+	wanted.perm = r->perm;
+	wanted.addr = r->addr;
+	wanted.cookie = cookie;
+	for (byte = 0; byte < MSG; byte++) {
+		if (got[byte] != ((unsigned char *)&wanted)[byte])
+			fail("byte %zu of a message: the model says %#x, the kernel %#x", byte,
+			     ((unsigned char *)&wanted)[byte], got[byte]);
+	}
+}
+
+/* The first @n groups reached the user: check their messages, and move them. */
+static void take_groups(struct queue *queue, unsigned int n, const unsigned char *bytes)
+{
+	struct iommu_hwpt_pgfault first;
+	struct group *group;
+	unsigned int i;
+
+	while (n--) {
+		group = &queue->queued[0];
+		memcpy(&first, bytes, MSG);
+		if (!first.cookie || model_delivered(queue, first.cookie))
+			fail("the cookie %u is 0, or used", first.cookie);
+		for (i = 0; i < group->n; i++, bytes += MSG)
+			expect_message(group, i, first.cookie, bytes);
+		group->cookie = first.cookie;
+		queue->delivered[queue->n_delivered++] = *group;
+		remove_group(queue->queued, &queue->n_queued, 0);
+	}
+}
+
+static void expect_untouched(const unsigned char *from, const unsigned char *to)
+{
+	for (; from < to; from++) {
+		if (*from != UNTOUCHED)
+			fail("a byte behind what was read was written: %#x", *from);
+	}
+}
+
+static bool same_stats(const struct dev *dev, const struct iommu_test_iopf_stats *s)
+{
+	return s->requests == dev->requests && s->groups == dev->groups &&
+	       s->responses[0] == dev->answers[0] && s->responses[1] == dev->answers[1] &&
+	       s->responses[2] == dev->answers[2] && !s->unmatched && !s->bad_codes &&
+	       s->outstanding == dev->groups - dev->answers[0] - dev->answers[1] - dev->answers[2];
+}
+
+/* A file that io_uring has used is released a moment after it is closed. */
+static void check_dev(struct ctx *ctx, const struct dev *dev)
+{
+	uint64_t end = clock_ms() + 10000;
+	struct iommu_test_iopf_stats s;
+
+	do {
+		expect("STATS", 0, iopf_stats(ctx->fd, dev->idev_id, &s));
+		if (same_stats(dev, &s))
+			return;
+	} while (clock_ms() < end);
+	ksft_print_msg("kernel: %llu requests, %llu groups, answers %llu %llu %llu, %llu open\n",
+		       s.requests, s.groups, s.responses[0], s.responses[1], s.responses[2],
+		       s.outstanding);
+	fail("device: the model says %llu requests, %llu groups, answers %llu %llu %llu",
+	     (unsigned long long)dev->requests, (unsigned long long)dev->groups,
+	     (unsigned long long)dev->answers[0], (unsigned long long)dev->answers[1],
+	     (unsigned long long)dev->answers[2]);
+}
+
+static void op_check(struct ctx *ctx)
+{
+	check_dev(ctx, random_dev(ctx));
+}
+
+/* ---- injecting ---- */
+
+static bool model_last(struct dev *dev, struct group *group)
+{
+	struct hwpt *hwpt = dev->attached[group->pasid];
+	struct queue *queue = hwpt ? hwpt->queue : NULL;
+
+	dev->groups++;
+	if (!queue || queue->fd < 0) {
+		dev->answers[IOMMUFD_PAGE_RESP_INVALID]++;
+		return false;
+	}
+	queue->queued[queue->n_queued++] = *group;
+	return true;
+}
+
+/* A device without any queue reports nothing to the core. */
+static bool model_reports(const struct dev *dev)
+{
+	int i;
+
+	for (i = 0; i < PASIDS; i++) {
+		if (dev->attached[i] && dev->attached[i]->queue)
+			return true;
+	}
+	return false;
+}
+
+/* One group of a batch; returns how many requests the core accepts. */
+static unsigned int model_group(struct dev *dev, uint32_t pasid, uint32_t grpid, uint64_t addr,
+				unsigned int n, bool last, uint32_t perm)
+{
+	struct group *partial = model_partial(dev, pasid, grpid), group = {
+		.dev = dev, .pasid = pasid, .grpid = grpid,
+	};
+	unsigned int i, taken = n;
+
+	if (partial) {
+		group = *partial;
+		remove_group(dev->partials, &dev->n_partials,
+			     (unsigned int)(partial - dev->partials));
+	}
+	for (i = 0; i < n; i++)
+		group.requests[group.n++] =
+			(struct request){ addr + i * PAGE, perm, last && i == n - 1 };
+	dev->requests += n;
+	faults += n;
+	if (!last)
+		dev->partials[dev->n_partials++] = group;
+	else if (!model_last(dev, &group))
+		taken--;
+	return model_reports(dev) ? taken : 0;
+}
+
+static unsigned int partial_length(struct dev *dev, uint32_t pasid, uint32_t grpid)
+{
+	struct group *partial = model_partial(dev, pasid, grpid);
+
+	return partial ? partial->n : 0;
+}
+
+/* The FETCH that waits has the first groups, or cannot have the first. */
+static void check_fetch(struct ctx *ctx, struct queue *queue)
+{
+	unsigned char *bytes = fetch_buffers[ctx - ctxs][queue - ctx->queues];
+	struct __kernel_timespec ts = { .tv_sec = 10 };
+	unsigned int groups, messages;
+	struct io_uring_cqe *cqe;
+
+	if (!queue->fetching || !queue->n_queued)
+		return;
+	if (io_uring_wait_cqe_timeout(&ring, &cqe, &ts))
+		fail("a FETCH that waited does not end");
+	if (io_uring_cqe_get_data(cqe) != queue)
+		fail("another FETCH ended");
+	groups = model_fit(queue, queue->fetch_room, &messages);
+	expect("a FETCH that waited", messages ? (long)(messages * MSG) : -EINVAL, cqe->res);
+	io_uring_cqe_seen(&ring, cqe);
+	queue->fetching = false;
+	take_groups(queue, groups, bytes);
+	expect_untouched(bytes + messages * MSG, bytes + MAX_ROOM * MSG);
+}
+
+static void op_inject(struct ctx *ctx)
+{
+	struct dev *dev = random_dev(ctx);
+	uint32_t pasid = rng_below(&rng, PASIDS), id = dev->idev_id, i;
+	struct hwpt *hwpt = dev->attached[pasid];
+	struct iommu_test_iopf_batch batch = {
+		.dev_ids = (uintptr_t)&id, .nr_devs = 1, .nr_pasids = 1, .pasid = pasid,
+		.addr = ADDR + rng_below(&rng, 1 << 20) * PAGE,
+		.groups = 1 + rng_below(&rng, 4), .requests = 1 + rng_below(&rng, 5),
+		.grpid = rng_below(&rng, 16), .perm = rng_below(&rng, 4),
+		.flags = rng_one_in(&rng, 6) ? IOMMU_TEST_IOPF_NO_LAST : 0,
+	};
+	bool last = !(batch.flags & IOMMU_TEST_IOPF_NO_LAST);
+	unsigned int taken = 0;
+
+	/* Where nobody handles faults, requests that wait for their last are not defined. */
+	if (!last && (!hwpt || !hwpt->queue || dev->n_partials + batch.groups > MAX_PARTIALS))
+		return;
+	if (hwpt && hwpt->queue &&
+	    hwpt->queue->n_queued + hwpt->queue->n_delivered > MAX_GROUPS - 8)
+		return;
+	for (i = 0; i < batch.groups; i++) {
+		if (partial_length(dev, pasid, batch.grpid + i) + batch.requests > MAX_REQUESTS)
+			return;
+	}
+	expect("inject", 0, iopf_batch(ctx->fd, &batch));
+	for (i = 0; i < batch.groups; i++)
+		taken += model_group(dev, pasid, batch.grpid + i,
+				     batch.addr + (uint64_t)i * batch.requests * PAGE,
+				     batch.requests, last, batch.perm);
+	expect("requests accepted", taken, batch.out_accepted);
+	if (hwpt && hwpt->queue)
+		check_fetch(ctx, hwpt->queue);
+}
+
+/* ---- reading ---- */
+
+static long empty_read(const struct queue *queue)
+{
+	return queue->blocking && queue->nonblock ? -EAGAIN : 0;
+}
+
+/* Into @room messages at @bytes, of which @there bytes can be written. */
+static void read_into(struct queue *queue, unsigned char *bytes, unsigned int room, size_t there)
+{
+	unsigned int groups, messages;
+	size_t size = room * MSG;
+	long wanted;
+
+	memset(bytes, UNTOUCHED, there < size ? there : size);
+	groups = model_fit(queue, room, &messages);
+	if (!room) {
+		wanted = 0;
+	} else if (!queue->n_queued) {
+		wanted = empty_read(queue);
+	} else if (!groups) {
+		wanted = -EINVAL;
+	} else {
+		if (messages * MSG > there)
+			groups = model_fit(queue, there / MSG, &messages);
+		wanted = groups ? (long)(messages * MSG) : -EFAULT;
+	}
+	expect("read", wanted, fault_read_bytes(queue->fd, bytes, size));
+	if (wanted > 0)
+		take_groups(queue, groups, bytes);
+	if (there >= size)
+		expect_untouched(bytes + (wanted > 0 ? wanted : 0), bytes + size);
+}
+
+static void read_vector(struct queue *queue, unsigned int room)
+{
+	size_t size = room * MSG, cut = rng_below(&rng, size + 1);
+	struct iovec iov[2] = { { buffer + PAGE, cut }, { buffer, size - cut } };
+	unsigned char bytes[MAX_ROOM * MSG];
+	unsigned int groups, messages;
+	ssize_t rc;
+
+	if (size > PAGE)
+		return;
+	memset(buffer, UNTOUCHED, BUFFER);
+	groups = model_fit(queue, room, &messages);
+	rc = readv(queue->fd, iov, 2);
+	expect("readv", !size ? 0 : !queue->n_queued ? empty_read(queue) :
+			messages ? (long)(messages * MSG) : -EINVAL, rc < 0 ? -errno : rc);
+	memcpy(bytes, iov[0].iov_base, cut);
+	memcpy(bytes + cut, iov[1].iov_base, size - cut);
+	if (size && groups)
+		take_groups(queue, groups, bytes);
+	expect_untouched(bytes + (size ? messages : 0) * MSG, bytes + size);
+}
+
+static void op_read(struct ctx *ctx)
+{
+	struct queue *queue = random_queue(ctx);
+	unsigned int room = rng_below(&rng, MAX_ROOM + 1);
+	size_t there;
+
+	if (!queue || (queue->blocking && !queue->nonblock))
+		return;
+	switch (rng_below(&rng, 8)) {
+	case 0:
+		expect("read of an odd size", -ESPIPE,
+		       fault_read_bytes(queue->fd, buffer, room * MSG + 1 +
+						    rng_below(&rng, MSG - 1)));
+		break;
+	case 1:
+		expect("pread", -ESPIPE, or_errno(pread(queue->fd, buffer, room * MSG, 8)));
+		break;
+	case 2:
+		read_vector(queue, room);
+		break;
+	case 3 ... 4:
+		there = rng_below(&rng, room * MSG + 1);
+		read_into(queue, buffer + BUFFER - there, room, there);
+		break;
+	default:
+		read_into(queue, buffer + BUFFER - room * MSG, room, room * MSG);
+	}
+}
+
+/* ---- answering ---- */
+
+/* A cookie of this queue, of another one, of another user, or of nothing */
+static uint32_t random_cookie(struct queue *queue)
+{
+	struct queue *other = random_queue(random_ctx());
+
+	if (queue->n_delivered && !rng_one_in(&rng, 8))
+		return queue->delivered[rng_below(&rng, queue->n_delivered)].cookie;
+	if (other && other->n_delivered && rng_one_in(&rng, 2))
+		return other->delivered[rng_below(&rng, other->n_delivered)].cookie;
+	return rng_one_in(&rng, 4) ? 0 : rng_one_in(&rng, 2) ? rng_below(&rng, 8192) :
+							      (uint32_t)rng_next(&rng);
+}
+
+static struct iommu_hwpt_page_response random_answer(struct queue *queue)
+{
+	return (struct iommu_hwpt_page_response){
+		.cookie = random_cookie(queue),
+		.code = rng_one_in(&rng, 20) ? (uint32_t)rng_next(&rng) : rng_below(&rng, 3),
+	};
+}
+
+/* How many of the answers at @from are taken, of the first @n */
+static unsigned int model_answers(struct queue *queue, const unsigned char *from, unsigned int n)
+{
+	struct iommu_hwpt_page_response answer;
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		memcpy(&answer, from + i * ANSWER, ANSWER);
+		if (!model_answer(queue, &answer))
+			break;
+	}
+	return i;
+}
+
+static void fill_answers(struct queue *queue, unsigned char *to, size_t bytes)
+{
+	struct iommu_hwpt_page_response answer;
+	size_t n;
+
+	for (; bytes; bytes -= n, to += n) {
+		answer = random_answer(queue);
+		n = bytes < ANSWER ? bytes : ANSWER;
+		memcpy(to, &answer, n);
+	}
+}
+
+static void write_from(struct queue *queue, unsigned int n, size_t there)
+{
+	unsigned char *from = buffer + BUFFER - there;
+	unsigned int given, readable = there / ANSWER;
+	long wanted;
+
+	fill_answers(queue, from, there);
+	given = model_answers(queue, from, readable < n ? readable : n);
+	if (!n || given)
+		wanted = (long)(given * ANSWER);
+	else
+		wanted = readable ? -EINVAL : -EFAULT;
+	expect("write", wanted, fault_write_bytes(queue->fd, from, n * ANSWER));
+}
+
+static void op_write(struct ctx *ctx)
+{
+	struct queue *queue = random_queue(ctx);
+	unsigned int n = rng_below(&rng, rng_one_in(&rng, 4) ? MAX_ANSWERS : 6);
+
+	if (!queue)
+		return;
+	switch (rng_below(&rng, 8)) {
+	case 0:
+		expect("write of an odd size", -ESPIPE,
+		       fault_write_bytes(queue->fd, buffer, n * ANSWER + 1 +
+						     rng_below(&rng, ANSWER - 1)));
+		break;
+	case 1:
+		expect("pwrite", -ESPIPE, or_errno(pwrite(queue->fd, buffer, n * ANSWER, 8)));
+		break;
+	case 2:
+		write_from(queue, n, rng_below(&rng, n * ANSWER + 1));
+		break;
+	default:
+		write_from(queue, n, n * ANSWER);
+	}
+}
+
+/* ---- io_uring ---- */
+
+static struct io_uring_sqe *prep(struct queue *queue, uint32_t op, void *bytes, size_t size)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+
+	if (!sqe)
+		fail("no SQE");
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, queue->fd, bytes, (unsigned int)size, 0);
+	sqe->cmd_op = op;
+	memset(sqe->cmd, 0, sizeof(struct iommu_fault_uring_cmd));
+	io_uring_sqe_set_data(sqe, queue);
+	return sqe;
+}
+
+static long complete(void)
+{
+	struct __kernel_timespec ts = { .tv_sec = 10 };
+	struct io_uring_cqe *cqe;
+	long res;
+
+	io_uring_submit(&ring);
+	if (io_uring_wait_cqe_timeout(&ring, &cqe, &ts))
+		fail("a command does not end");
+	res = cqe->res;
+	io_uring_cqe_seen(&ring, cqe);
+	return res;
+}
+
+static void uring_fetch(struct queue *queue, struct io_uring_sqe *sqe, unsigned char *bytes,
+			unsigned int room)
+{
+	unsigned int groups, messages;
+
+	memset(bytes, UNTOUCHED, MAX_ROOM * MSG);
+	sqe->addr = (uintptr_t)bytes;
+	sqe->len = room * (unsigned int)MSG;
+	queue->fetch_room = room;
+	if (!queue->n_queued) {
+		io_uring_submit(&ring);
+		queue->fetching = true;
+		return;
+	}
+	groups = model_fit(queue, room, &messages);
+	expect("FETCH", groups ? (long)(messages * MSG) : -EINVAL, complete());
+	take_groups(queue, groups, bytes);
+	expect_untouched(bytes + messages * MSG, bytes + MAX_ROOM * MSG);
+}
+
+static void set_answers(struct io_uring_sqe *sqe, const void *from, uint32_t count)
+{
+	struct iommu_fault_uring_cmd cmd = {
+		.responses_uptr = (uintptr_t)from, .count = count,
+	};
+
+	memcpy(sqe->cmd, &cmd, sizeof(cmd));
+}
+
+static void uring_respond(struct queue *queue, struct io_uring_sqe *sqe)
+{
+	unsigned int n = rng_below(&rng, 6), given;
+	struct iommu_fault_uring_cmd cmd = { .response = random_answer(queue) };
+	size_t there = n * ANSWER;
+	unsigned char *from;
+
+	if (!n) {
+		memcpy(sqe->cmd, &cmd, sizeof(cmd));
+		given = model_answer(queue, &cmd.response);
+		expect("RESPOND of one", given ? 1 : -EINVAL, complete());
+		return;
+	}
+	if (rng_one_in(&rng, 6))
+		there = rng_below(&rng, there);
+	from = buffer + BUFFER - there;
+	fill_answers(queue, from, there);
+	set_answers(sqe, from, n);
+	given = model_answers(queue, from, there / ANSWER);
+	expect("RESPOND", given ? (long)given : there >= ANSWER ? -EINVAL : -EFAULT, complete());
+}
+
+/* The answers, all good or not, and then what a FETCH does */
+static void uring_both(struct queue *queue, unsigned char *bytes, unsigned int room)
+{
+	struct iommu_fault_uring_cmd cmd = { .response = random_answer(queue) };
+	struct io_uring_sqe *sqe;
+
+	sqe = prep(queue, IOMMU_FAULT_URING_RESPOND_AND_FETCH, bytes, room * MSG);
+	memcpy(sqe->cmd, &cmd, sizeof(cmd));
+	if (model_answer(queue, &cmd.response))
+		uring_fetch(queue, sqe, bytes, room);
+	else
+		expect("RESPOND_AND_FETCH", -EINVAL, complete());
+}
+
+static void uring_bad(struct queue *queue)
+{
+	struct io_uring_sqe *sqe;
+
+	switch (rng_below(&rng, 5)) {
+	case 0:
+		prep(queue, (uint32_t)rng_next(&rng) | 0x80000000, buffer, MSG);
+		expect("an unknown command", -EOPNOTSUPP, complete());
+		break;
+	case 1:
+		prep(queue, IOMMU_FAULT_URING_FETCH, buffer, 0);
+		expect("FETCH of nothing", -EINVAL, complete());
+		break;
+	case 2:
+		prep(queue, IOMMU_FAULT_URING_FETCH, buffer, MSG + 1 + rng_below(&rng, MSG - 1));
+		expect("FETCH of an odd size", -EINVAL, complete());
+		break;
+	case 3:
+		prep(queue, IOMMU_FAULT_URING_FETCH, buffer + 1 + rng_below(&rng, 7), MSG);
+		expect("FETCH to an odd address", -EINVAL, complete());
+		break;
+	default:
+		sqe = prep(queue, IOMMU_FAULT_URING_RESPOND, NULL, 0);
+		((struct iommu_fault_uring_cmd *)sqe->cmd)->__reserved = 1;
+		expect("RESPOND with a reserved field", -EINVAL, complete());
+	}
+}
+
+static void op_uring(struct ctx *ctx)
+{
+	struct queue *queue = random_queue(ctx);
+	unsigned int room = 1 + rng_below(&rng, MAX_ROOM);
+	unsigned char *bytes;
+
+	if (!queue)
+		return;
+	bytes = fetch_buffers[ctx - ctxs][queue - ctx->queues];
+	switch (rng_below(&rng, 6)) {
+	case 0:
+		uring_bad(queue);
+		break;
+	case 1 ... 2:
+		uring_respond(queue, prep(queue, IOMMU_FAULT_URING_RESPOND, NULL, 0));
+		break;
+	case 3:
+		if (!queue->fetching)
+			uring_both(queue, bytes, room);
+		break;
+	default:
+		if (!queue->fetching)
+			uring_fetch(queue, prep(queue, IOMMU_FAULT_URING_FETCH, NULL, 0), bytes,
+				    room);
+	}
+}
+
+/* ---- the file ---- */
+
+static long fdinfo_number(int fd, const char *name)
+{
+	size_t n = strlen(name);
+	char path[64], line[128];
+	long value = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, name, n) && line[n] == ':')
+			value = strtol(line + n + 1, NULL, 10);
+	}
+	if (f)
+		fclose(f);
+	return value;
+}
+
+static void op_file(struct ctx *ctx)
+{
+	struct queue *queue = random_queue(ctx);
+	int fd;
+
+	if (!queue)
+		return;
+	switch (rng_below(&rng, 8)) {
+	case 0:
+		fd = dup(queue->fd);
+		close(queue->fd);
+		queue->fd = fd;
+		break;
+	case 1:
+		if (queue->blocking)
+			break;
+		queue->nonblock = !queue->nonblock;
+		expect("O_NONBLOCK", 0, fcntl(queue->fd, F_SETFL,
+					      O_RDWR | (queue->nonblock ? O_NONBLOCK : 0)));
+		break;
+	case 2:
+		expect("queued", queue->n_queued,
+		       fdinfo_number(queue->fd, "iommufd-fault-queued"));
+		expect("delivered", queue->n_delivered,
+		       fdinfo_number(queue->fd, "iommufd-fault-delivered"));
+		break;
+	case 3:
+		expect("ioctl", -ENOTTY, iommufd_call(queue->fd, IOMMU_DESTROY, buffer));
+		break;
+	case 4:
+		expect("mmap", -ENODEV,
+		       or_errno((long)mmap(NULL, PAGE, PROT_READ, MAP_SHARED, queue->fd, 0)));
+		break;
+	default:
+		expect("poll", POLLOUT | (queue->n_queued ? POLLIN : 0),
+		       fault_poll(queue->fd, 0));
+	}
+}
+
+/* The file goes, and with it all that it held. */
+static void op_close(struct ctx *ctx)
+{
+	struct queue *queue = random_queue(ctx);
+	int i;
+
+	if (!queue || queue->fetching || !rng_one_in(&rng, 20))
+		return;
+	close(queue->fd);
+	queue->fd = -1;
+	model_drain(queue, NULL, 0);
+	for (i = 0; i < DEVS; i++)
+		check_dev(ctx, &ctx->devs[i]);
+}
+
+/* ---- objects ---- */
+
+/* Fields that came later: what the kernel says to them, and those it takes */
+static long random_limits(struct iommu_fault_alloc *cmd)
+{
+	switch (rng_below(&rng, 6)) {
+	case 0:
+		cmd->depth = 65537 + rng_below(&rng, 1u << 31);
+		return -EINVAL;
+	case 1:
+		cmd->deadline_ms = 3600001 + rng_below(&rng, 1u << 31);
+		return -EINVAL;
+	case 2:
+		cmd->deadline_code = 1 + rng_below(&rng, 1u << 31);
+		return -EINVAL;
+	case 3:
+		cmd->__reserved = 1u << rng_below(&rng, 32);
+		return -EOPNOTSUPP;
+	default:
+		/* More than the model uses, later than the run ends */
+		cmd->depth = 2 * MAX_GROUPS + rng_below(&rng, 65536 - 2 * MAX_GROUPS);
+		cmd->deadline_ms = 3600000;
+		cmd->deadline_code = rng_below(&rng, 3);
+		return 0;
+	}
+}
+
+static void op_queue(struct ctx *ctx)
+{
+	struct {
+		struct iommu_fault_alloc cmd;
+		uint32_t tail[2];
+	} arg = { .cmd = { .size = sizeof(arg.cmd) } };
+	struct queue *queue = &ctx->queues[rng_below(&rng, QUEUES)];
+	long wanted = 0;
+
+	switch (rng_below(&rng, 7)) {
+	case 0:
+		arg.cmd.flags = 1u << (8 + rng_below(&rng, 24));
+		wanted = -EOPNOTSUPP;
+		break;
+	case 1:
+		arg.cmd.size = rng_below(&rng, 16);
+		wanted = -EINVAL;
+		break;
+	case 2:
+		arg.cmd.size = sizeof(arg);
+		arg.tail[rng_below(&rng, 2)] = 1;
+		wanted = -E2BIG;
+		break;
+	case 3:
+		arg.cmd.size = sizeof(arg);
+		break;
+	case 4:
+		wanted = random_limits(&arg.cmd);
+		break;
+	default:
+		break;
+	}
+	if (!wanted && queue->id)
+		return;
+	if (!wanted && rng_one_in(&rng, 2))
+		arg.cmd.flags = IOMMU_FAULT_ALLOC_BLOCKING;
+	expect("FAULT_QUEUE_ALLOC", wanted,
+	       iommufd_call(ctx->fd, IOMMU_FAULT_QUEUE_ALLOC, &arg));
+	if (wanted)
+		return;
+	add_object(ctx, arg.cmd.out_fault_id, QUEUE);
+	*queue = (struct queue){
+		.id = arg.cmd.out_fault_id, .fd = (int)arg.cmd.out_fault_fd,
+		.blocking = arg.cmd.flags, .nonblock = arg.cmd.flags,
+	};
+	if (queue->blocking)
+		fcntl(queue->fd, F_SETFL, O_RDWR | O_NONBLOCK);
+}
+
+/* The argument cannot be read, or the result cannot be written: nothing is left. */
+static void op_queue_efault(struct ctx *ctx)
+{
+	struct iommu_fault_alloc *cmd = (void *)(buffer + BUFFER - sizeof(*cmd));
+	int before = open("/dev/null", O_RDONLY), after;
+
+	close(before);
+	*cmd = (struct iommu_fault_alloc){ .size = sizeof(*cmd) };
+	mprotect(buffer + PAGE, PAGE, PROT_READ);
+	expect("FAULT_QUEUE_ALLOC into read-only memory", -EFAULT,
+	       iommufd_call(ctx->fd, IOMMU_FAULT_QUEUE_ALLOC, cmd));
+	mprotect(buffer + PAGE, PAGE, PROT_READ | PROT_WRITE);
+	expect("FAULT_QUEUE_ALLOC from nowhere", -EFAULT,
+	       iommufd_call(ctx->fd, IOMMU_FAULT_QUEUE_ALLOC, buffer + BUFFER));
+	expect("FAULT_QUEUE_ALLOC from half nowhere", -EFAULT,
+	       iommufd_call(ctx->fd, IOMMU_FAULT_QUEUE_ALLOC, memcpy(buffer + BUFFER - 8, cmd, 8)));
+	after = open("/dev/null", O_RDONLY);
+	close(after);
+	expect("the next file descriptor", before, after);
+}
+
+static void op_ioctl(struct ctx *ctx)
+{
+	struct iommu_hwpt_alloc cmd = { .size = sizeof(cmd) };
+
+	switch (rng_below(&rng, 4)) {
+	case 0:
+		expect("an unknown ioctl", -ENOTTY,
+		       iommufd_call(ctx->fd, _IO(';', 0xf0 + rng_below(&rng, 16)), &cmd));
+		break;
+	case 1:
+		cmd.__reserved = 1;
+		expect("HWPT_ALLOC, reserved", -EOPNOTSUPP,
+		       iommufd_call(ctx->fd, IOMMU_HWPT_ALLOC, &cmd));
+		break;
+	case 2:
+		cmd.data_len = 1;
+		expect("HWPT_ALLOC, data", -EINVAL, iommufd_call(ctx->fd, IOMMU_HWPT_ALLOC, &cmd));
+		break;
+	default:
+		op_queue_efault(ctx);
+	}
+}
+
+static long model_hwpt(const struct ctx *ctx, uint32_t dev_id, uint32_t pt_id, uint32_t flags,
+		       uint32_t fault_id)
+{
+	const uint32_t faulting_parent = IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_NEST_PARENT;
+	int i;
+
+	if (type_of(ctx, dev_id) != DEVICE)
+		return -ENOENT;
+	if (type_of(ctx, pt_id) != IOAS)
+		return -EINVAL;
+	if (flags & ~0xfu || (flags & faulting_parent) == faulting_parent)
+		return -EOPNOTSUPP;
+	for (i = 0; i < DEVS; i++) {
+		if (ctx->devs[i].idev_id == dev_id && flags & IOMMU_HWPT_ALLOC_PASID &&
+		    !ctx->devs[i].has_pasids)
+			return -EOPNOTSUPP;
+	}
+	if (flags & IOMMU_HWPT_FAULT_ID_VALID && type_of(ctx, fault_id) != QUEUE)
+		return -ENOENT;
+	return 0;
+}
+
+static void op_hwpt(struct ctx *ctx)
+{
+	struct hwpt *hwpt = &ctx->hwpts[rng_below(&rng, HWPTS)];
+	uint32_t queue_id = ctx->queues[rng_below(&rng, QUEUES)].id;
+	uint32_t dev_id = rng_one_in(&rng, 10) ? any_id() : random_dev(ctx)->idev_id;
+	uint32_t pt_id = rng_one_in(&rng, 10) ? any_id() : ctx->ioas_id;
+	uint32_t fault_id = rng_one_in(&rng, 10) ? any_id() : queue_id;
+	uint32_t flags = IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_FAULT_ID_VALID, id;
+	long wanted;
+
+	if (rng_one_in(&rng, 3))
+		flags = rng_below(&rng, 32);
+	/* A HWPT as the parent would need the data of a nested one. */
+	if (type_of(ctx, pt_id) == HWPT)
+		return;
+	wanted = model_hwpt(ctx, dev_id, pt_id, flags, fault_id);
+	if (!wanted && hwpt->id)
+		return;
+	expect("HWPT_ALLOC", wanted,
+	       hwpt_alloc_paging(ctx->fd, dev_id, pt_id, flags, fault_id, &id));
+	if (wanted)
+		return;
+	add_object(ctx, id, HWPT);
+	*hwpt = (struct hwpt){
+		.id = id, .pasid_compat = flags & IOMMU_HWPT_ALLOC_PASID,
+		.queue = flags & IOMMU_HWPT_FAULT_ID_VALID ? find_queue(ctx, fault_id) : NULL,
+	};
+	if (hwpt->queue)
+		hwpt->queue->users++;
+}
+
+/* ---- devices ---- */
+
+static bool has_pasid_attached(const struct dev *dev)
+{
+	int i;
+
+	for (i = 1; i < PASIDS; i++) {
+		if (dev->attached[i])
+			return true;
+	}
+	return false;
+}
+
+static bool model_compatible(const struct dev *dev, uint32_t pasid, const struct hwpt *hwpt)
+{
+	if (!pasid)
+		return hwpt->pasid_compat || !has_pasid_attached(dev);
+	if (!dev->has_pasids || !hwpt->pasid_compat)
+		return false;
+	return dev->attached[0]->pasid_compat;
+}
+
+/* What an id that is to be attached is good for: 0, or an errno */
+static long model_pt(const struct ctx *ctx, uint32_t pt_id)
+{
+	switch (type_of(ctx, pt_id)) {
+	case NONE:
+		return -ENOENT;
+	case HWPT:
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+static long model_replace(struct ctx *ctx, struct dev *dev, uint32_t pasid, uint32_t pt_id)
+{
+	struct hwpt *hwpt = find_hwpt(ctx, pt_id);
+	long wanted = model_pt(ctx, pt_id);
+
+	if (wanted)
+		return wanted;
+	if (!dev->attached[pasid])
+		return -EINVAL;
+	if (dev->attached[pasid] == hwpt)
+		return 0;
+	if (!model_compatible(dev, pasid, hwpt))
+		return -EINVAL;
+	model_attach(dev, pasid, hwpt);
+	return 0;
+}
+
+static long model_attach_pasid(struct ctx *ctx, struct dev *dev, uint32_t pasid, uint32_t pt_id)
+{
+	struct hwpt *hwpt = find_hwpt(ctx, pt_id);
+	long wanted = model_pt(ctx, pt_id);
+
+	if (wanted)
+		return wanted;
+	if (dev->attached[pasid])
+		return -EBUSY;
+	if (!model_compatible(dev, pasid, hwpt))
+		return -EINVAL;
+	model_attach(dev, pasid, hwpt);
+	return 0;
+}
+
+static void op_attach(struct ctx *ctx)
+{
+	uint32_t pasid = rng_below(&rng, PASIDS), pt_id = random_hwpt(ctx)->id;
+	struct dev *dev = random_dev(ctx);
+
+	if (rng_one_in(&rng, 8))
+		pt_id = any_id();
+	/* The kernel would make a HWPT of its own for this one. */
+	if (type_of(ctx, pt_id) == IOAS)
+		return;
+	/* A replaced RID may or may not take the PASIDs' partial groups along. */
+	if (!pasid && dev->n_partials)
+		return;
+	if (!pasid)
+		expect("replace", model_replace(ctx, dev, 0, pt_id),
+		       mock_replace(ctx->fd, dev->stdev_id, pt_id));
+	else if (rng_one_in(&rng, 3))
+		expect("replace a PASID", model_replace(ctx, dev, pasid, pt_id),
+		       mock_pasid_replace(ctx->fd, dev->stdev_id, pasid, pt_id));
+	else
+		expect("attach a PASID", model_attach_pasid(ctx, dev, pasid, pt_id),
+		       mock_pasid_attach(ctx->fd, dev->stdev_id, pasid, pt_id));
+}
+
+static void op_detach(struct ctx *ctx)
+{
+	uint32_t pasid = 1 + rng_below(&rng, PASIDS - 1);
+	struct dev *dev = random_dev(ctx);
+	bool attached = dev->attached[pasid];
+
+	model_detach(dev, pasid);
+	expect("detach a PASID", attached ? 0 : -ENOENT,
+	       mock_pasid_detach(ctx->fd, dev->stdev_id, pasid));
+}
+
+static void make_device(struct ctx *ctx, struct dev *dev, bool has_pasids)
+{
+	struct mock_device mock;
+
+	expect("create a device", 0,
+	       mock_device_create(ctx->fd, ctx->plain->id,
+				  has_pasids ? MOCK_FLAGS_DEVICE_PASID : 0, &mock));
+	*dev = (struct dev){
+		.stdev_id = mock.stdev_id, .idev_id = mock.idev_id, .has_pasids = has_pasids,
+	};
+	add_object(ctx, dev->stdev_id, MOCK);
+	add_object(ctx, dev->idev_id, DEVICE);
+	model_attach(dev, 0, ctx->plain);
+}
+
+static void drop_device(struct ctx *ctx, struct dev *dev)
+{
+	int i;
+
+	for (i = 0; i < PASIDS; i++)
+		model_detach(dev, i);
+	ctx->types[dev->stdev_id] = NONE;
+	ctx->types[dev->idev_id] = NONE;
+	dev->n_partials = 0;
+}
+
+/* What IOMMU_DESTROY says to an id; the model's object goes with it. */
+static long model_destroy(struct ctx *ctx, uint32_t id)
+{
+	struct hwpt *hwpt = find_hwpt(ctx, id);
+	struct queue *queue = find_queue(ctx, id);
+
+	switch (type_of(ctx, id)) {
+	case NONE:
+		return -ENOENT;
+	case HWPT:
+		if (hwpt->users || hwpt == ctx->plain)
+			return -EBUSY;
+		if (hwpt->queue)
+			hwpt->queue->users--;
+		hwpt->id = 0;
+		break;
+	case QUEUE:
+		if (queue->users || queue->fd >= 0)
+			return -EBUSY;
+		queue->id = 0;
+		break;
+	default:
+		return -EBUSY;
+	}
+	ctx->types[id] = NONE;
+	return 0;
+}
+
+static bool is_plain_idle(const struct ctx *ctx, uint32_t id)
+{
+	return id == ctx->plain->id && !ctx->plain->users;
+}
+
+static void op_destroy(struct ctx *ctx)
+{
+	struct dev *dev = random_dev(ctx);
+	uint32_t id = any_id();
+
+	/* A device goes and comes back. */
+	if (rng_one_in(&rng, 20)) {
+		drop_device(ctx, dev);
+		expect("destroy a device", 0, iommufd_destroy(ctx->fd, dev->stdev_id));
+		make_device(ctx, dev, dev != &ctx->devs[2]);
+		return;
+	}
+	if (type_of(ctx, id) == MOCK || is_plain_idle(ctx, id))
+		return;
+	expect("DESTROY", model_destroy(ctx, id), iommufd_destroy(ctx->fd, id));
+}
+
+/* ---- running ---- */
+
+static void ctx_open(struct ctx *ctx)
+{
+	struct mock_device mock;
+	int i;
+
+	ctx->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (ctx->fd < 0)
+		ksft_exit_skip("no /dev/iommu\n");
+	if (iopf_stats_reset(ctx->fd, 0))
+		ksft_exit_skip("no page request injector\n");
+	expect("IOAS_ALLOC", 0, ioas_alloc(ctx->fd, &ctx->ioas_id));
+	add_object(ctx, ctx->ioas_id, IOAS);
+	/* The first device is there for the HWPT that the others begin with. */
+	expect("create a device", 0, mock_device_create(ctx->fd, ctx->ioas_id,
+							MOCK_FLAGS_DEVICE_PASID, &mock));
+	ctx->plain = &ctx->hwpts[0];
+	expect("HWPT_ALLOC", 0, hwpt_alloc_paging(ctx->fd, mock.idev_id, ctx->ioas_id,
+						  IOMMU_HWPT_ALLOC_PASID, 0, &ctx->plain->id));
+	ctx->plain->pasid_compat = true;
+	add_object(ctx, ctx->plain->id, HWPT);
+	expect("DESTROY", 0, iommufd_destroy(ctx->fd, mock.stdev_id));
+	for (i = 0; i < DEVS; i++)
+		make_device(ctx, &ctx->devs[i], i != 2);
+	for (i = 0; i < QUEUES; i++)
+		ctx->queues[i].fd = -1;
+}
+
+/* Nothing is left that cannot be destroyed in order. */
+static void ctx_close(struct ctx *ctx)
+{
+	int i;
+
+	for (i = 0; i < DEVS; i++) {
+		drop_device(ctx, &ctx->devs[i]);
+		expect("destroy a device", 0, iommufd_destroy(ctx->fd, ctx->devs[i].stdev_id));
+	}
+	for (i = 0; i < HWPTS; i++) {
+		if (ctx->hwpts[i].id)
+			expect("destroy a HWPT", 0, iommufd_destroy(ctx->fd, ctx->hwpts[i].id));
+	}
+	for (i = 0; i < QUEUES; i++) {
+		if (!ctx->queues[i].id)
+			continue;
+		expect("queued at the end", 0, ctx->queues[i].n_queued);
+		expect("delivered at the end", 0, ctx->queues[i].n_delivered);
+		if (ctx->queues[i].fd >= 0)
+			close(ctx->queues[i].fd);
+		expect("destroy a queue", 0, iommufd_destroy(ctx->fd, ctx->queues[i].id));
+	}
+	expect("destroy the IOAS", 0, iommufd_destroy(ctx->fd, ctx->ioas_id));
+	for (i = 1; i < MAX_ID; i++)
+		expect("destroy nothing", -ENOENT, iommufd_destroy(ctx->fd, i));
+	close(ctx->fd);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(struct ctx *ctx);
+	uint32_t weight;
+} operations[] = {
+	{ "inject", op_inject, 20 },	{ "read", op_read, 16 },
+	{ "write", op_write, 20 },	{ "io_uring", op_uring, 12 },
+	{ "file", op_file, 6 },		{ "close", op_close, 3 },
+	{ "queue", op_queue, 4 },	{ "ioctl", op_ioctl, 2 },
+	{ "HWPT", op_hwpt, 5 },		{ "attach", op_attach, 6 },
+	{ "detach", op_detach, 2 },	{ "destroy", op_destroy, 6 },
+	{ "check", op_check, 8 },
+};
+
+static void run_one(void)
+{
+	uint32_t at = 0, i, total = 0;
+
+	for (i = 0; i < sizeof(operations) / sizeof(operations[0]); i++)
+		total += operations[i].weight;
+	at = rng_below(&rng, total);
+	for (i = 0; at >= operations[i].weight; i++)
+		at -= operations[i].weight;
+	operation_name = operations[i].name;
+	operations[i].run(random_ctx());
+}
+
+static void make_buffers(void)
+{
+	int i, j;
+
+	buffer = mmap(NULL, BUFFER + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		      -1, 0);
+	if (buffer == MAP_FAILED || mprotect(buffer + BUFFER, PAGE, PROT_NONE))
+		ksft_exit_fail_msg("no memory\n");
+	for (i = 0; i < CTXS; i++) {
+		for (j = 0; j < QUEUES; j++)
+			fetch_buffers[i][j] = aligned_alloc(64, MAX_ROOM * MSG);
+	}
+}
+
+static void print_results(void)
+{
+	int i;
+
+	ksft_print_msg("%llu operations, %llu faults\n", (unsigned long long)operation,
+		       (unsigned long long)faults);
+	for (i = 0; i < 128; i++) {
+		if (results[i])
+			ksft_print_msg("%10llu %s\n", (unsigned long long)results[i],
+				       i ? strerror(i) : "no error");
+	}
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t end;
+	int i;
+
+	stress_parse(&opt, argc, argv);
+	ksft_print_header();
+	ksft_set_plan(1);
+	stress_print_repeat(&opt);
+	rng = rng_of(opt.seed, 0);
+	make_buffers();
+	if (io_uring_queue_init(32, &ring, 0))
+		ksft_exit_skip("no io_uring\n");
+	for (i = 0; i < CTXS; i++)
+		ctx_open(&ctxs[i]);
+	end = clock_ms() + opt.seconds * 1000;
+	while (operation < opt.count && clock_ms() < end) {
+		operation++;
+		run_one();
+	}
+	operation_name = "the end";
+	/* A FETCH that waits holds the file. */
+	io_uring_queue_exit(&ring);
+	usleep(200000);
+	for (i = 0; i < CTXS; i++)
+		ctx_close(&ctxs[i]);
+	print_results();
+	ksft_test_result_pass("every result is the model's\n");
+	ksft_finished();
+}
