@@ -27,7 +27,7 @@ run: deps kernel user ## a PCIe device copies a real file by demand-paged DMA, s
 		iopf-server --file /data/file --pin src:1M+1M --fault-outside
 
 .PHONY: check
-check: deps kernel debug arm64 peer user ## run every test
+check: deps deps-docs kernel debug arm64 peer user ## run every test
 	@scripts/check
 
 .PHONY: quick
@@ -41,6 +41,10 @@ stress: deps kernel debug kcsan user ## run the long forms of the seeded tests: 
 .PHONY: bench
 bench: deps kernel peer user ## measure what a fault costs, beside the peer
 	@scripts/bench
+
+.PHONY: scale
+scale: deps kernel user ## cost and memory of 1 to 64 devices, and 1 to 8 PCIe devices
+	@scripts/scale
 
 .PHONY: kernel
 kernel: ## build the kernel with the overlay (x86_64)
@@ -75,9 +79,32 @@ tree: ## lay the overlay on the base, for reading: build/ours/src
 build-matrix: deps ## build with W=1 in every configuration; no warning that the base has not
 	@scripts/build-matrix
 
+.PHONY: docs
+docs: deps-docs ## the pages of Documentation/ as HTML, without a warning: build/docs/html
+	@scripts/docs
+
+.PHONY: deps-docs
+deps-docs: deps
+	@scripts/deps docs
+
+.PHONY: series
+series: ## write the series as patches with a cover letter: build/series
+	@scripts/base
+	@scripts/series
+
+.PHONY: check-series
+check-series: deps ## build every patch of the series by itself, in order (half an hour)
+	@scripts/check-series
+
+.PHONY: series-next
+series-next: deps ## try the series on Debian's newest kernel: the table in series/next.md
+	@scripts/next-source
+	@scripts/series-next --publish
+
 .PHONY: clean
 clean: ## remove build/, but for the downloads and ccache
-	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/vm build/log build/pri-testdev.so
+	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/docs build/vm build/log \
+		build/series* build/pri-testdev.so build/smmu-testdev.so
 
 .PHONY: distclean
 distclean: ## remove build/

@@ -93,6 +93,25 @@ debian_mirror() {
 	echo "${DEBIAN_MIRROR:-${uri:-http://deb.debian.org/debian/}}"
 }
 
+# private_apt DIR SUITE: make DIR the state of an apt that knows SUITE alone.
+private_apt() {
+	rm -rf "$1"
+	mkdir -p "$1/lists/partial" "$1/cache/archives/partial" "$1/parts" "$1/deb"
+	touch "$1/status"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+		"$(debian_mirror) $2 main" >"$1/sources.list"
+	apt_in "$1" apt-get update
+}
+
+# apt_in DIR COMMAND...: run apt-get or apt-cache with that state.
+apt_in() {
+	"$2" -o Dir::Etc::sourcelist="$1/sources.list" -o Dir::Etc::sourceparts="$1/parts" \
+		-o Dir::Etc::preferences="$1/none" -o Dir::Etc::preferencesparts="$1/parts" \
+		-o Dir::State="$1" -o Dir::Cache="$1/cache" \
+		-o Dir::State::status="$1/status" -o APT::Architectures=amd64,arm64 \
+		-o APT::Sandbox::User= "${@:3}"
+}
+
 # qemu ARCH ARGS...: replace this process by the sysroot's QEMU.
 qemu() {
 	local lib=$build/qemu/usr/lib/x86_64-linux-gnu share=$build/qemu/usr/share arch=$1
@@ -120,16 +139,17 @@ kmake() {
 
 kernel_image() { if [ "$1" = arm64 ]; then echo Image; else echo bzImage; fi; }
 
-# umake ARCH DIR OUTPUT: make the user programs of ours' DIR, static, into OUTPUT.
+# umake ARCH DIR OUTPUT ARGS...: make the user programs of DIR, static, into OUTPUT.
 # The makefiles take the names that every selftest's makefile takes, and LIBURING:
-# where its include/ and lib/ are.
+# where its include/ and lib/ are. UMAKE_SRC and UMAKE_HEADERS name another tree
+# than ours and its headers.
 umake() {
-	local cross=
+	local cross= src=${UMAKE_SRC:-$build/ours/src} headers=${UMAKE_HEADERS:-$build/headers/$1}
 
 	if [ "$1" = arm64 ]; then cross=aarch64-linux-gnu-; fi
 	mkdir -p "$3"
-	LDFLAGS=-static make -C "$build/ours/src/$2" OUTPUT="$3" CROSS_COMPILE="$cross" \
-		KHDR_INCLUDES="-isystem $build/headers/$1/usr/include" LIBURING="$build/debs/$1"
+	LDFLAGS=-static make -C "$src/$2" OUTPUT="$3" CROSS_COMPILE="$cross" \
+		KHDR_INCLUDES="-isystem $headers/usr/include" LIBURING="$build/debs/$1" "${@:4}"
 }
 
 # Make the kernel's headers for user programs of ARCH.
@@ -142,13 +162,29 @@ user_headers() {
 # configure KIND SRC OUT FRAGMENT...: make OUT/.config from the fragments alone, and
 # fail if an option did not come out as asked for.  An equal .config is not touched.
 configure() {
-	local kind=$1 src=$2 out=$3
+	new_config "$@" &&
+		"$scripts/config-check" "$3/.config.new" "${@:4}" &&
+		update_file "$3/.config" <"$3/.config.new"
+}
 
-	shift 3
-	mkdir -p "$out" &&
-		cat "$@" >"$out/wanted.config" &&
-		kmake "$kind" "$src" "$out" KCONFIG_CONFIG=.config.new \
-			KCONFIG_ALLCONFIG="$out/wanted.config" allnoconfig &&
-		"$scripts/config-check" "$out/.config.new" "$@" &&
-		update_file "$out/.config" <"$out/.config.new"
+# new_config KIND SRC OUT FRAGMENT...: make OUT/.config.new, of the options that SRC knows.
+new_config() {
+	mkdir -p "$3" &&
+		cat "${@:4}" >"$3/wanted.config" &&
+		kmake "$1" "$2" "$3" KCONFIG_CONFIG=.config.new \
+			KCONFIG_ALLCONFIG="$3/wanted.config" allnoconfig
+}
+
+# checkpatch_excluded: read lines of 'checkpatch --terse --show-types --showfile' and
+# print those that scripts/checkpatch-excluded does not name.
+checkpatch_excluded() {
+	local line path type pattern excluded
+
+	while IFS= read -r line; do
+		path=${line%%:*} excluded=
+		while read -r type pattern _; do
+			if [[ $line = *:$type:* && $path = $pattern ]]; then excluded=1; fi
+		done < <(grep -v '^#' "$scripts/checkpatch-excluded")
+		[ -n "$excluded" ] || printf '%s\n' "$line"
+	done
 }

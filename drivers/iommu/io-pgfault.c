@@ -73,17 +73,23 @@
  * after that. No lock is held while the hardware is answered.
  */
 
+#include <linux/debugfs.h>
 #include <linux/hash.h>
 #include <linux/iommu.h>
 #include <linux/memcontrol.h>
 #include <linux/moduleparam.h>
 #include <linux/pci.h>
+#include <linux/sched/clock.h>
 #include <linux/sched/mm.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include "iommu-priv.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/iopf.h>
 
 /* SUCCESS, INVALID, FAILURE */
 #define IOPF_NR_CODES		3
@@ -110,7 +116,7 @@ MODULE_PARM_DESC(partial_timeout_ms,
  * @delivered: groups that a handler had passed on
  * @no_room: requests that found no room
  * @overflows: overflows of the hardware queue
- * @recalled: groups taken back from a handler
+ * @recalled: groups taken back from a handler, by the reason
  * @stale: groups whose last request did not come in time
  * @partials: groups without their last request, now
  * @depth: groups that handlers hold, now
@@ -125,7 +131,7 @@ struct iopf_counters {
 	u64 delivered;
 	u64 no_room;
 	u64 overflows;
-	u64 recalled;
+	u64 recalled[IOPF_NR_CAUSES];
 	u64 stale;
 	unsigned int partials;
 	unsigned int depth;
@@ -142,6 +148,7 @@ struct iopf_counters {
  * @idle: woken for each answer while there are @waiters
  * @memcg: charged for the pool: that of the task which added the device
  * @age_work: forgets groups whose last request does not come
+ * @debugfs: file with the counters
  * @lock: protects everything below it
  * @dying: the device left the queue; no group is collected or queued any more
  * @aging: @age_work is scheduled
@@ -168,6 +175,7 @@ struct iopf_device {
 	wait_queue_head_t idle;
 	struct mem_cgroup *memcg;
 	struct delayed_work age_work;
+	struct dentry *debugfs;
 
 	spinlock_t lock;	/* all below */
 	bool dying;
@@ -317,10 +325,12 @@ static void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group)
 	lockdep_assert_held(&fdev->lock);
 
 	/* The last request, if there is one, is part of the group itself. */
-	if (!list_empty(&group->faults) &&
-	    list_last_entry(&group->faults, struct iopf_fault, list) == &group->last_fault)
-		list_del(&group->last_fault.list);
-	list_splice(&group->faults, &fdev->free_requests);
+	if (list_first_entry(&group->faults, struct iopf_fault, list) != &group->last_fault) {
+		if (list_last_entry(&group->faults, struct iopf_fault, list) ==
+		    &group->last_fault)
+			list_del(&group->last_fault.list);
+		list_splice(&group->faults, &fdev->free_requests);
+	}
 	atomic_set(&group->state, IOPF_GROUP_GONE);
 	list_add(&group->node, &fdev->free_groups);
 }
@@ -390,7 +400,8 @@ static void iopf_recall(struct iopf_device *fdev, struct iopf_group *group,
 	if (!__iopf_group_take(group, IOPF_GROUP_GONE))
 		return;
 
-	fdev->count.recalled++;
+	fdev->count.recalled[cause]++;
+	trace_iopf_group_recalled(group, cause);
 	if (iopf_ops(group->attach_handle)->recall)
 		iopf_ops(group->attach_handle)->recall(group, cause);
 }
@@ -550,7 +561,9 @@ static void iopf_set_queued(struct iopf_group *group, struct iommu_attach_handle
 {
 	group->attach_handle = handle;
 	group->queued = jiffies;
-	group->time = 0;
+	/* The clock is read for those alone who print what came of it. */
+	group->time = trace_iopf_page_response_enabled() ||
+		      trace_iopf_group_delivered_enabled() ? local_clock() : 0;
 	atomic_set(&group->state, IOPF_GROUP_QUEUED);
 }
 
@@ -560,6 +573,7 @@ static void iopf_held(struct iopf_device *fdev, struct iopf_group *group)
 	fdev->count.depth++;
 	if (fdev->count.depth > fdev->count.depth_peak)
 		fdev->count.depth_peak = fdev->count.depth;
+	trace_iopf_group_queued(group, fdev->count.depth);
 	iopf_flush_later(group);
 }
 
@@ -636,6 +650,20 @@ static int iopf_offer(struct iopf_device *fdev, struct iopf_group *group,
 	return 0;
 }
 
+/* Why a group that fails with @rc is answered or forgotten by the core */
+static enum iopf_cause iopf_reject_cause(int rc)
+{
+	switch (rc) {
+	case -ENODEV:
+		return IOPF_CAUSE_REMOVE;
+	case -ENOMEM:
+	case -ENOSPC:
+		return IOPF_CAUSE_NO_ROOM;
+	default:
+		return IOPF_CAUSE_NO_HANDLER;
+	}
+}
+
 /*
  * Keep a request until the last one of its group is here. With @taken the
  * handler owns the reference to @fdev.
@@ -657,6 +685,10 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 		goto out_unlock;
 
 	group = iopf_find(fdev, key);
+	if (fault->prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
+		rc = -EINVAL;
+		goto lose;
+	}
 	if (!group)
 		group = iopf_start(fdev, key);
 	if (group)
@@ -665,12 +697,13 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 		iopf_no_room(fdev, &fault->prm);
 	else
 		rc = iopf_offer(fdev, group, &fault->prm, taken);
-	if (rc) {
-		iopf_lose(fdev, key);
-		if (group)
-			iopf_drop(fdev, group, IOPF_CAUSE_NO_ROOM);
-	}
+	if (!rc)
+		goto out_unlock;
 
+lose:
+	iopf_lose(fdev, key);
+	if (group)
+		iopf_drop(fdev, group, iopf_reject_cause(rc));
 out_unlock:
 	spin_unlock(&fdev->lock);
 	return rc;
@@ -697,7 +730,7 @@ static int iopf_route(struct iopf_device *fdev, struct iopf_group *group)
  * The handler has had the group since its first request. Who has claimed it
  * answers the hardware if the group is open no more, see iopf_answer_apart().
  */
-static void iopf_close(struct iopf_group *group)
+static void iopf_close(struct iopf_device *fdev, struct iopf_group *group)
 {
 	group->queued = jiffies;
 	/* Pairs with the look at it in iopf_answer_apart(). */
@@ -705,6 +738,7 @@ static void iopf_close(struct iopf_group *group)
 	if (iopf_is_claimed(group))
 		return;
 	group->attach_handle->domain->iopf_handler(group);
+	trace_iopf_group_queued(group, fdev->count.depth);
 	iopf_flush_later(group);
 }
 
@@ -727,10 +761,10 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	lost = __test_and_clear_bit(iopf_lost_mark(key), fdev->lost);
 	if (fdev->count.partials)
 		group = iopf_find(fdev, key);
-	if (lost) {
+	if (lost || evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
+		rc = lost ? -ENOMEM : -EINVAL;
 		if (group)
-			iopf_drop(fdev, group, IOPF_CAUSE_NO_ROOM);
-		rc = -ENOMEM;
+			iopf_drop(fdev, group, iopf_reject_cause(rc));
 		goto out_unlock;
 	}
 	if (group)
@@ -748,7 +782,7 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	list_add_tail(&group->last_fault.list, &group->faults);
 	group->fault_count++;
 	if (unlikely(group->open)) {
-		iopf_close(group);
+		iopf_close(fdev, group);
 		goto out_unlock;
 	}
 
@@ -761,20 +795,6 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 out_unlock:
 	spin_unlock(&fdev->lock);
 	return rc;
-}
-
-/* Who answers a group that no handler took for the reason @rc */
-static enum iopf_cause iopf_reject_cause(int rc)
-{
-	switch (rc) {
-	case -ENODEV:
-		return IOPF_CAUSE_REMOVE;
-	case -ENOMEM:
-	case -ENOSPC:
-		return IOPF_CAUSE_NO_ROOM;
-	default:
-		return IOPF_CAUSE_NO_HANDLER;
-	}
 }
 
 static u8 iopf_verdict(enum iopf_cause cause, enum iommu_page_response_code code)
@@ -801,6 +821,7 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
 		fdev->count.answered[iopf_verdict(cause, IOMMU_PAGE_RESP_INVALID)]++;
 		spin_unlock(&fdev->lock);
 	}
+	trace_iopf_page_response(dev, prm, resp.code, cause, 0);
 	dev_warn_ratelimited(dev, "page request group %u, pasid %u: answered invalid\n",
 			     prm->grpid, prm->pasid);
 	dev_iommu_ops(dev)->page_response(dev, evt, &resp);
@@ -818,7 +839,11 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
  * there is no such handler or no room. Requests that are not the last never
  * have an answer of their own.
  *
- * Stop markers are not page requests: drivers drop them before they report.
+ * A driver that knows that a request cannot be served reports it all the same,
+ * flagged IOMMU_FAULT_PAGE_REQUEST_REFUSED: its whole group is answered INVALID
+ * when the last request is here, and no handler gets it.
+ *
+ * Stop markers are not page requests: drivers call iopf_discard_pasid() instead.
  *
  * A driver must not report for a PASID once its domain is detached and the
  * hardware queue is drained; until then a handle that is being detached is
@@ -839,6 +864,7 @@ int iommu_report_device_fault(struct device *dev, struct iopf_fault *evt)
 	bool taken = false;
 	int rc = -ENODEV;
 
+	trace_iopf_page_request(dev, &evt->fault.prm);
 	if (likely(fdev)) {
 		if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE)
 			rc = iopf_complete(fdev, evt, &taken);
@@ -871,11 +897,39 @@ static void iopf_answer_one(const struct iopf_answer *answer)
 	dev_iommu_ops(dev)->page_response(dev, &answer->group->last_fault, &resp);
 }
 
+/* Nanoseconds since the group was queued; ticks if nobody traced it then */
+static u64 iopf_latency(const struct iopf_group *group)
+{
+	return group->time ? local_clock() - group->time :
+	       jiffies_to_nsecs(jiffies - group->queued);
+}
+
+/* For iopf_group_deliver(), which is inlined into modules */
+void __iopf_trace_delivered(const struct iopf_group *group)
+{
+	trace_iopf_group_delivered(group, iopf_latency(group));
+}
+EXPORT_SYMBOL_GPL(__iopf_trace_delivered);
+EXPORT_TRACEPOINT_SYMBOL_GPL(iopf_group_delivered);
+
+static noinline void iopf_trace_answer(const struct iopf_answer *answer)
+{
+	const struct iopf_group *group = answer->group;
+
+	/* Nothing was sent for an open group. */
+	if (!group->open)
+		trace_iopf_page_response(group->fault_param->dev,
+					 &group->last_fault.fault.prm, answer->code,
+					 answer->cause, iopf_latency(group));
+}
+
 static void iopf_answered(const struct iopf_answer *answer)
 {
 	struct iopf_group *group = answer->group;
 	struct iopf_device *fdev = to_iopf_device(group->fault_param);
 
+	if (trace_iopf_page_response_enabled())
+		iopf_trace_answer(answer);
 	group->verdict = iopf_verdict(answer->cause, answer->code);
 	/*
 	 * The exchange orders the new state before the look at @waiters; who
@@ -910,10 +964,14 @@ static bool iopf_answer_apart(const struct iopf_answer *answer)
 	struct iopf_group *group = answer->group;
 
 	/* Pairs with iopf_close(): closed, the last request is there. */
-	if (unlikely(smp_load_acquire(&group->open)) && iopf_end_open(group))
+	if (unlikely(smp_load_acquire(&group->open)) && iopf_end_open(group)) {
+		iopf_answered(answer);
 		return true;
+	}
 	if (likely(!group->answer))
 		return false;
+	if (trace_iopf_page_response_enabled())
+		iopf_trace_answer(answer);
 	group->answer(group, answer->code);
 	return true;
 }
@@ -940,15 +998,10 @@ static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned 
 	unsigned int i = 0;
 
 	while (i < count) {
-		if (likely(!iopf_answer_apart(&answers[i]))) {
+		if (likely(!iopf_answer_apart(&answers[i])))
 			i++;
-			continue;
-		}
-		/* One that came from elsewhere is not of an iopf_device. */
-		if (!answers[i].group->answer)
-			iopf_answered(&answers[i]);
-		count--;
-		swap(answers[i], answers[count]);
+		else if (i != --count)
+			swap(answers[i], answers[count]);
 	}
 	return count;
 }
@@ -1115,6 +1168,36 @@ void iopf_quiesce(struct device *dev, ioasid_t pasid, struct iommu_attach_handle
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_quiesce);
+
+/**
+ * iopf_discard_pasid() - Forget the groups of a PASID that are not complete
+ * @dev: the device
+ * @pasid: of which the device will send no more page requests; IOMMU_NO_PASID
+ *         stands for those without one
+ *
+ * For drivers that see a stop marker (PCIe 6.0, 10.4.1.2.1). Open groups are
+ * recalled, complete ones answered as ever.
+ *
+ * Context: Process context. Takes the device's fault lock, under which it calls
+ * &iopf_handler_ops.recall.
+ */
+void iopf_discard_pasid(struct device *dev, ioasid_t pasid)
+{
+	struct iopf_device *fdev = iopf_device_get(dev);
+	struct iopf_group *group, *next;
+
+	if (!fdev)
+		return;
+
+	spin_lock(&fdev->lock);
+	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
+		if (iopf_key_pasid(group->key) == pasid)
+			iopf_drop(fdev, group, IOPF_CAUSE_RESET);
+	}
+	spin_unlock(&fdev->lock);
+	iopf_device_put(fdev);
+}
+EXPORT_SYMBOL_GPL(iopf_discard_pasid);
 
 /**
  * iopf_recall_sync() - Wait until no recall uses a detached handle
@@ -1337,6 +1420,107 @@ static unsigned int iopf_credits(struct iopf_queue *queue, struct device *dev)
 	return clamp_t(u32, credits, 1, IOPF_MAX_CREDITS);
 }
 
+static const char * const iopf_code_name[] = { "success", "invalid", "failure" };
+
+static const char * const iopf_cause_name[] = {
+	[IOPF_CAUSE_USER]	= "user",
+	[IOPF_CAUSE_HANDLER]	= "handler",
+	[IOPF_CAUSE_DETACH]	= "detach",
+	[IOPF_CAUSE_CLOSE]	= "close",
+	[IOPF_CAUSE_DEADLINE]	= "deadline",
+	[IOPF_CAUSE_NO_HANDLER]	= "no_handler",
+	[IOPF_CAUSE_NO_ROOM]	= "no_room",
+	[IOPF_CAUSE_REMOVE]	= "remove",
+	[IOPF_CAUSE_OVERFLOW]	= "overflow",
+	[IOPF_CAUSE_RESET]	= "reset",
+	[IOPF_CAUSE_AGE]	= "age",
+};
+
+/* Groups that are with somebody now; @delivered counts the others. */
+static unsigned int iopf_delivered_now(struct iopf_device *fdev)
+{
+	unsigned int i, delivered = 0;
+	struct iopf_page *page;
+
+	for (page = fdev->pages; page; page = page->next) {
+		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
+			delivered += atomic_read(&page->pairs[i].group.state) ==
+				     IOPF_GROUP_DELIVERED;
+	}
+	return delivered;
+}
+
+static void iopf_show_answered(struct seq_file *file, const struct iopf_counters *count)
+{
+	u64 codes[IOPF_NR_CODES] = {}, causes[IOPF_NR_CAUSES] = {};
+	unsigned int cause, code;
+	u64 answered;
+
+	for (cause = 0; cause < IOPF_NR_CAUSES; cause++) {
+		for (code = 0; code < IOPF_NR_CODES; code++) {
+			answered = count->answered[iopf_verdict(cause, code)];
+			codes[code] += answered;
+			causes[cause] += answered;
+		}
+	}
+	for (code = 0; code < IOPF_NR_CODES; code++)
+		seq_printf(file, "answered_%s %llu\n", iopf_code_name[code], codes[code]);
+	for (cause = 0; cause < IOPF_CAUSE_OVERFLOW; cause++)
+		seq_printf(file, "answered_by_%s %llu\n", iopf_cause_name[cause],
+			   causes[cause]);
+}
+
+static int iopf_counters_show(struct seq_file *file, void *unused)
+{
+	struct iopf_device *fdev = file->private;
+	unsigned int allocated, limit, cause;
+	struct iopf_counters count;
+
+	spin_lock(&fdev->lock);
+	count = fdev->count;
+	count.delivered += iopf_delivered_now(fdev);
+	allocated = fdev->allocated;
+	limit = fdev->limit;
+	spin_unlock(&fdev->lock);
+
+	seq_printf(file, "requests %llu\n", count.requests);
+	seq_printf(file, "groups %llu\n", count.groups);
+	seq_printf(file, "delivered %llu\n", count.delivered);
+	iopf_show_answered(file, &count);
+	seq_printf(file, "no_room %llu\n", count.no_room);
+	seq_printf(file, "overflows %llu\n", count.overflows);
+	for (cause = 0; cause < IOPF_NR_CAUSES; cause++) {
+		if (cause == IOPF_CAUSE_DETACH || cause >= IOPF_CAUSE_NO_ROOM)
+			seq_printf(file, "recalled_%s %llu\n", iopf_cause_name[cause],
+				   count.recalled[cause]);
+	}
+	seq_printf(file, "stale %llu\n", count.stale);
+	seq_printf(file, "partials %u\n", count.partials);
+	seq_printf(file, "depth %u\n", count.depth);
+	seq_printf(file, "depth_peak %u\n", count.depth_peak);
+	seq_printf(file, "pool %u\n", allocated);
+	seq_printf(file, "pool_limit %u\n", limit);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(iopf_counters);
+
+/* iommu/iopf, also where the IOMMU drivers have nothing to show in iommu */
+static struct dentry *iopf_debugfs_dir(void)
+{
+	static struct dentry *dir;
+	static DEFINE_MUTEX(lock);
+
+	guard(mutex)(&lock);
+	if (dir)
+		return dir;
+#ifdef CONFIG_IOMMU_DEBUGFS
+	dir = debugfs_create_dir("iopf", iommu_debugfs_dir);
+#else
+	dir = debugfs_create_dir("iopf", debugfs_create_dir("iommu", NULL));
+#endif
+	return dir;
+}
+
 static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct device *dev)
 {
 	struct iopf_device *fdev;
@@ -1407,6 +1591,8 @@ int iopf_queue_add_device(struct iopf_queue *queue, struct device *dev)
 		return -EBUSY;
 	}
 	list_add_tail(&fdev->queue_list, &queue->devices);
+	fdev->debugfs = debugfs_create_file(dev_name(dev), 0444, iopf_debugfs_dir(), fdev,
+					    &iopf_counters_fops);
 	rcu_assign_pointer(iommu->fault_param, &fdev->param);
 	mutex_unlock(&iommu->lock);
 	mutex_unlock(&queue->lock);
@@ -1451,6 +1637,7 @@ void iopf_queue_remove_device(struct iopf_queue *queue, struct device *dev)
 	iopf_drop_all(fdev, IOPF_CAUSE_REMOVE);
 	spin_unlock(&fdev->lock);
 
+	debugfs_remove(fdev->debugfs);
 	cancel_delayed_work_sync(&fdev->age_work);
 	iopf_abort(fdev);
 	/* iopf_quiesce() will not find the queue any more. */

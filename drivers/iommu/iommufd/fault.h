@@ -358,6 +358,7 @@ void iommufd_fault_part_delivered(struct iommufd_fault *fault, struct list_head 
 /* fault_file.c: its file */
 struct file *iommufd_fault_file_create(struct iommufd_fault *fault);
 ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to);
+ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, size_t room);
 ssize_t iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from);
 
 /* fault_uring.c: its io_uring commands */

@@ -133,6 +133,7 @@ static struct iommufd_driver_fault *driver_fault_alloc(const struct iommufd_faul
 	list_add(&df->group.last_fault.list, &df->group.faults);
 	df->group.fault_count = 1;
 	df->group.length = report->length;
+	df->group.queued = jiffies;
 	df->group.fault_param = &df->param;
 	df->group.answer = driver_fault_answer;
 	df->group.release = driver_fault_release;

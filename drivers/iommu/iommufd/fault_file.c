@@ -44,9 +44,10 @@ static_assert((int)IOMMU_PGFAULT_FLAGS_LAST_PAGE ==
 #define FAULT_USER_FLAGS \
 	(IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE)
 
-static void fault_message(struct iommu_hwpt_pgfault *message,
-			  const struct iopf_group *group,
-			  const struct iommu_fault_page_request *prm)
+/* Inline, for it is used where user memory may be accessed: no calls there. */
+static __always_inline void
+fault_message(struct iommu_hwpt_pgfault *message, const struct iopf_group *group,
+	      const struct iommu_fault_page_request *prm)
 {
 	*message = (struct iommu_hwpt_pgfault) {
 		.flags = prm->flags & FAULT_USER_FLAGS,
@@ -60,6 +61,43 @@ static void fault_message(struct iommu_hwpt_pgfault *message,
 	};
 }
 
+/*
+ * Store the messages of all groups in user memory, without a copy in between;
+ * returns how many whole ones arrived.
+ */
+static size_t fault_store(struct list_head *batch, size_t messages, void __user *to)
+{
+	u64 __user *next = to;
+	struct iopf_group *group;
+	struct iopf_fault *iopf;
+	size_t copied = 0;
+	union {
+		struct iommu_hwpt_pgfault message;
+		u64 words[FAULT_MESSAGE_SIZE / sizeof(u64)];
+	} u __uninitialized;
+
+	static_assert(ARRAY_SIZE(u.words) == 5);
+
+	might_fault();
+	if (!user_write_access_begin(next, messages * FAULT_MESSAGE_SIZE))
+		return 0;
+	list_for_each_entry(group, batch, node) {
+		list_for_each_entry(iopf, &group->faults, list) {
+			fault_message(&u.message, group, &iopf->fault.prm);
+			unsafe_put_user(u.words[0], &next[0], out_end);
+			unsafe_put_user(u.words[1], &next[1], out_end);
+			unsafe_put_user(u.words[2], &next[2], out_end);
+			unsafe_put_user(u.words[3], &next[3], out_end);
+			unsafe_put_user(u.words[4], &next[4], out_end);
+			next += ARRAY_SIZE(u.words);
+			copied++;
+		}
+	}
+out_end:
+	user_write_access_end();
+	return copied;
+}
+
 /* Copy messages; returns how many whole ones arrived. */
 static size_t fault_copy_some(const struct iommu_hwpt_pgfault *messages, size_t count,
 			      struct iov_iter *to)
@@ -71,10 +109,11 @@ static size_t fault_copy_some(const struct iommu_hwpt_pgfault *messages, size_t 
 }
 
 /*
- * Copy the messages of all groups, the first one with @flags; returns how many
- * whole ones arrived.
+ * The same as fault_store() for memory of any kind: vectors, registered buffers.
+ * The first message gets @flags besides.
  */
-static size_t fault_copy(struct list_head *batch, struct iov_iter *to, u32 flags)
+static noinline_for_stack size_t
+fault_copy(struct list_head *batch, struct iov_iter *to, u32 flags)
 {
 	/* Each message is written as a whole before it is copied. */
 	struct iommu_hwpt_pgfault messages[FAULT_COPY_BATCH] __uninitialized;
@@ -165,6 +204,20 @@ static size_t fault_copy_parts(struct iommufd_fault *fault, struct list_head *ba
 	return copied;
 }
 
+/* The number of messages among the first @copied that end a whole group */
+static size_t fault_whole_groups(struct list_head *batch, size_t copied)
+{
+	struct iopf_group *group;
+	size_t whole = 0;
+
+	list_for_each_entry(group, batch, node) {
+		if (group->fault_count > copied - whole)
+			break;
+		whole += group->fault_count;
+	}
+	return whole;
+}
+
 static ssize_t fault_read_parts(struct iommufd_fault *fault, struct iov_iter *to,
 				size_t room)
 {
@@ -179,18 +232,61 @@ static ssize_t fault_read_parts(struct iommufd_fault *fault, struct iov_iter *to
 	return copied ? copied * FAULT_MESSAGE_SIZE : -EFAULT;
 }
 
-/* The number of messages among the first @copied that end a whole group */
-static size_t fault_whole_groups(struct list_head *batch, size_t copied)
+/* What a read returns when @copied of the @messages in @batch have arrived */
+static ssize_t fault_read_done(struct iommufd_fault *fault, struct list_head *batch,
+			       size_t messages, size_t copied, u32 flags)
 {
-	struct iopf_group *group;
-	size_t whole = 0;
+	if (unlikely(copied < messages))
+		copied = fault_whole_groups(batch, copied);
+	iommufd_fault_delivered(fault, batch, copied, flags);
+	return copied ? copied * FAULT_MESSAGE_SIZE : -EFAULT;
+}
 
-	list_for_each_entry(group, batch, node) {
-		if (group->fault_count > copied - whole)
-			break;
-		whole += group->fault_count;
+static ssize_t fault_read_groups(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
+{
+	ssize_t messages;
+	LIST_HEAD(batch);
+	u32 flags;
+
+	messages = iommufd_fault_deliver(fault, &batch, room, &flags);
+	if (messages <= 0)
+		return messages;
+	return fault_read_done(fault, &batch, messages, fault_copy(&batch, to, flags), flags);
+}
+
+/**
+ * iommufd_fault_read_user() - iommufd_fault_read() into one piece of user memory
+ * @fault: the object
+ * @to: where to
+ * @room: number of messages that it has room for
+ *
+ * Context: Process context, may sleep to fault user memory in.
+ *
+ * Return: as iommufd_fault_read().
+ */
+ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, size_t room)
+{
+	struct iov_iter iter __uninitialized;
+	ssize_t messages, copied;
+	LIST_HEAD(batch);
+	u32 flags;
+
+	if (unlikely(fault->parts)) {
+		iov_iter_ubuf(&iter, ITER_DEST, to, room * FAULT_MESSAGE_SIZE);
+		return fault_read_parts(fault, &iter, room);
 	}
-	return whole;
+
+	messages = iommufd_fault_deliver(fault, &batch, room, &flags);
+	if (messages <= 0)
+		return messages;
+
+	if (likely(!flags)) {
+		copied = fault_store(&batch, messages, to);
+	} else {
+		iov_iter_ubuf(&iter, ITER_DEST, to, room * FAULT_MESSAGE_SIZE);
+		copied = fault_copy(&batch, &iter, flags);
+	}
+	return fault_read_done(fault, &batch, messages, copied, flags);
 }
 
 /**
@@ -207,22 +303,17 @@ static size_t fault_whole_groups(struct list_head *batch, size_t copied)
 ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to)
 {
 	size_t room = iov_iter_count(to) / FAULT_MESSAGE_SIZE;
-	ssize_t messages, copied;
-	LIST_HEAD(batch);
-	u32 flags;
+	ssize_t bytes;
 
+	if (iter_is_ubuf(to)) {
+		bytes = iommufd_fault_read_user(fault, to->ubuf + to->iov_offset, room);
+		if (bytes > 0)
+			iov_iter_advance(to, bytes);
+		return bytes;
+	}
 	if (unlikely(fault->parts))
 		return fault_read_parts(fault, to, room);
-
-	messages = iommufd_fault_deliver(fault, &batch, room, &flags);
-	if (messages <= 0)
-		return messages;
-
-	copied = fault_copy(&batch, to, flags);
-	if (unlikely(copied < messages))
-		copied = fault_whole_groups(&batch, copied);
-	iommufd_fault_delivered(fault, &batch, copied, flags);
-	return copied ? copied * FAULT_MESSAGE_SIZE : -EFAULT;
+	return fault_read_groups(fault, to, room);
 }
 
 static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
@@ -388,6 +479,7 @@ static int iommufd_fault_release(struct inode *inode, struct file *filep)
 
 static const struct file_operations iommufd_fault_fops = {
 	.owner = THIS_MODULE,
+	.fop_flags = FOP_POLL_EXACT,
 	.read_iter = iommufd_fault_read_iter,
 	.write_iter = iommufd_fault_write_iter,
 	.poll = iommufd_fault_poll,

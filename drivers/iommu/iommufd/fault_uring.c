@@ -41,14 +41,6 @@ static struct io_uring_cmd *fetch_to_cmd(struct fault_fetch *fetch)
 	return container_of((void *)fetch, struct io_uring_cmd, pdu);
 }
 
-static int fault_uring_import(struct io_uring_cmd *cmd, int direction, u64 addr,
-			      size_t len, struct iov_iter *iter)
-{
-	if (cmd->flags & IORING_URING_CMD_FIXED)
-		return io_uring_cmd_import_fixed(addr, len, direction, iter, cmd);
-	return import_ubuf(direction, u64_to_user_ptr(addr), len, iter);
-}
-
 /* One attempt: bytes, 0 if nothing is queued, or an error */
 static ssize_t fault_uring_read(struct iommufd_fault *fault, struct io_uring_cmd *cmd)
 {
@@ -56,7 +48,11 @@ static ssize_t fault_uring_read(struct iommufd_fault *fault, struct io_uring_cmd
 	struct iov_iter iter;
 	int rc;
 
-	rc = fault_uring_import(cmd, ITER_DEST, fetch->addr, fetch->len, &iter);
+	if (!(cmd->flags & IORING_URING_CMD_FIXED))
+		return iommufd_fault_read_user(fault, u64_to_user_ptr(fetch->addr),
+					       fetch->len / sizeof(struct iommu_hwpt_pgfault));
+
+	rc = io_uring_cmd_import_fixed(fetch->addr, fetch->len, ITER_DEST, &iter, cmd);
 	return rc ?: iommufd_fault_read(fault, &iter);
 }
 
@@ -80,7 +76,7 @@ struct io_uring_cmd *iommufd_fault_uring_next(struct iommufd_fault *fault)
 
 	fetch = list_first_entry(&fault->fetches, struct fault_fetch, node);
 	list_del_init(&fetch->node);
-	fault->fetching = true;
+	WRITE_ONCE(fault->fetching, true);
 	return fetch_to_cmd(fetch);
 }
 
@@ -95,7 +91,7 @@ static void fault_uring_work(struct io_uring_cmd *cmd, unsigned int issue_flags)
 		rc = fault_uring_read(fault, cmd);
 
 	spin_lock(&fault->lock);
-	fault->fetching = false;
+	WRITE_ONCE(fault->fetching, false);
 	if (!rc)
 		list_add(&to_fetch(cmd)->node, &fault->fetches);
 	next = iommufd_fault_uring_next(fault);
@@ -120,17 +116,24 @@ void iommufd_fault_uring_start(struct io_uring_cmd *cmd)
 	io_uring_cmd_complete_in_task(cmd, fault_uring_work);
 }
 
+/*
+ * May a new FETCH read at once, with nobody before it? Without the lock: the
+ * FETCHes that its own task posted before are seen, and none is before or
+ * behind those that others post at this moment.
+ */
+static bool fault_uring_is_first(struct iommufd_fault *fault)
+{
+	return !iommufd_fault_is_empty(fault) && !READ_ONCE(fault->fetching) &&
+	       list_empty(&fault->fetches);
+}
+
 static int fault_uring_fetch(struct iommufd_fault *fault, struct io_uring_cmd *cmd,
 			     unsigned int issue_flags)
 {
 	struct io_uring_cmd *next;
-	bool first;
 	ssize_t rc;
 
-	spin_lock(&fault->lock);
-	first = fault->queued && !fault->fetching && list_empty(&fault->fetches);
-	spin_unlock(&fault->lock);
-	if (first) {
+	if (fault_uring_is_first(fault)) {
 		rc = fault_uring_read(fault, cmd);
 		if (rc)
 			return rc;

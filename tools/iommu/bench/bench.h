@@ -12,11 +12,17 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <liburing.h>
+
 #include "../lib/iopf.h"
 
-#define MAX_DEVICES 16
+#define MAX_DEVICES 64
 #define MAX_BATCH 512
 #define MAX_WAITERS 64
+#define MAX_BUFFERS 64
+
+/* What a thread that owns its ring asks for, as io_uring's documentation advises */
+#define DEFER_RING (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN)
 
 struct bench;
 
@@ -49,6 +55,8 @@ struct spec {
 	unsigned int batch;
 	/* posted reads for each object */
 	unsigned int waiters;
+	/* multishot: buffers that are provided */
+	unsigned int buffers;
 	unsigned int devices;
 	unsigned int objects;
 	/* answer at once, by a system call of its own if need be */
@@ -73,6 +81,9 @@ struct bench {
 	uint64_t spurious;
 };
 
+/* Nanoseconds of CLOCK_MONOTONIC */
+uint64_t now(void);
+
 extern const struct source mock_source, pri_source;
 extern const struct mode poll_mode, read_mode, posted_mode, multishot_mode, sqpoll_mode;
 extern const struct mode fetch_mode, sqfetch_mode;
@@ -80,8 +91,22 @@ extern const struct mode fetch_mode, sqfetch_mode;
 /* Read what one queue has and answer it, by read(2) and write(2); returns how many. */
 int take_by_read(struct bench *b, const struct iopf_queue *queue);
 /* An answer for each of n messages, which are whole groups of one. */
-void answer_all(struct bench *b, const struct iommu_hwpt_pgfault *messages, unsigned int n,
-		struct iommu_hwpt_page_response *answers);
+static inline void answer_all(struct bench *b, const struct iommu_hwpt_pgfault *messages,
+			      unsigned int n, struct iommu_hwpt_page_response *answers)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		answers[i] = (struct iommu_hwpt_page_response){
+			.cookie = messages[i].cookie,
+			.code = IOMMUFD_PAGE_RESP_SUCCESS,
+		};
+	b->messages += n;
+	b->answers += n;
+}
+
+/* A line for each way to do nothing. */
+int print_floors(void);
 
 /*
  * The system calls of a child, but for ioctls, between its two count_mark().

@@ -7,20 +7,6 @@
 
 #define POLL_MS 2000
 
-void answer_all(struct bench *b, const struct iommu_hwpt_pgfault *messages, unsigned int n,
-		struct iommu_hwpt_page_response *answers)
-{
-	unsigned int i;
-
-	for (i = 0; i < n; i++)
-		answers[i] = (struct iommu_hwpt_page_response){
-			.cookie = messages[i].cookie,
-			.code = IOMMUFD_PAGE_RESP_SUCCESS,
-		};
-	b->messages += n;
-	b->answers += n;
-}
-
 int take_by_read(struct bench *b, const struct iopf_queue *queue)
 {
 	struct iommu_hwpt_page_response answers[MAX_BATCH];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * usage: iopf-bench [--faults N] [--syscalls N] [--allocations N] [--bare] CASE...
+ *        iopf-bench --floors
  *
  * The numbers say how many faults the run for each figure has; 0 leaves that
  * one out.  With --bare inject is not measured: all that runs is the total, for
@@ -15,9 +16,9 @@
  *   fetch       io_uring commands: one gives the answers and fetches the next
  *   sqfetch     fetch, submitted like sqpoll
  * Keys: batch (faults injected together, 1), waiters (reads posted for each
- * object, 1), devices (1), each=1 (an object for each device, else one for
- * all), eager=1 and plain=1 (io_uring: see uring.c), source=pri (the emulated
- * device, else the selftests' mock).
+ * object, 1), buffers (of multishot, a power of two, 64), devices (1), each=1
+ * (an object for each device, else one for all), eager=1 and plain=1 (io_uring:
+ * see uring.c), source=pri (the emulated device, else the selftests' mock).
  *
  * What is measured, per fault, in nanoseconds of CLOCK_MONOTONIC, which under
  * QEMU's -icount are instructions of the guest, of kernel and program:
@@ -79,7 +80,7 @@ static const struct mode *const modes[] = {
 	&fetch_mode, &sqfetch_mode,
 };
 
-static uint64_t now(void)
+uint64_t now(void)
 {
 	struct timespec ts;
 
@@ -390,6 +391,8 @@ static bool set_key(struct spec *spec, const char *key, const char *value)
 		spec->batch = n;
 	else if (!strcmp(key, "waiters"))
 		spec->waiters = n;
+	else if (!strcmp(key, "buffers"))
+		spec->buffers = n;
 	else if (!strcmp(key, "devices"))
 		spec->devices = n;
 	else if (!strcmp(key, "each"))
@@ -412,6 +415,7 @@ static bool parse(const char *text, struct spec *spec)
 
 	*spec = (struct spec){
 		.text = text, .source = &mock_source, .batch = 1, .waiters = 1, .devices = 1,
+		.buffers = MAX_BUFFERS,
 	};
 	snprintf(copy, sizeof(copy), "%s", text);
 	word = strsep(&rest, ",");
@@ -428,12 +432,15 @@ static bool parse(const char *text, struct spec *spec)
 	}
 	spec->objects = spec->objects ? spec->devices : 1;
 	return spec->mode && spec->batch && spec->batch <= MAX_BATCH && spec->waiters &&
-	       spec->waiters <= MAX_WAITERS && spec->devices && spec->devices <= MAX_DEVICES;
+	       spec->waiters <= MAX_WAITERS && spec->devices && spec->devices <= MAX_DEVICES &&
+	       spec->buffers && spec->buffers <= MAX_BUFFERS &&
+	       !(spec->buffers & (spec->buffers - 1));
 }
 
 static int usage(void)
 {
-	fputs("usage: iopf-bench [--faults N] [--syscalls N] [--allocations N] [--bare] CASE...\n",
+	fputs("usage: iopf-bench [--faults N] [--syscalls N] [--allocations N] [--bare] CASE...\n"
+	      "       iopf-bench --floors\n",
 	      stderr);
 	return 2;
 }
@@ -453,6 +460,8 @@ int main(int argc, char **argv)
 		for (i = 0; i < FIGURES; i++)
 			if (!strcmp(*argv, options[i]))
 				break;
+		if (!strcmp(*argv, "--floors"))
+			return print_floors();
 		if (!strcmp(*argv, "--bare")) {
 			bare = true;
 		} else if (i < FIGURES) {

@@ -12,11 +12,9 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "bench.h"
 
-#define BUFFERS 64
 #define BUFFER_GROUP 1
 #define SQPOLL_IDLE_MS 60000
 #define SQPOLL_CPU 1
@@ -89,19 +87,18 @@ static void post_multishot(struct ring *ring, unsigned int queue)
 static void post_fetch(struct bench *b, struct ring *ring, unsigned int i, unsigned int n)
 {
 	struct io_uring_sqe *sqe = get_sqe(ring);
-	struct iommu_fault_uring_cmd cmd = { };
+	struct iommu_fault_uring_cmd *cmd = (void *)sqe->cmd;
 	struct slot *slot = &ring->slots[i];
 
-	if (n == 1) {
-		cmd.response = slot->answers[0];
-	} else {
-		cmd.responses_uptr = (uintptr_t)slot->answers;
-		cmd.count = n;
-	}
 	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, slot->queue, slot->messages,
 			 b->spec.batch * sizeof(*slot->messages), 0);
 	sqe->cmd_op = n ? IOMMU_FAULT_URING_RESPOND_AND_FETCH : IOMMU_FAULT_URING_FETCH;
-	memcpy(sqe->cmd, &cmd, sizeof(cmd));
+	if (n == 1)
+		*cmd = (struct iommu_fault_uring_cmd){ .response = slot->answers[0] };
+	else
+		*cmd = (struct iommu_fault_uring_cmd){
+			.responses_uptr = (uintptr_t)slot->answers, .count = n,
+		};
 	io_uring_sqe_set_data64(sqe, i);
 	sqe->flags |= IOSQE_FIXED_FILE;
 }
@@ -130,7 +127,7 @@ static void put_buffer(struct bench *b, struct ring *ring, unsigned int i)
 {
 	io_uring_buf_ring_add(ring->buffers, ring->slots[i].messages,
 			      b->spec.batch * sizeof(*ring->slots[i].messages), i,
-			      io_uring_buf_ring_mask(BUFFERS), 0);
+			      io_uring_buf_ring_mask(b->spec.buffers), 0);
 	io_uring_buf_ring_advance(ring->buffers, 1);
 }
 
@@ -151,18 +148,28 @@ static void multishot_completed(struct bench *b, struct ring *ring,
 		post_multishot(ring, cqe->user_data);
 }
 
-static int wait_completion(struct bench *b, struct ring *ring, struct io_uring_cqe **cqe)
+/* Give the kernel what was prepared, and see that there is a completion. */
+static int submit_and_wait(struct bench *b, struct ring *ring)
 {
-	int rc;
+	int rc = 0;
 
-	while (io_uring_peek_cqe(&ring->uring, cqe)) {
-		if (ring->spin)
-			rc = io_uring_submit(&ring->uring);
-		else
-			rc = io_uring_submit_and_wait(&ring->uring, 1);
-		if (rc < 0)
-			return iopf_fail(&b->io, -rc, "io_uring_enter");
-	}
+	/* They may be there without a system call. */
+	if (ring->spin || b->spec.eager)
+		while (rc >= 0 && !io_uring_cq_ready(&ring->uring))
+			rc = ring->spin ? io_uring_submit(&ring->uring) :
+					  io_uring_submit_and_wait(&ring->uring, 1);
+	else
+		rc = io_uring_submit_and_wait(&ring->uring, 1);
+	return rc < 0 ? iopf_fail(&b->io, -rc, "io_uring_enter") : 0;
+}
+
+static int complete(struct bench *b, struct ring *ring, const struct io_uring_cqe *cqe)
+{
+	if (cqe->user_data & IS_WRITE)
+		return iopf_fail(&b->io, cqe->res < 0 ? -cqe->res : EIO, "write of answers");
+	if (cqe->res < 0 && cqe->res != -ENOBUFS)
+		return iopf_fail(&b->io, -cqe->res, "read through io_uring");
+	ring->completed(b, ring, cqe);
 	return 0;
 }
 
@@ -171,23 +178,22 @@ static int ring_serve(struct bench *b)
 	uint64_t end = b->messages + b->spec.batch;
 	struct ring *ring = b->mode;
 	struct io_uring_cqe *cqe;
-	int rc;
+	unsigned int head, n;
+	int rc = 0;
 
-	while (b->messages < end) {
-		rc = wait_completion(b, ring, &cqe);
-		if (rc)
-			return rc;
-		if (cqe->user_data & IS_WRITE)
-			return iopf_fail(&b->io, cqe->res < 0 ? -cqe->res : EIO,
-					 "write of answers");
-		if (cqe->res < 0 && cqe->res != -ENOBUFS)
-			return iopf_fail(&b->io, -cqe->res, "read through io_uring");
-		ring->completed(b, ring, cqe);
-		io_uring_cqe_seen(&ring->uring, cqe);
+	while (b->messages < end && !rc) {
+		rc = submit_and_wait(b, ring);
+		n = 0;
+		io_uring_for_each_cqe(&ring->uring, head, cqe) {
+			if (!rc)
+				rc = complete(b, ring, cqe);
+			n++;
+		}
+		io_uring_cq_advance(&ring->uring, n);
 	}
-	if (b->spec.eager || ring->spin)
+	if (!rc && (b->spec.eager || ring->spin))
 		io_uring_submit(&ring->uring);
-	return 0;
+	return rc;
 }
 
 static int ring_flush(struct bench *b)
@@ -223,7 +229,7 @@ static int alloc_slots(struct bench *b, struct ring *ring, unsigned int n)
 
 static int init_uring(struct bench *b, struct ring *ring, unsigned int entries)
 {
-	struct io_uring_params p = { .flags = IORING_SETUP_SINGLE_ISSUER };
+	struct io_uring_params p = { .flags = DEFER_RING };
 	int files[MAX_DEVICES], rc;
 	unsigned int i;
 
@@ -231,8 +237,8 @@ static int init_uring(struct bench *b, struct ring *ring, unsigned int entries)
 		p.flags = IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF;
 		p.sq_thread_idle = SQPOLL_IDLE_MS;
 		p.sq_thread_cpu = SQPOLL_CPU;
-	} else if (!b->spec.eager) {
-		p.flags |= IORING_SETUP_DEFER_TASKRUN;
+	} else if (b->spec.eager) {
+		p.flags = IORING_SETUP_SINGLE_ISSUER;
 	}
 	rc = io_uring_queue_init_params(entries, &ring->uring, &p);
 	if (rc)
@@ -302,15 +308,16 @@ static int open_multishot(struct bench *b, bool sqpoll)
 		return -ENOMEM;
 	ring->completed = multishot_completed;
 	ring->spin = sqpoll;
-	rc = init_uring(b, ring, BUFFERS + n);
+	rc = init_uring(b, ring, b->spec.buffers + n);
 	if (!rc)
-		rc = alloc_slots(b, ring, BUFFERS);
+		rc = alloc_slots(b, ring, b->spec.buffers);
 	if (rc)
 		return rc;
-	ring->buffers = io_uring_setup_buf_ring(&ring->uring, BUFFERS, BUFFER_GROUP, 0, &rc);
+	ring->buffers = io_uring_setup_buf_ring(&ring->uring, b->spec.buffers, BUFFER_GROUP, 0,
+						&rc);
 	if (!ring->buffers)
 		return iopf_fail(&b->io, -rc, "set up a buffer ring");
-	for (i = 0; i < BUFFERS; i++)
+	for (i = 0; i < b->spec.buffers; i++)
 		put_buffer(b, ring, i);
 	for (i = 0; i < n; i++)
 		post_multishot(ring, i % b->n_queues);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * Faults of a queue through io_uring.
+ * Faults of a queue, by slots; and how io_uring brings them.
  *
  * A slot's life with IOPF_READ: read under way -> IOPF_FAULTS, the caller's ->
  * reply: a write of the answers with the next read linked behind it.  A write
@@ -18,7 +18,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "iopf.h"
+#include "impl.h"
 
 #define USER_DATA_CANCEL UINT64_MAX
 #define USER_DATA_MULTISHOT (UINT64_MAX - 1)
@@ -27,35 +27,35 @@
 #define CANCEL_MS 100
 #define CANCEL_TRIES 10
 
-static uint64_t user_data_of(struct iopf_ring *ring, struct iopf_slot *slot, bool write)
+static uint64_t user_data_of(struct iopf_ring_impl *ring, struct ring_slot *slot, bool write)
 {
 	return (uint64_t)(slot - ring->slots) << 1 | write;
 }
 
-static void post_write(struct iopf_ring *ring, struct iopf_slot *slot)
+static void post_write(struct iopf_ring_impl *ring, struct ring_slot *slot)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
 
-	slot->n_writing = slot->n_answers - slot->n_written;
-	io_uring_prep_write(sqe, ring->queue->fd, slot->answers + slot->n_written,
-			    slot->n_writing * sizeof(*slot->answers), -1);
+	slot->n_writing = slot->pub.n_answers - slot->n_written;
+	io_uring_prep_write(sqe, ring->queue->fd, slot->pub.answers + slot->n_written,
+			    slot->n_writing * sizeof(*slot->pub.answers), -1);
 	io_uring_sqe_set_data64(sqe, user_data_of(ring, slot, true));
 	if (!ring->stopping && ring->mode == IOPF_READ)
 		sqe->flags |= IOSQE_IO_LINK;
 	ring->in_flight++;
 }
 
-static void post_read(struct iopf_ring *ring, struct iopf_slot *slot)
+static void post_read(struct iopf_ring_impl *ring, struct ring_slot *slot)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
 
-	io_uring_prep_read(sqe, ring->queue->fd, slot->messages,
-			   ring->slot_size * sizeof(*slot->messages), -1);
+	io_uring_prep_read(sqe, ring->queue->fd, slot->pub.messages,
+			   ring->slot_size * sizeof(*slot->pub.messages), -1);
 	io_uring_sqe_set_data64(sqe, user_data_of(ring, slot, false));
 	ring->in_flight++;
 }
 
-static void post_multishot(struct iopf_ring *ring)
+static void post_multishot(struct iopf_ring_impl *ring)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
 
@@ -65,10 +65,10 @@ static void post_multishot(struct iopf_ring *ring)
 	ring->in_flight++;
 }
 
-static void give_buffer(struct iopf_ring *ring, struct iopf_slot *slot)
+static void give_buffer(struct iopf_ring_impl *ring, struct ring_slot *slot)
 {
-	io_uring_buf_ring_add(ring->buffers, slot->messages,
-			      ring->slot_size * sizeof(*slot->messages), slot - ring->slots,
+	io_uring_buf_ring_add(ring->buffers, slot->pub.messages,
+			      ring->slot_size * sizeof(*slot->pub.messages), slot - ring->slots,
 			      io_uring_buf_ring_mask(ring->n_entries), 0);
 	io_uring_buf_ring_advance(ring->buffers, 1);
 	ring->n_given++;
@@ -77,49 +77,58 @@ static void give_buffer(struct iopf_ring *ring, struct iopf_slot *slot)
 }
 
 /* A command for the answers and the next fetch; without answers, only a fetch. */
-static void post_fetch(struct iopf_ring *ring, struct iopf_slot *slot)
+static void post_fetch(struct iopf_ring_impl *ring, struct ring_slot *slot)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
 	struct iommu_fault_uring_cmd *cmd = (void *)sqe->cmd;
 
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, ring->queue->fd, slot->messages,
-			 ring->slot_size * sizeof(*slot->messages), 0);
+	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, ring->queue->fd, slot->pub.messages,
+			 ring->slot_size * sizeof(*slot->pub.messages), 0);
 	io_uring_sqe_set_data64(sqe, user_data_of(ring, slot, false));
 	ring->in_flight++;
-	slot->n_writing = slot->n_answers - slot->n_written;
+	slot->n_writing = slot->pub.n_answers - slot->n_written;
 	if (!slot->n_writing) {
 		sqe->cmd_op = IOMMU_FAULT_URING_FETCH;
 		return;
 	}
 	sqe->cmd_op = IOMMU_FAULT_URING_RESPOND_AND_FETCH;
-	*cmd = (struct iommu_fault_uring_cmd){ .response = slot->answers[0] };
+	*cmd = (struct iommu_fault_uring_cmd){ .response = slot->pub.answers[0] };
 	if (slot->n_writing > 1) {
-		cmd->responses_uptr = (uintptr_t)slot->answers;
+		cmd->responses_uptr = (uintptr_t)slot->pub.answers;
 		cmd->count = slot->n_writing;
 	}
 	ring->n_answering++;
 }
 
-/* One by one, for when they are not to wait for anything or did not all go well. */
-static void write_answers(struct iopf_ring *ring, struct iopf_slot *slot)
+/*
+ * For when they are not to wait for anything, or did not all go well.  A write
+ * stops at an answer that is refused.
+ */
+void slot_write_answers(struct iopf_ring_impl *ring, struct ring_slot *slot)
 {
-	for (; slot->n_written < slot->n_answers; slot->n_written++) {
-		if (iopf_queue_write(ring->queue, slot->answers + slot->n_written, 1) != 1)
-			slot->n_refused++;
+	int n;
+
+	while (slot->n_written < slot->pub.n_answers) {
+		n = iopf_queue_write(ring->queue, slot->pub.answers + slot->n_written,
+				     slot->pub.n_answers - slot->n_written);
+		if (n == -EINTR)
+			continue;
+		slot->n_written += n > 0 ? n : 1;
+		slot->pub.n_refused += n <= 0;
 	}
 }
 
-static void post(struct iopf_ring *ring, struct iopf_slot *slot)
+static void post(struct iopf_ring_impl *ring, struct ring_slot *slot)
 {
 	slot->cut = false;
 	if (ring->mode == IOPF_FETCH) {
 		if (ring->stopping)
-			write_answers(ring, slot);
+			slot_write_answers(ring, slot);
 		else
 			post_fetch(ring, slot);
 		return;
 	}
-	if (slot->n_written < slot->n_answers)
+	if (slot->n_written < slot->pub.n_answers)
 		post_write(ring, slot);
 	else if (ring->mode == IOPF_MULTISHOT && !ring->stopping)
 		give_buffer(ring, slot);
@@ -127,26 +136,21 @@ static void post(struct iopf_ring *ring, struct iopf_slot *slot)
 		post_read(ring, slot);
 }
 
-void iopf_slot_answer(struct iopf_slot *slot, uint32_t cookie, uint32_t code)
+int slot_filled(struct ring_slot *slot, unsigned int n)
 {
-	slot->answers[slot->n_answers++] = (struct iommu_hwpt_page_response){ cookie, code };
-}
-
-void iopf_ring_reply(struct iopf_ring *ring, struct iopf_slot *slot)
-{
-	post(ring, slot);
-}
-
-static int faults_came(struct iopf_slot *slot, int bytes)
-{
-	slot->n_messages = (unsigned int)bytes / sizeof(*slot->messages);
-	slot->n_answers = 0;
-	slot->n_refused = 0;
+	slot->pub.n_messages = n;
+	slot->pub.n_answers = 0;
+	slot->pub.n_refused = 0;
 	slot->n_written = 0;
 	return IOPF_FAULTS;
 }
 
-static int read_done(struct iopf_ring *ring, struct iopf_slot *slot, int res)
+static int faults_came(struct ring_slot *slot, int bytes)
+{
+	return slot_filled(slot, (unsigned int)bytes / sizeof(*slot->pub.messages));
+}
+
+static int read_done(struct iopf_ring_impl *ring, struct ring_slot *slot, int res)
 {
 	if (res > 0)
 		return faults_came(slot, res);
@@ -159,28 +163,29 @@ static int read_done(struct iopf_ring *ring, struct iopf_slot *slot, int res)
 	return iopf_fail(ring->queue->io, res ? -res : ENODATA, "posted read of the fault queue");
 }
 
-static int write_done(struct iopf_ring *ring, struct iopf_slot *slot, int res)
+static int write_done(struct iopf_ring_impl *ring, struct ring_slot *slot, int res)
 {
 	unsigned int wanted = slot->n_writing;
 
 	slot->n_writing = 0;
-	if (res < 0 && res != -EINVAL)
+	/* an unknown cookie, or one whose group the kernel has answered meanwhile */
+	if (res < 0 && res != -EINVAL && res != -ESTALE)
 		return iopf_fail(ring->queue->io, -res, "write of %u answers", wanted);
 	if (res < 0) {
-		slot->n_refused++;
+		slot->pub.n_refused++;
 		slot->n_written++;
 	} else {
-		slot->n_written += (unsigned int)res / sizeof(*slot->answers);
+		slot->n_written += (unsigned int)res / sizeof(*slot->pub.answers);
 	}
-	slot->cut = res != (int)(wanted * sizeof(*slot->answers));
+	slot->cut = res != (int)(wanted * sizeof(*slot->pub.answers));
 	/* The read that is linked to it posts the rest, if there is one. */
 	if (ring->stopping || ring->mode == IOPF_MULTISHOT)
 		post(ring, slot);
-	return slot->n_written == slot->n_answers ? IOPF_ANSWERED : IOPF_TIMEOUT;
+	return slot->n_written == slot->pub.n_answers ? IOPF_ANSWERED : IOPF_TIMEOUT;
 }
 
-static int multishot_done(struct iopf_ring *ring, const struct io_uring_cqe *cqe,
-			  struct iopf_slot **slot)
+static int multishot_done(struct iopf_ring_impl *ring, const struct io_uring_cqe *cqe,
+			  struct ring_slot **slot)
 {
 	if (cqe->res > 0)
 		ring->n_given--;
@@ -200,28 +205,28 @@ static int multishot_done(struct iopf_ring *ring, const struct io_uring_cqe *cqe
 			 "posted read of the fault queue");
 }
 
-static int answers_given(struct iopf_ring *ring, struct iopf_slot *slot)
+static int answers_given(struct iopf_ring_impl *ring, struct ring_slot *slot)
 {
 	ring->n_answering--;
 	slot->n_writing = 0;
-	slot->n_written = slot->n_answers;
+	slot->n_written = slot->pub.n_answers;
 	return IOPF_ANSWERED;
 }
 
-static int fetch_done(struct iopf_ring *ring, struct iopf_slot *slot, int res)
+static int fetch_done(struct iopf_ring_impl *ring, struct ring_slot *slot, int res)
 {
 	if (!slot->n_writing)
 		return read_done(ring, slot, res);
 	/* An answer was refused, or the fetch failed: the next one will tell. */
-	write_answers(ring, slot);
+	slot_write_answers(ring, slot);
 	answers_given(ring, slot);
 	post(ring, slot);
 	return IOPF_ANSWERED;
 }
 
 /* *again: there is more to say of this completion. */
-static int complete(struct iopf_ring *ring, const struct io_uring_cqe *cqe,
-		    struct iopf_slot **slot, bool *again)
+static int complete(struct iopf_ring_impl *ring, const struct io_uring_cqe *cqe,
+		    struct ring_slot **slot, bool *again)
 {
 	uint64_t user_data = io_uring_cqe_get_data64(cqe);
 
@@ -244,7 +249,7 @@ static int complete(struct iopf_ring *ring, const struct io_uring_cqe *cqe,
 }
 
 /* A slot whose command the kernel has taken, so that its answers are given. */
-static struct iopf_slot *answered_slot(struct iopf_ring *ring)
+static struct ring_slot *answered_slot(struct iopf_ring_impl *ring)
 {
 	unsigned int i;
 
@@ -256,7 +261,7 @@ static struct iopf_slot *answered_slot(struct iopf_ring *ring)
 }
 
 /* Submit and wait; 0: there is a completion; else -ETIME or another error. */
-static int wait_completion(struct iopf_ring *ring, unsigned int timeout_ms,
+static int wait_completion(struct iopf_ring_impl *ring, unsigned int timeout_ms,
 			   struct io_uring_cqe **cqe)
 {
 	struct __kernel_timespec ts = {
@@ -272,7 +277,8 @@ static int wait_completion(struct iopf_ring *ring, unsigned int timeout_ms,
 	return iopf_fail(ring->queue->io, -rc, "wait in io_uring");
 }
 
-int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_slot **slot)
+static int uring_next(struct iopf_ring_impl *ring, unsigned int timeout_ms,
+		      struct ring_slot **slot)
 {
 	struct io_uring_cqe *cqe = NULL;
 	bool again;
@@ -301,7 +307,7 @@ int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_
 }
 
 /* Messages, then answers, of all slots in one piece. */
-static int alloc_slots(struct iopf_ring *ring)
+static int alloc_slots(struct iopf_ring_impl *ring)
 {
 	size_t n = (size_t)ring->n_slots * ring->slot_size;
 	struct iommu_hwpt_page_response *answers;
@@ -317,15 +323,15 @@ static int alloc_slots(struct iopf_ring *ring)
 	}
 	answers = (void *)(messages + n);
 	for (i = 0; i < ring->n_slots; i++) {
-		ring->slots[i].messages = messages + (size_t)i * ring->slot_size;
-		ring->slots[i].answers = answers + (size_t)i * ring->slot_size;
+		ring->slots[i].pub.messages = messages + (size_t)i * ring->slot_size;
+		ring->slots[i].pub.answers = answers + (size_t)i * ring->slot_size;
 	}
 	return 0;
 }
 
-static void free_slots(struct iopf_ring *ring)
+static void free_slots(struct iopf_ring_impl *ring)
 {
-	free(ring->slots[0].messages);
+	free(ring->slots[0].pub.messages);
 	free(ring->slots);
 }
 
@@ -336,7 +342,7 @@ static void free_slots(struct iopf_ring *ring)
  * Completions are run by the waiting thread alone, where the kernel can do that
  * (6.1).
  */
-static int init_uring(struct iopf_ring *ring)
+static int init_uring(struct iopf_ring_impl *ring)
 {
 	unsigned int entries = ring->n_slots * 2 + 2;
 	int rc;
@@ -348,7 +354,7 @@ static int init_uring(struct iopf_ring *ring)
 	return rc;
 }
 
-static int init_buffers(struct iopf_ring *ring)
+static int init_buffers(struct iopf_ring_impl *ring)
 {
 	int rc = 0;
 
@@ -359,41 +365,37 @@ static int init_buffers(struct iopf_ring *ring)
 	return rc;
 }
 
-/*
- * The first command shows whether the kernel has them: if not, it is completed
- * with an error at once.
- */
-static int probe_fetch(struct iopf_ring *ring)
+/* What the queue's file can do of what was asked for. */
+static enum iopf_mode usable_mode(struct iopf_ring_impl *ring)
 {
-	struct io_uring_cqe *cqe;
-	int rc;
-
-	post(ring, &ring->slots[0]);
-	rc = io_uring_submit(&ring->uring);
-	if (rc < 0)
-		return rc;
-	if (io_uring_peek_cqe(&ring->uring, &cqe) ||
-	    (cqe->res != -EOPNOTSUPP && cqe->res != -EINVAL))
-		return 0;
-	io_uring_cqe_seen(&ring->uring, cqe);
-	ring->in_flight = 0;
-	ring->mode = IOPF_READ;
-	post(ring, &ring->slots[0]);
-	return 0;
+	if (!has_posted_reads(ring->queue->fd))
+		return IOPF_POLL;
+	if (ring->mode == IOPF_FETCH && !has_fetch(&ring->uring, ring->queue->fd))
+		return IOPF_READ;
+	return ring->mode;
 }
 
-static int init_mode(struct iopf_ring *ring)
+/* A process may be kept from io_uring, by a filter or a setting of the system. */
+static int start(struct iopf_ring_impl *ring)
 {
-	unsigned int i = 0;
-	int rc = 0;
+	unsigned int i;
+	int rc;
 
+	if (ring->mode == IOPF_POLL)
+		return 0;
+	rc = init_uring(ring);
+	if (rc == -ENOSYS || rc == -EPERM || rc == -EACCES) {
+		ring->mode = IOPF_POLL;
+		return 0;
+	}
+	if (rc)
+		return rc;
+	ring->mode = usable_mode(ring);
 	if (ring->mode == IOPF_MULTISHOT)
 		rc = init_buffers(ring);
-	if (ring->mode == IOPF_FETCH) {
-		rc = probe_fetch(ring);
-		i = 1;
-	}
-	for (; !rc && i < ring->n_slots; i++)
+	if (rc || ring->mode == IOPF_POLL)
+		io_uring_queue_exit(&ring->uring);
+	for (i = 0; !rc && ring->mode != IOPF_POLL && i < ring->n_slots; i++)
 		post(ring, &ring->slots[i]);
 	return rc;
 }
@@ -401,27 +403,32 @@ static int init_mode(struct iopf_ring *ring)
 int iopf_ring_init_mode(struct iopf_ring *ring, const struct iopf_queue *queue,
 			enum iopf_mode mode, unsigned int n_slots, unsigned int slot_size)
 {
+	struct iopf_ring_impl *impl;
 	int rc;
 
-	*ring = (struct iopf_ring){
-		.queue = queue, .mode = mode, .n_slots = n_slots, .slot_size = slot_size,
-	};
 	if (!n_slots || !slot_size)
 		return iopf_fail(queue->io, EINVAL, "a ring of %u x %u messages", n_slots,
 				 slot_size);
-	rc = alloc_slots(ring);
-	if (rc)
-		return iopf_fail(queue->io, -rc, "%u x %u messages", n_slots, slot_size);
-	rc = init_uring(ring);
+	impl = calloc(1, sizeof(*impl));
+	rc = impl ? 0 : -ENOMEM;
 	if (!rc) {
-		rc = init_mode(ring);
-		if (rc)
-			io_uring_queue_exit(&ring->uring);
+		impl->queue = queue;
+		impl->mode = mode;
+		impl->n_slots = n_slots;
+		impl->slot_size = slot_size;
+		rc = alloc_slots(impl);
 	}
 	if (rc) {
-		free_slots(ring);
+		free(impl);
+		return iopf_fail(queue->io, -rc, "%u x %u messages", n_slots, slot_size);
+	}
+	rc = start(impl);
+	if (rc) {
+		free_slots(impl);
+		free(impl);
 		return iopf_fail(queue->io, -rc, "set up io_uring");
 	}
+	*ring = (struct iopf_ring){ impl->mode, impl };
 	return 0;
 }
 
@@ -435,22 +442,54 @@ const char *iopf_mode_name(enum iopf_mode mode)
 {
 	static const char *const names[] = {
 		[IOPF_READ] = "read", [IOPF_MULTISHOT] = "multishot", [IOPF_FETCH] = "fetch",
+		[IOPF_POLL] = "poll",
 	};
 
 	return names[mode];
 }
 
-static void refuse_all(struct iopf_ring *ring, struct iopf_slot *slot)
+static struct ring_slot *to_ring_slot(struct iopf_slot *slot)
 {
-	struct iopf_iter iter = iopf_groups(slot->messages, slot->n_messages);
+	return (struct ring_slot *)slot;
+}
+
+void iopf_slot_answer(struct iopf_slot *slot, uint32_t cookie, uint32_t code)
+{
+	slot->answers[slot->n_answers++] = (struct iommu_hwpt_page_response){ cookie, code };
+}
+
+void iopf_ring_reply(struct iopf_ring *ring, struct iopf_slot *slot)
+{
+	if (ring->mode == IOPF_POLL)
+		poll_reply(ring->impl, to_ring_slot(slot));
+	else
+		post(ring->impl, to_ring_slot(slot));
+}
+
+int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_slot **slot)
+{
+	struct ring_slot *found = NULL;
+	int rc;
+
+	if (ring->mode == IOPF_POLL)
+		rc = poll_next(ring->impl, timeout_ms, &found);
+	else
+		rc = uring_next(ring->impl, timeout_ms, &found);
+	*slot = found ? &found->pub : NULL;
+	return rc;
+}
+
+static void refuse_all(struct iopf_ring_impl *ring, struct ring_slot *slot)
+{
+	struct iopf_iter iter = iopf_groups(slot->pub.messages, slot->pub.n_messages);
 	struct iopf_group group;
 
 	while (iopf_next_group(&iter, &group) > 0)
-		iopf_slot_answer(slot, group.cookie, IOMMUFD_PAGE_RESP_INVALID);
-	iopf_ring_reply(ring, slot);
+		iopf_slot_answer(&slot->pub, group.cookie, IOMMUFD_PAGE_RESP_INVALID);
+	post(ring, slot);
 }
 
-static void cancel_all(struct iopf_ring *ring)
+static void cancel_all(struct iopf_ring_impl *ring)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
 
@@ -458,14 +497,14 @@ static void cancel_all(struct iopf_ring *ring)
 	io_uring_sqe_set_data64(sqe, USER_DATA_CANCEL);
 }
 
-static void stop_reads(struct iopf_ring *ring)
+static void stop_reads(struct iopf_ring_impl *ring)
 {
-	struct iopf_slot *slot;
+	struct ring_slot *slot;
 	int tries, rc;
 
 	for (tries = 0; ring->in_flight && tries < CANCEL_TRIES; tries++) {
 		cancel_all(ring);
-		while ((rc = iopf_ring_next(ring, CANCEL_MS, &slot)) > 0) {
+		while ((rc = uring_next(ring, CANCEL_MS, &slot)) > 0) {
 			if (rc == IOPF_FAULTS)
 				refuse_all(ring, slot);
 		}
@@ -477,10 +516,10 @@ static void stop_reads(struct iopf_ring *ring)
  * what is to be answered; what has not completed then fetches nothing any more,
  * as that takes a wait.
  */
-static void stop_fetches(struct iopf_ring *ring)
+static void stop_fetches(struct iopf_ring_impl *ring)
 {
 	struct io_uring_cqe *cqe;
-	struct iopf_slot *slot;
+	struct ring_slot *slot;
 	bool again;
 
 	io_uring_submit(&ring->uring);
@@ -492,7 +531,7 @@ static void stop_fetches(struct iopf_ring *ring)
 	}
 }
 
-void iopf_ring_exit(struct iopf_ring *ring)
+static void stop(struct iopf_ring_impl *ring)
 {
 	ring->stopping = true;
 	if (ring->mode == IOPF_FETCH)
@@ -503,5 +542,20 @@ void iopf_ring_exit(struct iopf_ring *ring)
 		io_uring_free_buf_ring(&ring->uring, ring->buffers, ring->n_entries,
 				       BUFFER_GROUP);
 	io_uring_queue_exit(&ring->uring);
-	free_slots(ring);
+}
+
+void iopf_ring_exit(struct iopf_ring *ring)
+{
+	struct iopf_ring_impl *impl = ring->impl;
+
+	if (impl->mode != IOPF_POLL)
+		stop(impl);
+	free_slots(impl);
+	free(impl);
+	ring->impl = NULL;
+}
+
+unsigned int iopf_ring_in_flight(const struct iopf_ring *ring)
+{
+	return ring->impl ? ring->impl->in_flight : 0;
 }

@@ -210,6 +210,13 @@ int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev)
 
 int iopf_device_close(struct iopf_device *dev)
 {
+	unsigned int i;
+
+	/* they keep the device open */
+	for (i = 0; i < IOPF_BARS; i++) {
+		if (dev->bars[i])
+			iopf_device_unmap_bar(dev->bars[i]);
+	}
 	if (dev->fd >= 0)
 		close(dev->fd);
 	dev->fd = -1;
@@ -310,6 +317,9 @@ int iopf_device_map_bar(struct iopf_device *dev, unsigned int index, struct iopf
 	int rc;
 
 	*bar = (struct iopf_bar){ 0 };
+	if (index >= IOPF_BARS || dev->bars[index])
+		return iopf_fail(dev->io, index < IOPF_BARS ? EBUSY : EINVAL, "%s: map BAR %u",
+				 dev->bdf, index);
 	rc = region_info(dev, VFIO_PCI_BAR0_REGION_INDEX + index, &info);
 	if (rc)
 		return rc;
@@ -317,7 +327,8 @@ int iopf_device_map_bar(struct iopf_device *dev, unsigned int index, struct iopf
 		    (off_t)info.offset);
 	if (base == MAP_FAILED)
 		return iopf_fail(dev->io, errno, "%s: map BAR %u", dev->bdf, index);
-	*bar = (struct iopf_bar){ base, info.size };
+	*bar = (struct iopf_bar){ base, info.size, dev, index };
+	dev->bars[index] = bar;
 	return 0;
 }
 
@@ -326,4 +337,7 @@ void iopf_device_unmap_bar(struct iopf_bar *bar)
 	if (bar->base)
 		munmap((void *)bar->base, bar->size);
 	bar->base = NULL;
+	if (bar->dev)
+		bar->dev->bars[bar->index] = NULL;
+	bar->dev = NULL;
 }

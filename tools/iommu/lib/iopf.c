@@ -119,17 +119,40 @@ int iopf_hwpt_alloc(struct iopf *io, uint32_t dev_id, uint32_t pt_id, uint32_t f
 	return 0;
 }
 
-int iopf_queue_alloc(struct iopf *io, uint32_t flags, struct iopf_queue *queue)
+/* Kernels without depth and deadline know the first 16 bytes. */
+static uint32_t alloc_size(const struct iopf_queue_options *options)
 {
-	struct iommu_fault_alloc cmd = { .size = sizeof(cmd), .flags = flags };
+	if (options->depth || options->deadline_ms || options->deadline_code)
+		return sizeof(struct iommu_fault_alloc);
+	return offsetof(struct iommu_fault_alloc, depth);
+}
+
+int iopf_queue_alloc_with(struct iopf *io, const struct iopf_queue_options *options,
+			  struct iopf_queue *queue)
+{
+	struct iommu_fault_alloc cmd = {
+		.size = alloc_size(options),
+		.flags = options->flags,
+		.depth = options->depth,
+		.deadline_ms = options->deadline_ms,
+		.deadline_code = options->deadline_code,
+	};
 
 	queue->io = io;
 	queue->fd = -1;
 	if (ioctl(io->fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd))
-		return iopf_fail(io, errno, "allocate a fault queue (flags %#x)", flags);
+		return iopf_fail(io, errno, "allocate a fault queue (flags %#x, depth %u, "
+				 "deadline %u ms)", cmd.flags, cmd.depth, cmd.deadline_ms);
 	queue->id = cmd.out_fault_id;
 	queue->fd = (int)cmd.out_fault_fd;
 	return 0;
+}
+
+int iopf_queue_alloc(struct iopf *io, uint32_t flags, struct iopf_queue *queue)
+{
+	struct iopf_queue_options options = { .flags = flags };
+
+	return iopf_queue_alloc_with(io, &options, queue);
 }
 
 int iopf_queue_close(struct iopf_queue *queue)

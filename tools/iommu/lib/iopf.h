@@ -1,17 +1,42 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
 /*
- * I/O page faults in user space: a thin layer over iommufd, its fault queues,
- * VFIO devices and io_uring.
+ * libiopf: I/O page faults in user space, a thin layer over iommufd, its fault
+ * queues, VFIO devices and io_uring.
+ *
+ * A server opens an iommufd, makes a queue and an address space, opens a device
+ * and attaches a page table that reports to the queue.  Then it asks a ring for
+ * what comes next:
+ *
+ *	while ((event = iopf_ring_next(&ring, 1000, &slot)) >= 0) {
+ *		if (event != IOPF_FAULTS)
+ *			continue;
+ *		iter = iopf_groups(slot->messages, slot->n_messages);
+ *		while (iopf_next_group(&iter, &group) > 0) {
+ *			... iopf_map() what group.requests ask for ...
+ *			iopf_slot_answer(slot, group.cookie, IOMMUFD_PAGE_RESP_SUCCESS);
+ *		}
+ *		iopf_ring_reply(&ring, slot);
+ *	}
+ *
+ * examples/demand.c is such a server, whole.  libiopf(3) has the same as this
+ * header in the form of a manual page.
  *
  * Handles are structs of the caller, filled in by an open, alloc or init
- * function and undone by the matching close; the library keeps no state of
- * its own.  A handle points to those it was made from, so these must stay
+ * function and undone by the matching close or exit; the library keeps no state
+ * of its own.  A handle points to those it was made from, so these must stay
  * where they are while it lives.
  *
  * Functions return 0 (or a count, where said) or a negative errno.  After a
  * failure iopf_error() tells in words what failed.  Handles of one struct iopf
  * are to be used by one thread at a time, apart from iopf_queue_read() and
  * iopf_queue_write(), which touch nothing but the file.
+ *
+ * What a kernel lacks is found out when the program runs: iopf_probe() tells
+ * it, and a ring falls back to what there is.  With Linux 6.11 or later at the
+ * least, faults of nested page tables are served by poll, read and write.
+ *
+ * Within a major version, programs that compile keep to do so: structs get new
+ * members at their end only, enums new values.
  */
 #ifndef IOPF_H
 #define IOPF_H
@@ -22,7 +47,12 @@
 #include <sys/types.h>
 
 #include <linux/iommufd.h>
-#include <liburing.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define IOPF_VERSION "1.0"
 
 /* An open iommufd. */
 struct iopf {
@@ -37,6 +67,28 @@ const char *iopf_error(const struct iopf *io);
 /* Note a failure of the caller's own for iopf_error(); returns -err. */
 int iopf_fail(struct iopf *io, int err, const char *what, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* ---- what the kernel can do ---- */
+
+enum iopf_feature {
+	IOPF_HAS_QUEUE = 1 << 0,	/* fault queues (Linux 6.11) */
+	IOPF_HAS_POSTED_READ = 1 << 1,	/* reads of io_uring that wait: IOPF_READ, ..._MULTISHOT */
+	IOPF_HAS_FETCH = 1 << 2,	/* commands of io_uring: IOPF_FETCH */
+	IOPF_HAS_BLOCKING = 1 << 3,	/* IOMMU_FAULT_ALLOC_BLOCKING */
+	IOPF_HAS_LIMITS = 1 << 4,	/* depth and deadline of a queue */
+	IOPF_HAS_IMMEDIATE = 1 << 5,	/* IOMMU_FAULT_ALLOC_IMMEDIATE */
+	IOPF_HAS_REPORT_LOSS = 1 << 6,	/* IOMMU_FAULT_ALLOC_REPORT_LOSS */
+	/* with a device: */
+	IOPF_HAS_PAGING = 1 << 7,	/* a queue for a table on an IOAS, not only a nested one */
+	IOPF_HAS_PASID = 1 << 8,	/* tables for PASIDs */
+};
+
+/* Which of these; found by trying, on queues that are closed again. */
+int iopf_probe(struct iopf *io, uint32_t *features);
+/* The same, and what device dev_id can do. */
+int iopf_probe_device(struct iopf *io, uint32_t dev_id, uint32_t *features);
+/* In a word; NULL if there is no such feature. */
+const char *iopf_feature_name(enum iopf_feature feature);
 
 /* ---- address spaces and page tables ---- */
 
@@ -66,7 +118,24 @@ struct iopf_queue {
 	int fd;
 };
 
-/* flags: those of struct iommu_fault_alloc, passed on as they are. */
+/* As in struct iommu_fault_alloc; 0 is the kernel's default each time. */
+struct iopf_queue_options {
+	/* IOMMU_FAULT_ALLOC_* */
+	uint32_t flags;
+	/* groups that the queue holds */
+	uint32_t depth;
+	/* a group that has no answer by then is given this code by the kernel */
+	uint32_t deadline_ms;
+	uint32_t deadline_code;
+};
+
+/*
+ * -EOPNOTSUPP: a flag that the kernel does not know; -E2BIG: it has neither depth
+ * nor deadline, and one is not 0.
+ */
+int iopf_queue_alloc_with(struct iopf *io, const struct iopf_queue_options *options,
+			  struct iopf_queue *queue);
+/* The same with flags alone. */
 int iopf_queue_alloc(struct iopf *io, uint32_t flags, struct iopf_queue *queue);
 /*
  * Closes the file and destroys the object: no HWPT may use it any more.  A ring
@@ -100,22 +169,29 @@ struct iopf_iter {
 
 static inline struct iopf_iter iopf_groups(const struct iommu_hwpt_pgfault *messages, size_t n)
 {
-	return (struct iopf_iter){ messages, messages + n };
+	struct iopf_iter iter = { messages, messages + n };
+
+	return iter;
 }
 
-/* 1: *group is the next group; 0: that was all; -EPROTO: the rest is no whole group. */
+/*
+ * 1: *group is the next group; 0: that was all; -EPROTO: the rest is no whole group.
+ * Not for a queue with IOMMU_FAULT_ALLOC_IMMEDIATE, whose groups come in pieces:
+ * look at its messages one by one.
+ */
 int iopf_next_group(struct iopf_iter *iter, struct iopf_group *group);
 
-/* ---- faults through io_uring ---- */
+/* ---- serving faults ---- */
 
 /* How faults come in. */
 enum iopf_mode {
-	IOPF_READ,	/* reads that are posted; a write for the answers of each */
+	IOPF_READ,	/* reads of io_uring that are posted; a write for the answers of each */
 	IOPF_MULTISHOT,	/* one read that stays posted, and a buffer for each slot */
-	IOPF_FETCH,	/* commands that answer, and wait for what comes next */
+	IOPF_FETCH,	/* commands of io_uring that answer, and wait for what comes next */
+	IOPF_POLL,	/* poll, read and write, without io_uring */
 };
 
-/* A posted read: room for its messages and for as many answers. */
+/* Room for the messages of a read and for as many answers. */
 struct iopf_slot {
 	struct iommu_hwpt_pgfault *messages;
 	unsigned int n_messages;
@@ -128,41 +204,25 @@ struct iopf_slot {
 	unsigned int n_refused;
 	/* the caller's own */
 	uint64_t user;
-
-	/* the library's: answers dealt with, answers in what is under way, a broken link */
-	unsigned int n_written;
-	unsigned int n_writing;
-	bool cut;
 };
 
 /*
- * Made and used by one and the same thread.  Nothing is submitted before the
- * next iopf_ring_next(), so one system call writes the answers to everything
- * that was ready, posts the reads again and waits.
+ * Made and used by one and the same thread.  With io_uring nothing is submitted
+ * before the next iopf_ring_next(), so one system call writes the answers to
+ * everything that was ready, posts the reads again and waits.
  */
 struct iopf_ring {
-	struct io_uring uring;
-	const struct iopf_queue *queue;
+	/* what it came to be, see iopf_ring_init_mode() */
 	enum iopf_mode mode;
-	struct iopf_slot *slots;
-	unsigned int n_slots;
-	unsigned int slot_size;
-	/* reads, writes and commands that the kernel has not completed */
-	unsigned int in_flight;
-	/* multishot: buffers, those that the kernel has, and whether the read is posted */
-	struct io_uring_buf_ring *buffers;
-	unsigned int n_entries, n_given;
-	bool armed;
-	/* fetch: slots whose answers were handed in, and the caller was not told */
-	unsigned int n_answering;
-	bool stopping;
+	/* the library's own */
+	struct iopf_ring_impl *impl;
 };
 
 enum iopf_event {
-	IOPF_TIMEOUT,	/* nothing happened in time */
+	IOPF_TIMEOUT,	/* nothing happened in time, or no slot is free */
 	IOPF_FAULTS,	/* slot->messages are whole groups: answer them and reply */
 	/*
-	 * The kernel has taken slot->answers; the slot's read is posted again.  With
+	 * The kernel has taken slot->answers; the slot waits for faults again.  With
 	 * IOPF_FETCH this is said when the wait for something else is over.
 	 */
 	IOPF_ANSWERED,
@@ -171,14 +231,16 @@ enum iopf_event {
 /*
  * Have n_slots reads of slot_size messages each.  The largest group that a
  * device sends must fit into one slot, else its read fails with -EINVAL.
- * ring->mode is what it came to be: a kernel without the commands of IOPF_FETCH
- * gets IOPF_READ.
+ * ring->mode says how: a kernel without the commands of IOPF_FETCH gets
+ * IOPF_READ instead, and IOPF_POLL if its posted reads do not wait for faults
+ * (Linux up to now) or the process may not use io_uring.
  */
 int iopf_ring_init_mode(struct iopf_ring *ring, const struct iopf_queue *queue,
 			enum iopf_mode mode, unsigned int n_slots, unsigned int slot_size);
 /* The same with IOPF_READ. */
 int iopf_ring_init(struct iopf_ring *ring, const struct iopf_queue *queue, unsigned int n_slots,
 		   unsigned int slot_size);
+/* "read", "multishot", "fetch", "poll" */
 const char *iopf_mode_name(enum iopf_mode mode);
 /*
  * Cancel what is posted, so that the queue can be closed next.
@@ -186,6 +248,8 @@ const char *iopf_mode_name(enum iopf_mode mode);
  * a reply remain unanswered.
  */
 void iopf_ring_exit(struct iopf_ring *ring);
+/* Reads, writes and commands that the kernel has and has not completed; 0 after the exit. */
+unsigned int iopf_ring_in_flight(const struct iopf_ring *ring);
 /*
  * The next enum iopf_event, with its slot; waits if there is none.  -EINTR: a
  * signal came.  After any other error the ring is of no more use.
@@ -193,10 +257,14 @@ void iopf_ring_exit(struct iopf_ring *ring);
 int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_slot **slot);
 /* Add an answer to a slot that came with IOPF_FAULTS: one for each group at most. */
 void iopf_slot_answer(struct iopf_slot *slot, uint32_t cookie, uint32_t code);
-/* Write the slot's answers, if any, and post its read again. */
+/* Write the slot's answers, if any, and let it wait for faults again. */
 void iopf_ring_reply(struct iopf_ring *ring, struct iopf_slot *slot);
 
 /* ---- devices, through VFIO ---- */
+
+#define IOPF_BARS 6
+
+struct iopf_bar;
 
 struct iopf_device {
 	struct iopf *io;
@@ -209,6 +277,8 @@ struct iopf_device {
 	char old_driver[64];
 	char old_override[64];
 	bool rebind;
+	/* those that are mapped; the device cannot be given back before */
+	struct iopf_bar *bars[IOPF_BARS];
 };
 
 /* "0:3.0" and the like to "0000:00:03.0", as sysfs has it. */
@@ -218,7 +288,10 @@ int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16]);
  * to the iommufd.
  */
 int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev);
-/* Detaches everything; the device goes back to the driver that it had. */
+/*
+ * Detaches everything and unmaps the BARs; the device goes back to the driver that
+ * it had.
+ */
 int iopf_device_close(struct iopf_device *dev);
 
 /* pt_id is an IOAS or HWPT.  Attaching to another one replaces the first. */
@@ -236,9 +309,16 @@ int iopf_device_bus_master(struct iopf_device *dev, bool on);
 struct iopf_bar {
 	volatile void *base;
 	size_t size;
+	struct iopf_device *dev;
+	unsigned int index;
 };
 
+/* -EBUSY: it is mapped already. */
 int iopf_device_map_bar(struct iopf_device *dev, unsigned int index, struct iopf_bar *bar);
 void iopf_device_unmap_bar(struct iopf_bar *bar);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -11,6 +11,10 @@
 
 #include "server.h"
 
+/* what the kernel takes */
+#define MAX_DEPTH 65536
+#define MAX_DEADLINE_MS 3600000
+
 volatile sig_atomic_t caught_signal;
 
 static const char help[] =
@@ -24,16 +28,21 @@ static const char help[] =
 "  --pasid N        address space of the DMA (default 1)\n"
 "  --file F         file to copy (default: this program)\n"
 "  --group N        page requests in a group, 1..256 (default 4)\n"
-"  --depth N        groups that a device has in flight, 1..256 (default 8)\n"
+"  --in-flight N    groups that a device has in flight, 1..256 (default 8)\n"
+"  --depth N        groups that the fault queue holds (default: the kernel's)\n"
+"  --deadline MS    let the kernel answer INVALID what has no answer by then\n"
+"                   (default: never)\n"
 "  --reads N        reads kept posted in io_uring, 1..256 (default 8)\n"
 "  --mode M         how: read (one-shot reads and writes), multishot (one read that\n"
 "                   stays, with N buffers), fetch (commands that answer and fetch,\n"
-"                   where the kernel has them; default)\n"
+"                   where the kernel has them; default), poll (without io_uring)\n"
 "  --pin RANGE      map this from the start, and verify that it never faults;\n"
 "                   RANGE is src:OFFSET+SIZE or dst:OFFSET+SIZE, in whole pages,\n"
 "                   with K, M or G\n"
 "  --fault-outside  then access a page outside the file, and verify that the\n"
 "                   answer INVALID stops the device\n"
+"  --stats SEC      a line of rates and latencies every so many seconds\n"
+"  --json           JSON on standard output, all else on standard error\n"
 "  --help           print this\n"
 "\n"
 "Exit status: 0 all is as it must be; 1 something is not (a line with WRONG);\n"
@@ -100,7 +109,7 @@ static enum iopf_mode parse_mode(const char *text)
 {
 	enum iopf_mode mode;
 
-	for (mode = IOPF_READ; mode <= IOPF_FETCH; mode++) {
+	for (mode = IOPF_READ; mode <= IOPF_POLL; mode++) {
 		if (!strcmp(text, iopf_mode_name(mode)))
 			return mode;
 	}
@@ -108,7 +117,10 @@ static enum iopf_mode parse_mode(const char *text)
 	return mode;
 }
 
-enum { DEVICE, ALL, PASID, FILENAME, GROUP, DEPTH, READS, MODE, PIN, OUTSIDE, HELP };
+enum {
+	DEVICE, ALL, PASID, FILENAME, GROUP, IN_FLIGHT, DEPTH, DEADLINE, READS, MODE, PIN, OUTSIDE,
+	STATS, JSON, HELP,
+};
 
 static const struct option long_options[] = {
 	[DEVICE] = { "device", required_argument, NULL, 0 },
@@ -116,11 +128,15 @@ static const struct option long_options[] = {
 	[PASID] = { "pasid", required_argument, NULL, 0 },
 	[FILENAME] = { "file", required_argument, NULL, 0 },
 	[GROUP] = { "group", required_argument, NULL, 0 },
+	[IN_FLIGHT] = { "in-flight", required_argument, NULL, 0 },
 	[DEPTH] = { "depth", required_argument, NULL, 0 },
+	[DEADLINE] = { "deadline", required_argument, NULL, 0 },
 	[READS] = { "reads", required_argument, NULL, 0 },
 	[MODE] = { "mode", required_argument, NULL, 0 },
 	[PIN] = { "pin", required_argument, NULL, 0 },
 	[OUTSIDE] = { "fault-outside", no_argument, NULL, 0 },
+	[STATS] = { "stats", required_argument, NULL, 0 },
+	[JSON] = { "json", no_argument, NULL, 0 },
 	[HELP] = { "help", no_argument, NULL, 0 },
 	{ 0 },
 };
@@ -143,8 +159,14 @@ static void set_option(struct options *options, int which, const char *value)
 	case GROUP:
 		options->group = number("--group", value, 1, PTD_CREDITS_MAX);
 		break;
+	case IN_FLIGHT:
+		options->in_flight = number("--in-flight", value, 1, PTD_CREDITS_MAX);
+		break;
 	case DEPTH:
-		options->depth = number("--depth", value, 1, PTD_CREDITS_MAX);
+		options->depth = number("--depth", value, 1, MAX_DEPTH);
+		break;
+	case DEADLINE:
+		options->deadline = number("--deadline", value, 1, MAX_DEADLINE_MS);
 		break;
 	case READS:
 		options->reads = number("--reads", value, 1, 256);
@@ -157,6 +179,12 @@ static void set_option(struct options *options, int which, const char *value)
 		break;
 	case OUTSIDE:
 		options->fault_outside = true;
+		break;
+	case STATS:
+		options->stats = number("--stats", value, 1, 86400);
+		break;
+	case JSON:
+		options->json = true;
 		break;
 	case HELP:
 		fputs(help, stdout);
@@ -224,7 +252,7 @@ static int run(struct server *server)
 int main(int argc, char **argv)
 {
 	struct options options = {
-		.pasid = 1, .group = 4, .depth = 8, .reads = 8, .mode = IOPF_FETCH,
+		.pasid = 1, .group = 4, .in_flight = 8, .reads = 8, .mode = IOPF_FETCH,
 		.file = "/proc/self/exe",
 	};
 	static struct server server;
@@ -232,13 +260,17 @@ int main(int argc, char **argv)
 
 	parse_options(&options, argc, argv);
 	catch_signals();
-	rc = setup(&server, &options);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	rc = options.json ? output_json(&server.io) : 0;
+	if (!rc)
+		rc = setup(&server, &options);
 	if (rc)
 		complain(&server);
 	else
 		rc = run(&server);
-	teardown(&server);
 	if (rc < 0)
 		rc = caught_signal ? EXIT_SIGNAL + caught_signal : EXIT_SETUP;
+	report_json(&server, rc);
+	teardown(&server);
 	return rc;
 }

@@ -24,7 +24,7 @@ static int start_all(struct server *server, struct pri_copy copy)
 
 	copy.pasid = options->pasid;
 	copy.group = options->group;
-	copy.depth = options->depth;
+	copy.depth = options->in_flight;
 	for (i = 0; i < server->n_targets; i++) {
 		rc = pri_start(&server->targets[i].pri, &copy);
 		if (rc)
@@ -167,6 +167,11 @@ static void print_windows(const struct target *target)
 		       window[i]->buffer->pages, window[i]->n_maps);
 }
 
+const char *latency_end(enum iopf_mode mode)
+{
+	return mode == IOPF_FETCH ? "handed in" : "written";
+}
+
 static void print_totals(const struct stats *s, enum iopf_mode mode)
 {
 	printf("%llu faults in %llu groups, read in %llu batches\n",
@@ -178,7 +183,7 @@ static void print_totals(const struct stats *s, enum iopf_mode mode)
 	       (unsigned long long)s->answers[IOMMUFD_PAGE_RESP_FAILURE],
 	       (unsigned long long)s->refused);
 	printf("latency from read completed to answer %s: p50 %.1f, p99 %.1f, max %.1f us\n",
-	       mode == IOPF_FETCH ? "handed in" : "written",
+	       latency_end(mode),
 	       (double)histogram_percentile(&s->latency, 50) / 1000,
 	       (double)histogram_percentile(&s->latency, 99) / 1000,
 	       (double)s->latency.max / 1000);

@@ -158,29 +158,31 @@ static uint64_t total_bytes(const struct server *server)
 	return sum;
 }
 
-/* In place on a terminal, else a line of its own. */
-static void progress_line(const struct server *server, const char *label, uint64_t bytes,
-			  uint64_t ns, bool tty)
+static uint64_t line_interval(const struct server *server, bool tty)
 {
-	uint64_t total = server->file.size * (uint64_t)server->n_targets;
+	if (server->options->stats)
+		return server->options->stats * 1000000000ull;
+	return tty ? TTY_LINE_NS : LINE_NS;
+}
 
-	printf("%s%s: %3llu%%  %.1f of %.1f MiB  %llu faults in %llu groups  %.2f MB/s%s",
-	       tty ? "\r" : "", label, (unsigned long long)(bytes * 100 / total),
-	       (double)bytes / 1048576, (double)total / 1048576,
-	       (unsigned long long)server->stats.faults,
-	       (unsigned long long)server->stats.groups,
-	       ns ? (double)bytes * 1000 / (double)ns : 0.0, tty ? "\033[K" : "\n");
-	fflush(stdout);
+static void say_line(struct server *server, const char *label, uint64_t bytes, uint64_t begin,
+		     uint64_t now, bool tty)
+{
+	if (server->options->stats)
+		stats_line(server, label, bytes, begin, now);
+	else
+		progress_line(server, label, bytes, now - begin, tty);
 }
 
 int serve(struct server *server, const char *label)
 {
 	bool tty = isatty(STDOUT_FILENO), running = true;
-	uint64_t line_ns = tty ? TTY_LINE_NS : LINE_NS;
+	uint64_t line_ns = line_interval(server, tty);
 	uint64_t begin = now_ns(), now = begin, look = begin, line = begin, moved = begin;
 	uint64_t bytes, last = 0, faults = server->stats.faults;
 	int rc = 0;
 
+	server->lap_begin = begin;
 	while (running && rc >= 0) {
 		rc = caught_signal ? -EINTR : serve_event(server);
 		now = now_ns();
@@ -197,13 +199,13 @@ int serve(struct server *server, const char *label)
 		last = bytes;
 		faults = server->stats.faults;
 		if (label && (!running || now - line >= line_ns)) {
-			progress_line(server, label, bytes, now - begin, tty);
+			say_line(server, label, bytes, begin, now, tty);
 			line = now;
 		}
 	}
 	while (rc > 0)
 		rc = serve_event(server);
-	if (label && tty)
+	if (label && tty && !server->options->stats)
 		putchar('\n');
 	return rc;
 }

@@ -66,6 +66,8 @@ struct histogram {
 
 void histogram_add(struct histogram *histogram, uint64_t value, uint64_t n);
 uint64_t histogram_percentile(const struct histogram *histogram, unsigned int percent);
+/* The highest value that goes into the bucket. */
+uint64_t histogram_bucket_top(unsigned int bucket);
 void histogram_print(const struct histogram *histogram);
 
 struct stats {
@@ -78,6 +80,9 @@ struct stats {
 	 */
 	struct histogram latency;
 };
+
+/* What came to all since before; the greatest latency stays that of all. */
+void stats_subtract(struct stats *since, const struct stats *all, const struct stats *before);
 
 uint64_t now_ns(void);
 
@@ -103,7 +108,12 @@ struct options {
 	struct pri_address devices[MAX_TARGETS];
 	int n_devices;
 	bool all;
-	uint32_t pasid, group, depth, reads;
+	uint32_t pasid, group, in_flight, reads;
+	/* of the fault queue, the kernel's if 0 */
+	uint32_t depth, deadline;
+	/* seconds from line to line, 0 for the usual ones */
+	uint32_t stats;
+	bool json;
 	enum iopf_mode mode;
 	const char *file;
 	struct pin pin;
@@ -120,6 +130,9 @@ struct server {
 	struct target targets[MAX_TARGETS];
 	int n_targets;
 	struct stats stats;
+	/* where the last line of --stats ended */
+	struct stats lap;
+	uint64_t lap_begin;
 };
 
 extern volatile sig_atomic_t caught_signal;
@@ -134,6 +147,18 @@ int serve(struct server *server, const char *label);
 /* Make the devices stop, and serve until no group of theirs is without a response. */
 void serve_stop(struct server *server);
 
+/* ---- output.c ---- */
+
+/* From here on standard output is for JSON. */
+int output_json(struct iopf *io);
+void progress_line(const struct server *server, const char *label, uint64_t bytes, uint64_t ns,
+		   bool tty);
+/* What happened since the last one. */
+void stats_line(struct server *server, const char *label, uint64_t bytes, uint64_t begin,
+		uint64_t now);
+/* All that is known at the end; nothing without --json. */
+void report_json(const struct server *server, int status);
+
 /* ---- setup.c ---- */
 
 int setup(struct server *server, const struct options *options);
@@ -146,5 +171,7 @@ int check_copy(struct server *server);
 int check_pin(struct server *server);
 int run_outside(struct server *server);
 int report(struct server *server);
+/* Up to where the latency is measured: "written" or "handed in". */
+const char *latency_end(enum iopf_mode mode);
 
 #endif

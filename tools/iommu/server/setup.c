@@ -113,18 +113,24 @@ static int add_targets(struct server *server)
 
 static int add_queue(struct server *server)
 {
+	const struct options *options = server->options;
+	struct iopf_queue_options queue = {
+		.depth = options->depth,
+		.deadline_ms = options->deadline,
+		.deadline_code = options->deadline ? IOMMUFD_PAGE_RESP_INVALID : 0,
+	};
 	int rc;
 
-	rc = iopf_queue_alloc(&server->io, 0, &server->queue);
+	rc = iopf_queue_alloc_with(&server->io, &queue, &server->queue);
 	if (rc)
 		return rc;
 	server->has_queue = true;
-	rc = iopf_ring_init_mode(&server->ring, &server->queue, server->options->mode,
-				 server->options->reads, SLOT_MESSAGES);
+	rc = iopf_ring_init_mode(&server->ring, &server->queue, options->mode, options->reads,
+				 SLOT_MESSAGES);
 	server->has_ring = !rc;
 	if (!rc)
 		printf("mode %s, %u reads at a time\n", iopf_mode_name(server->ring.mode),
-		       server->options->reads);
+		       options->reads);
 	return rc;
 }
 

@@ -26,8 +26,7 @@ static unsigned int bucket_of(uint64_t value)
 	return shift * HISTOGRAM_SUB + (unsigned int)(value >> shift);
 }
 
-/* The highest value that goes into the bucket. */
-static uint64_t bucket_top(unsigned int bucket)
+uint64_t histogram_bucket_top(unsigned int bucket)
 {
 	unsigned int shift;
 
@@ -35,6 +34,22 @@ static uint64_t bucket_top(unsigned int bucket)
 		return bucket;
 	shift = bucket / HISTOGRAM_SUB - 1;
 	return ((bucket % HISTOGRAM_SUB + HISTOGRAM_SUB + 1ull) << shift) - 1;
+}
+
+void stats_subtract(struct stats *since, const struct stats *all, const struct stats *before)
+{
+	unsigned int i;
+
+	*since = *all;
+	since->faults -= before->faults;
+	since->groups -= before->groups;
+	since->batches -= before->batches;
+	since->refused -= before->refused;
+	for (i = 0; i < 3; i++)
+		since->answers[i] -= before->answers[i];
+	since->latency.total -= before->latency.total;
+	for (i = 0; i < HISTOGRAM_BUCKETS; i++)
+		since->latency.count[i] -= before->latency.count[i];
 }
 
 void histogram_add(struct histogram *histogram, uint64_t value, uint64_t n)
@@ -55,9 +70,9 @@ uint64_t histogram_percentile(const struct histogram *histogram, unsigned int pe
 		if (seen && seen >= wanted)
 			break;
 	}
-	if (i == HISTOGRAM_BUCKETS || bucket_top(i) > histogram->max)
+	if (i == HISTOGRAM_BUCKETS || histogram_bucket_top(i) > histogram->max)
 		return histogram->max;
-	return bucket_top(i);
+	return histogram_bucket_top(i);
 }
 
 /* What went into the buckets between two powers of two. */
@@ -90,7 +105,7 @@ void histogram_print(const struct histogram *histogram)
 		n = octave(histogram, i);
 		width = (int)((n * BAR_WIDTH + most - 1) / most);
 		printf("  < %9.1f us %9llu  %.*s\n",
-		       (double)(bucket_top((i + 1) * HISTOGRAM_SUB - 1) + 1) / 1000,
+		       (double)(histogram_bucket_top((i + 1) * HISTOGRAM_SUB - 1) + 1) / 1000,
 		       (unsigned long long)n, width, "########################################");
 	}
 }

@@ -9,6 +9,7 @@
  * a command holds its file, so no command may stay behind.
  */
 #include <fcntl.h>
+#include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -517,6 +518,23 @@ TEST_F(fetch, bad_commands)
 	EXPECT_EQ(-EINVAL, result(&self->ring, 7));
 }
 
+/* A ring that polls for completions is for files that can be asked for them. */
+TEST_F(fetch, polled_ring)
+{
+	struct io_uring ring;
+
+	if (variant->flags & IORING_SETUP_SQPOLL)
+		SKIP(return, "its thread would poll");
+	ASSERT_EQ(0, ring_open(&ring, variant->flags | IORING_SETUP_IOPOLL));
+	prep(&ring, IOMMU_FAULT_URING_FETCH, self->queue, self->m[0], MSG, 1);
+	ASSERT_EQ(0, submit(&ring));
+	EXPECT_EQ(-EOPNOTSUPP, result(&ring, 1));
+	io_uring_prep_read(io_uring_get_sqe(&ring), self->queue, self->m[0], MSG, 0);
+	ASSERT_EQ(0, submit(&ring));
+	EXPECT_EQ(-EOPNOTSUPP, result(&ring, 0));
+	io_uring_queue_exit(&ring);
+}
+
 /* Bad memory costs a command its turn, but no group. */
 TEST_F(fetch, unmapped)
 {
@@ -808,6 +826,37 @@ static void post_eight(struct __test_metadata *_metadata, fetch_t *self)
 
 	for (i = 0; i < 8; i++)
 		ASSERT_EQ(0, post(self, i, 1));
+}
+
+static void *submit_and_end(void *ring)
+{
+	return (void *)(intptr_t)submit(ring);
+}
+
+/*
+ * The thread that waits ends, its ring does not: its commands are cancelled when
+ * their turn comes, and pass on what they were to fetch.
+ */
+TEST_F(fetch, thread_end)
+{
+	pthread_t thread;
+	unsigned int i;
+	void *rc;
+
+	if (variant->flags)
+		SKIP(return, "no ring whose submitter can end before it");
+	for (i = 0; i < 8; i++)
+		prep(&self->ring, IOMMU_FAULT_URING_FETCH, self->queue, self->m[i], MSG, 7);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, submit_and_end, &self->ring));
+	ASSERT_EQ(0, pthread_join(thread, &rc));
+	ASSERT_EQ(NULL, rc);
+	ASSERT_EQ(0, post(self, 8, 1));
+	expect_quiet(&self->ring);
+	ASSERT_EQ(0, inject(self, 1, 1, 1));
+	for (i = 0; i < 8; i++)
+		EXPECT_EQ(-ECANCELED, result(&self->ring, 7));
+	EXPECT_EQ(MSG, result(&self->ring, 8));
+	EXPECT_EQ(1, self->m[8][0].grpid);
 }
 
 /* What comes when they end, or then, is there for a read. */
@@ -1474,9 +1523,9 @@ static int ring_init(library_t *self, enum iopf_mode mode)
 
 static void ring_exit(library_t *self)
 {
-	if (self->ring.slots)
+	if (self->ring.impl)
 		iopf_ring_exit(&self->ring);
-	self->ring.slots = NULL;
+	self->ring.impl = NULL;
 }
 
 FIXTURE_TEARDOWN(library)

@@ -487,9 +487,9 @@ TEST_F(pri, posted_reads)
 		EXPECT_EQ(i + 1, wait_reg(self->unit, PTD_N_SUCCESS, i + 1));
 		EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&ring, QUIET_MS, &slot));
 	}
-	EXPECT_EQ(8, ring.in_flight);
+	EXPECT_EQ(8, iopf_ring_in_flight(&ring));
 	iopf_ring_exit(&ring);
-	EXPECT_EQ(0, ring.in_flight);
+	EXPECT_EQ(0, iopf_ring_in_flight(&ring));
 }
 
 TEST_F(pri, copy_by_posted_reads)

@@ -1,0 +1,801 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * I/O page faults with the Arm SMMUv3: stalls and PCIe page requests
+ *
+ * Section numbers are those of the Arm System Memory Management Unit Architecture
+ * Specification, SMMU architecture version 3 (IHI 0070).
+ *
+ * Two kinds of hardware fault, each with a queue and a command of its own:
+ *
+ *	a transaction stalls		Event queue (7)		CMD_RESUME (4.7.1)
+ *	a PCIe function requests pages	PRI queue (8)		CMD_PRI_RESP (4.5.2)
+ *
+ * A device uses one of them, chosen when its faults are enabled: page requests
+ * if it, the root complex and the SMMU can do them, else stalls.
+ *
+ *	     SMMU: PROD			   iommu_report_device_fault()
+ *	       |				    ^
+ *	    queue --> arm_smmu_drain_queue() --> decode, find the stream
+ *	       |				    |
+ *	     CONS <--- after the report		    +--> no such device: answered here
+ *
+ * An entry stays in its slot until it was reported, so that "CONS went past it"
+ * means "the core or a handler has it". arm_smmu_iopf_drain() waits for that.
+ *
+ * Locks: a queue is drained by its interrupt thread alone. streams_mutex keeps
+ * a device from being released while it is reported for, and protects
+ * &arm_smmu_priq.credits. arm_smmu_asid_lock, under which ATS goes on and off,
+ * protects what is done to the PRI capability. Answers take no lock.
+ */
+#include <linux/crash_dump.h>
+#include <linux/interrupt.h>
+#include <linux/iopoll.h>
+#include <linux/pci.h>
+#include <linux/pci-ats.h>
+#include <kunit/visibility.h>
+
+#include "arm-smmu-v3.h"
+
+/* Entries between two writes of CONS: room comes back early, MMIO stays rare */
+#define ARM_SMMU_DRAIN_BATCH	64
+
+/* No device gets more page requests than the fault core keeps room for. */
+#define ARM_SMMU_PRI_MAX_CREDITS	4096
+
+/*
+ * What the fault core calls a group id: the STAG or PRG index, and which of its
+ * device's streams the answer goes to.
+ */
+#define ARM_SMMU_GROUP_ID	GENMASK(15, 0)
+#define ARM_SMMU_GROUP_STREAM	GENMASK(31, 16)
+
+/* ---- Answers ---- */
+
+static struct arm_smmu_cmdq_ent arm_smmu_resume_cmd(u32 sid, u16 stag,
+						    enum iommu_page_response_code code)
+{
+	return (struct arm_smmu_cmdq_ent) {
+		.opcode = CMDQ_OP_RESUME,
+		.resume = {
+			.sid = sid,
+			.stag = stag,
+			.resp = code == IOMMU_PAGE_RESP_SUCCESS ?
+				CMDQ_RESUME_0_RESP_RETRY : CMDQ_RESUME_0_RESP_ABORT,
+		},
+	};
+}
+
+static enum pri_resp arm_smmu_pri_code(enum iommu_page_response_code code)
+{
+	switch (code) {
+	case IOMMU_PAGE_RESP_SUCCESS:
+		return PRI_RESP_SUCC;
+	case IOMMU_PAGE_RESP_INVALID:
+		return PRI_RESP_FAIL;	/* "InvalidRequest" */
+	default:
+		return PRI_RESP_DENY;	/* "ResponseFailure": the function stops its requests */
+	}
+}
+
+static struct arm_smmu_cmdq_ent arm_smmu_pri_resp_cmd(u32 sid, u16 index, bool with_pasid,
+						      u32 pasid,
+						      enum iommu_page_response_code code)
+{
+	return (struct arm_smmu_cmdq_ent) {
+		.opcode = CMDQ_OP_PRI_RESP,
+		.substream_valid = with_pasid,
+		.pri = {
+			.sid = sid,
+			.ssid = with_pasid ? pasid : 0,
+			.grpid = index,
+			.resp = arm_smmu_pri_code(code),
+		},
+	};
+}
+
+static struct arm_smmu_cmdq_ent
+arm_smmu_response_cmd(struct arm_smmu_master *master,
+		      const struct iommu_fault_page_request *prm,
+		      enum iommu_page_response_code code)
+{
+	u32 sid = master->streams[FIELD_GET(ARM_SMMU_GROUP_STREAM, prm->grpid)].id;
+	u16 id = FIELD_GET(ARM_SMMU_GROUP_ID, prm->grpid);
+
+	if (!master->iopf_pri)
+		return arm_smmu_resume_cmd(sid, id, code);
+
+	/* PCIe 6.0, 10.5.2.3: a function that does not require the PASID cannot take it */
+	return arm_smmu_pri_resp_cmd(sid, id,
+				     master->prg_resp_pasid &&
+				     prm->flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID,
+				     prm->pasid, code);
+}
+
+/**
+ * arm_smmu_page_response() - Answer one stall or page request group
+ * @dev: the device
+ * @fault: its fault, or the last one of the group
+ * @resp: the answer
+ *
+ * No CMD_SYNC: it does nothing for CMD_RESUME, which is done once it is
+ * consumed, nor for CMD_PRI_RESP, of which nothing says when it arrives (4.7.3).
+ *
+ * Context: Any in which the command queue may be polled for room.
+ */
+void arm_smmu_page_response(struct device *dev, struct iopf_fault *fault,
+			    struct iommu_page_response *resp)
+{
+	struct arm_smmu_master *master = dev_iommu_priv_get(dev);
+	struct arm_smmu_cmdq_ent cmd;
+
+	cmd = arm_smmu_response_cmd(master, &fault->fault.prm, resp->code);
+	arm_smmu_cmdq_issue_cmd(master->smmu, &cmd);
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_page_response);
+
+/**
+ * arm_smmu_page_response_batch() - Answer many at once
+ * @iommu: the SMMU that all the devices are behind
+ * @answers: the groups and their answers
+ * @count: number of @answers, at least one
+ *
+ * One list of commands for each CMDQ_BATCH_ENTRIES answers, which is never more
+ * than the command queue holds. Without a CMD_SYNC, as for single answers.
+ *
+ * Context: As arm_smmu_page_response().
+ */
+void arm_smmu_page_response_batch(struct iommu_device *iommu,
+				  const struct iopf_answer *answers,
+				  unsigned int count)
+{
+	struct arm_smmu_device *smmu = container_of(iommu, struct arm_smmu_device, iommu);
+	struct arm_smmu_cmdq_batch cmds;
+	struct arm_smmu_cmdq_ent cmd;
+	unsigned int i;
+
+	for (i = 0; i < count; i++) {
+		struct iopf_group *group = answers[i].group;
+
+		cmd = arm_smmu_response_cmd(dev_iommu_priv_get(group->fault_param->dev),
+					    &group->last_fault.fault.prm, answers[i].code);
+		if (!i)
+			arm_smmu_cmdq_batch_init(smmu, &cmds, &cmd);
+		arm_smmu_cmdq_batch_add(smmu, &cmds, &cmd);
+	}
+	arm_smmu_cmdq_issue_cmdlist(smmu, cmds.cmdq, cmds.cmds, cmds.num, false);
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_page_response_batch);
+
+/* ---- Entries ---- */
+
+/*
+ * A record of a stalled transaction (7.3, "Event records"), as the only request
+ * of its group. Returns false if it is some other event.
+ */
+static bool arm_smmu_decode_stall(const u64 *evt, struct iommu_fault_page_request *prm)
+{
+	switch (FIELD_GET(EVTQ_0_ID, evt[0])) {
+	case EVT_ID_TRANSLATION_FAULT:
+	case EVT_ID_ADDR_SIZE_FAULT:
+	case EVT_ID_ACCESS_FAULT:
+	case EVT_ID_PERMISSION_FAULT:
+		break;
+	default:
+		return false;
+	}
+	if (!(evt[1] & EVTQ_1_STALL))
+		return false;
+
+	*prm = (struct iommu_fault_page_request) {
+		.flags = IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE,
+		.grpid = FIELD_GET(EVTQ_1_STAG, evt[1]),
+		.perm = evt[1] & EVTQ_1_RnW ? IOMMU_FAULT_PERM_READ : IOMMU_FAULT_PERM_WRITE,
+		.addr = FIELD_GET(EVTQ_2_ADDR, evt[2]),
+	};
+	if (evt[1] & EVTQ_1_InD)
+		prm->perm |= IOMMU_FAULT_PERM_EXEC;
+	if (evt[1] & EVTQ_1_PnU)
+		prm->perm |= IOMMU_FAULT_PERM_PRIV;
+	if (evt[0] & EVTQ_0_SSV) {
+		prm->flags |= IOMMU_FAULT_PAGE_REQUEST_PASID_VALID;
+		prm->pasid = FIELD_GET(EVTQ_0_SSID, evt[0]);
+	}
+	return true;
+}
+
+/*
+ * An entry of the PRI queue (8, "Page request queue"). Returns false for a Stop
+ * Marker: "last" without an access, and with a PASID. It has no answer, and what
+ * it says, that no older request of the PASID follows, is known by then.
+ */
+static bool arm_smmu_decode_ppr(const u64 *ppr, struct iommu_fault_page_request *prm)
+{
+	const u64 access = PRIQ_0_PERM_READ | PRIQ_0_PERM_WRITE;
+
+	if (!(ppr[0] & access) && ppr[0] & PRIQ_0_PRG_LAST && ppr[0] & PRIQ_0_SSID_V)
+		return false;
+
+	*prm = (struct iommu_fault_page_request) {
+		.grpid = FIELD_GET(PRIQ_1_PRG_IDX, ppr[1]),
+		.addr = ppr[1] & PRIQ_1_ADDR_MASK,
+	};
+	if (ppr[0] & PRIQ_0_PRG_LAST)
+		prm->flags |= IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE;
+	if (ppr[0] & PRIQ_0_SSID_V) {
+		prm->flags |= IOMMU_FAULT_PAGE_REQUEST_PASID_VALID;
+		prm->pasid = FIELD_GET(PRIQ_0_SSID, ppr[0]);
+	}
+	if (ppr[0] & PRIQ_0_PERM_READ)
+		prm->perm |= IOMMU_FAULT_PERM_READ;
+	if (ppr[0] & PRIQ_0_PERM_WRITE)
+		prm->perm |= IOMMU_FAULT_PERM_WRITE;
+	if (ppr[0] & PRIQ_0_PERM_EXEC)
+		prm->perm |= IOMMU_FAULT_PERM_EXEC;
+	if (ppr[0] & PRIQ_0_PERM_PRIV)
+		prm->perm |= IOMMU_FAULT_PERM_PRIV;
+	return true;
+}
+
+/*
+ * Nobody serves this stream in this way: its device is gone, or its faults are
+ * not enabled. The transaction is aborted; a function that requests pages, which
+ * it was not asked to do, is told to stop.
+ */
+static void arm_smmu_refuse(struct arm_smmu_device *smmu, u32 sid, bool pri,
+			    const struct iommu_fault_page_request *prm)
+{
+	struct arm_smmu_cmdq_ent cmd;
+
+	dev_warn_ratelimited(smmu->dev, "%s of stream 0x%x refused: id %u, pasid 0x%x, iova 0x%llx\n",
+			     pri ? "page request" : "stall", sid, prm->grpid, prm->pasid,
+			     prm->addr);
+	if (!(prm->flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE))
+		return;
+
+	if (pri)
+		cmd = arm_smmu_pri_resp_cmd(sid, prm->grpid,
+					    prm->flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID,
+					    prm->pasid, IOMMU_PAGE_RESP_FAILURE);
+	else
+		cmd = arm_smmu_resume_cmd(sid, prm->grpid, IOMMU_PAGE_RESP_FAILURE);
+	arm_smmu_cmdq_issue_cmd(smmu, &cmd);
+}
+
+/* Under streams_mutex; *@stream is that of the entry before, most often the same one. */
+static void arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
+			    const struct iommu_fault_page_request *prm,
+			    struct arm_smmu_stream **stream)
+{
+	struct iopf_fault fault = {
+		.fault.type = IOMMU_FAULT_PAGE_REQ,
+		.fault.prm = *prm,
+	};
+	struct arm_smmu_master *master;
+
+	if (!*stream || (*stream)->id != sid)
+		*stream = arm_smmu_find_stream(smmu, sid);
+
+	master = *stream ? (*stream)->master : NULL;
+	if (!master || !READ_ONCE(master->iopf_enabled) || master->iopf_pri != pri) {
+		arm_smmu_refuse(smmu, sid, pri, prm);
+		return;
+	}
+
+	fault.fault.prm.grpid |= FIELD_PREP(ARM_SMMU_GROUP_STREAM, *stream - master->streams);
+	/* With an error it has been answered. */
+	iommu_report_device_fault(master->dev, &fault);
+}
+
+static void arm_smmu_handle_event(struct arm_smmu_device *smmu, const u64 *evt,
+				  struct arm_smmu_stream **stream)
+{
+	static DEFINE_RATELIMIT_STATE(rs, DEFAULT_RATELIMIT_INTERVAL,
+				      DEFAULT_RATELIMIT_BURST);
+	struct iommu_fault_page_request prm;
+
+	if (arm_smmu_decode_stall(evt, &prm))
+		arm_smmu_report(smmu, FIELD_GET(EVTQ_0_SID, evt[0]), false, &prm, stream);
+	else if (__ratelimit(&rs))
+		dev_info(smmu->dev, "event 0x%02llx: %016llx %016llx %016llx %016llx\n",
+			 FIELD_GET(EVTQ_0_ID, evt[0]), evt[0], evt[1], evt[2], evt[3]);
+}
+
+static void arm_smmu_handle_ppr(struct arm_smmu_device *smmu, const u64 *ppr,
+				struct arm_smmu_stream **stream)
+{
+	struct iommu_fault_page_request prm;
+
+	if (arm_smmu_decode_ppr(ppr, &prm))
+		arm_smmu_report(smmu, FIELD_GET(PRIQ_0_SID, ppr[0]), true, &prm, stream);
+}
+
+/* ---- Queues ---- */
+
+/*
+ * Read PROD: how far the queue was written. Not relaxed, as no entry may be read
+ * before the index that covers it. Returns true if there is an overflow that
+ * was not acknowledged.
+ */
+static bool arm_smmu_queue_refresh(struct arm_smmu_queue *q)
+{
+	q->llq.prod = readl(q->prod_reg);
+	return Q_OVF(q->llq.prod) != Q_OVF(q->llq.cons);
+}
+
+/* Of an index and its wrap bit */
+static u32 arm_smmu_queue_mask(const struct arm_smmu_queue *q)
+{
+	return (2U << q->llq.max_n_shift) - 1;
+}
+
+static u32 arm_smmu_queue_count(const struct arm_smmu_queue *q)
+{
+	return (q->llq.prod - q->llq.cons) & arm_smmu_queue_mask(q);
+}
+
+/* Give @n slots back, and acknowledge the overflow if @flag says so. */
+static void arm_smmu_queue_release(struct arm_smmu_queue *q, u32 n, u32 flag)
+{
+	q->llq.cons = ((q->llq.cons + n) & arm_smmu_queue_mask(q)) | flag;
+
+	/* The slots were read before the SMMU may write to them. */
+	dma_mb();
+	writel_relaxed(q->llq.cons, q->cons_reg);
+
+	WRITE_ONCE(q->handled, q->handled + n);
+	if (wq_has_sleeper(&q->handled_wait))
+		wake_up_all(&q->handled_wait);
+}
+
+struct arm_smmu_drain {
+	struct arm_smmu_queue *q;
+	struct iopf_queue *iopf;
+	void (*handle)(struct arm_smmu_device *smmu, const u64 *entry,
+		       struct arm_smmu_stream **stream);
+	/* The queue was read to its end, and entries that belonged behind are lost. */
+	void (*lost)(struct arm_smmu_device *smmu);
+};
+
+/* Report @n entries. They stay where they are. */
+static void arm_smmu_drain_batch(struct arm_smmu_device *smmu,
+				 const struct arm_smmu_drain *drain, u32 n)
+{
+	struct arm_smmu_queue *q = drain->q;
+	struct arm_smmu_stream *stream = NULL;
+	u64 entry[EVTQ_ENT_DWORDS];
+	u32 i, j;
+
+	if (drain->iopf)
+		iopf_queue_begin(drain->iopf);
+
+	mutex_lock(&smmu->streams_mutex);
+	for (i = 0; i < n; i++) {
+		__le64 *slot = Q_ENT(q, q->llq.cons + i);
+
+		for (j = 0; j < q->ent_dwords; j++)
+			entry[j] = le64_to_cpu(slot[j]);
+		drain->handle(smmu, entry, &stream);
+	}
+	mutex_unlock(&smmu->streams_mutex);
+
+	if (drain->iopf)
+		iopf_queue_end(drain->iopf);
+}
+
+/*
+ * Until the queue is empty. After an overflow of the PRI queue nothing is written
+ * before it is acknowledged, so the end of the queue really is the end; the same
+ * write of CONS that gives the last slots back does that (8.1).
+ */
+static void arm_smmu_drain_queue(struct arm_smmu_device *smmu,
+				 const struct arm_smmu_drain *drain)
+{
+	struct arm_smmu_queue *q = drain->q;
+	bool overflow;
+	u32 left, n;
+
+	for (;;) {
+		overflow = arm_smmu_queue_refresh(q);
+		left = arm_smmu_queue_count(q);
+		if (!left && !overflow)
+			return;
+
+		do {
+			n = min(left, ARM_SMMU_DRAIN_BATCH);
+			left -= n;
+			arm_smmu_drain_batch(smmu, drain, n);
+			if (overflow && !left)
+				drain->lost(smmu);
+			arm_smmu_queue_release(q, n, Q_OVF(left ? q->llq.cons : q->llq.prod));
+			cond_resched();
+		} while (left);
+	}
+}
+
+/* Records of stalls wait until they are written (7.4): only others are lost. */
+static void arm_smmu_evtq_lost(struct arm_smmu_device *smmu)
+{
+	dev_err_ratelimited(smmu->dev, "event queue overflow, events lost\n");
+}
+
+irqreturn_t arm_smmu_evtq_thread(int irq, void *dev)
+{
+	struct arm_smmu_device *smmu = dev;
+	const struct arm_smmu_drain drain = {
+		.q = &smmu->evtq.q,
+		.iopf = smmu->evtq.iopf,
+		.handle = arm_smmu_handle_event,
+		.lost = arm_smmu_evtq_lost,
+	};
+
+	arm_smmu_drain_queue(smmu, &drain);
+	return IRQ_HANDLED;
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_evtq_thread);
+
+/*
+ * The SMMU has answered the lost requests that were the last of their group, with
+ * "success": the device asks again. Groups that were begun are void, and their
+ * index may come again with another meaning (8.1.1).
+ */
+static void arm_smmu_priq_lost(struct arm_smmu_device *smmu)
+{
+	dev_err_ratelimited(smmu->dev, "PRI queue overflow, page requests lost\n");
+	if (smmu->priq.iopf)
+		iopf_queue_discard_partial(smmu->priq.iopf);
+}
+
+irqreturn_t arm_smmu_priq_thread(int irq, void *dev)
+{
+	struct arm_smmu_device *smmu = dev;
+	const struct arm_smmu_drain drain = {
+		.q = &smmu->priq.q,
+		.iopf = smmu->priq.iopf,
+		.handle = arm_smmu_handle_ppr,
+		.lost = arm_smmu_priq_lost,
+	};
+	bool aborted = xchg(&smmu->priq.aborted, false);
+
+	arm_smmu_drain_queue(smmu, &drain);
+	if (aborted)
+		arm_smmu_priq_lost(smmu);
+	return IRQ_HANDLED;
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_thread);
+
+/**
+ * arm_smmu_priq_aborted() - The SMMU failed to write to the PRI queue
+ * @smmu: the SMMU
+ *
+ * What it wanted to write is gone, so that groups may miss a request. As after
+ * an overflow the thread discards those that are not complete.
+ *
+ * Context: The GERROR interrupt.
+ */
+void arm_smmu_priq_aborted(struct arm_smmu_device *smmu)
+{
+	WRITE_ONCE(smmu->priq.aborted, true);
+	/* A combined interrupt wakes its thread in any case. */
+	if (!smmu->combined_irq && smmu->priq.q.irq)
+		irq_wake_thread(smmu->priq.q.irq, smmu);
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_aborted);
+
+/**
+ * arm_smmu_iopf_drain() - Wait for the faults of a translation that is gone
+ * @master: the device whose STE or CD was changed
+ *
+ * The caller has changed the STE or CD, invalidated it, and a CMD_SYNC has
+ * completed: all records of transactions that stalled with it are in the queue
+ * then (4.7.2.1). For page requests the CMD_SYNC after the CMD_ATC_INV counts: the
+ * function's Invalidate Completion pushes its requests ahead of it. No command is
+ * needed here; what is left is to wait until the thread has passed what the queue
+ * holds now. Later entries, which a device that goes on may cause for ever, do
+ * not count.
+ *
+ * Context: Process context, sleeps. No lock that the thread or a handler on the
+ * fault core's workqueue takes, so not under streams_mutex.
+ */
+void arm_smmu_iopf_drain(struct arm_smmu_master *master)
+{
+	struct arm_smmu_device *smmu = master->smmu;
+	struct arm_smmu_queue *q = master->iopf_pri ? &smmu->priq.q : &smmu->evtq.q;
+	u32 end;
+
+	if (!master->iopf_enabled)
+		return;
+
+	/* The thread may move on in between: @handled is read first, never too new. */
+	end = READ_ONCE(q->handled);
+	end += (readl(q->prod_reg) - end) & arm_smmu_queue_mask(q);
+	wait_event(q->handled_wait, (s32)(READ_ONCE(q->handled) - end) >= 0);
+
+	iopf_queue_flush_dev(master->dev);
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_drain);
+
+static void arm_smmu_iopf_queue_free(void *queue)
+{
+	iopf_queue_free(queue);
+}
+
+static int arm_smmu_iopf_queue_alloc(struct arm_smmu_device *smmu, struct iopf_queue **queue)
+{
+	*queue = iopf_queue_alloc(dev_name(smmu->dev));
+	if (!*queue)
+		return -ENOMEM;
+	return devm_add_action_or_reset(smmu->dev, arm_smmu_iopf_queue_free, *queue);
+}
+
+/**
+ * arm_smmu_iopf_init() - Prepare an SMMU for faults
+ * @smmu: the SMMU, its features probed
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int arm_smmu_iopf_init(struct arm_smmu_device *smmu)
+{
+	int ret;
+
+	init_waitqueue_head(&smmu->evtq.q.handled_wait);
+	init_waitqueue_head(&smmu->priq.q.handled_wait);
+	if (!IS_ENABLED(CONFIG_ARM_SMMU_V3_IOPF))
+		return 0;
+
+	if (smmu->features & ARM_SMMU_FEAT_STALLS) {
+		ret = arm_smmu_iopf_queue_alloc(smmu, &smmu->evtq.iopf);
+		if (ret)
+			return ret;
+	}
+	if (smmu->features & ARM_SMMU_FEAT_PRI)
+		return arm_smmu_iopf_queue_alloc(smmu, &smmu->priq.iopf);
+	return 0;
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_init);
+
+/* ---- The PRI capability ---- */
+
+static bool arm_smmu_queue_is_served(struct arm_smmu_device *smmu, struct arm_smmu_queue *q)
+{
+	return (smmu->combined_irq || q->irq) && !is_kdump_kernel();
+}
+
+#ifdef CONFIG_PCI_PRI
+/**
+ * arm_smmu_pri_probe() - Learn how a function wants its responses
+ * @master: a PCI device
+ *
+ * Before its STE is written: STE.PPAR tells the SMMU the same, for the responses
+ * that it gives on its own (8.1).
+ */
+void arm_smmu_pri_probe(struct arm_smmu_master *master)
+{
+	master->prg_resp_pasid = master->smmu->features & ARM_SMMU_FEAT_PRI &&
+				 pci_prg_resp_pasid_required(to_pci_dev(master->dev));
+}
+
+/* A VF shares the requests of its PF, whose requester id is another stream. */
+static bool arm_smmu_can_pri(struct arm_smmu_master *master)
+{
+	struct arm_smmu_device *smmu = master->smmu;
+
+	return smmu->priq.iopf && arm_smmu_queue_is_served(smmu, &smmu->priq.q) &&
+	       arm_smmu_ats_supported(master) && !to_pci_dev(master->dev)->is_virtfn &&
+	       pci_pri_supported(to_pci_dev(master->dev));
+}
+
+/*
+ * Share out the PRI queue, half of what is left at a time, so that devices which
+ * stay within their credits never overflow it.
+ */
+static int arm_smmu_pri_reserve(struct arm_smmu_master *master)
+{
+	struct pci_dev *pdev = to_pci_dev(master->dev);
+	struct arm_smmu_device *smmu = master->smmu;
+	struct arm_smmu_priq *priq = &smmu->priq;
+	u32 capacity, left;
+
+	if (pci_read_config_dword(pdev, pdev->pri_cap + PCI_PRI_MAX_REQ, &capacity))
+		return -EIO;
+
+	mutex_lock(&smmu->streams_mutex);
+	left = (1U << priq->q.llq.max_n_shift) - priq->credits;
+	master->pri_credits = min3(capacity, left / 2, ARM_SMMU_PRI_MAX_CREDITS);
+	priq->credits += master->pri_credits;
+	mutex_unlock(&smmu->streams_mutex);
+
+	return master->pri_credits ? 0 : -ENOSPC;
+}
+
+static void arm_smmu_pri_unreserve(struct arm_smmu_master *master)
+{
+	mutex_lock(&master->smmu->streams_mutex);
+	master->smmu->priq.credits -= master->pri_credits;
+	master->pri_credits = 0;
+	mutex_unlock(&master->smmu->streams_mutex);
+}
+
+/* The answers to what was requested before PRI went off last must have arrived. */
+static int arm_smmu_pri_wait_stopped(struct arm_smmu_master *master)
+{
+	struct pci_dev *pdev = to_pci_dev(master->dev);
+	u16 status = 0;
+	int ret, err;
+
+	ret = read_poll_timeout(pci_read_config_word, err,
+				err || status & PCI_PRI_STATUS_STOPPED,
+				1000, 100 * USEC_PER_MSEC, false,
+				pdev, pdev->pri_cap + PCI_PRI_STATUS, &status);
+	if (err)
+		return -EIO;
+	return ret ? -EBUSY : 0;
+}
+
+/**
+ * arm_smmu_pri_start() - Let a function request pages, if it is to and can
+ * @master: the device, its STE and the function's ATS as they shall be
+ *
+ * Called whenever ATS was switched on, and when faults are enabled. A function may
+ * use PRI while ATS is on in both it and the STE: without, the SMMU denies what
+ * it asks for, and the function never asks again (8.2).
+ *
+ * Context: Under arm_smmu_asid_lock.
+ */
+void arm_smmu_pri_start(struct arm_smmu_master *master)
+{
+	struct pci_dev *pdev;
+	int ret;
+
+	lockdep_assert_held(&arm_smmu_asid_lock);
+
+	if (!master->iopf_enabled || !master->iopf_pri || !master->ats_enabled)
+		return;
+
+	pdev = to_pci_dev(master->dev);
+	if (pdev->pri_enabled)
+		return;
+
+	/* The reset also clears a failure that was reported to the function. */
+	ret = pci_reset_pri(pdev) ?: pci_enable_pri(pdev, master->pri_credits);
+	if (ret)
+		dev_err(master->dev, "failed to enable PRI: %d\n", ret);
+}
+
+/**
+ * arm_smmu_pri_stop() - No new page requests from a function
+ * @master: the device
+ *
+ * Called before ATS goes off, and when faults are disabled. What was requested
+ * until then is in the queue or on its way there, and gets an answer.
+ *
+ * Context: Under arm_smmu_asid_lock.
+ */
+void arm_smmu_pri_stop(struct arm_smmu_master *master)
+{
+	lockdep_assert_held(&arm_smmu_asid_lock);
+
+	if (master->iopf_pri && to_pci_dev(master->dev)->pri_enabled)
+		pci_disable_pri(to_pci_dev(master->dev));
+}
+#else
+void arm_smmu_pri_probe(struct arm_smmu_master *master)
+{
+}
+
+static bool arm_smmu_can_pri(struct arm_smmu_master *master)
+{
+	return false;
+}
+
+static int arm_smmu_pri_reserve(struct arm_smmu_master *master)
+{
+	return -EOPNOTSUPP;
+}
+
+static void arm_smmu_pri_unreserve(struct arm_smmu_master *master)
+{
+}
+
+static int arm_smmu_pri_wait_stopped(struct arm_smmu_master *master)
+{
+	return -EOPNOTSUPP;
+}
+
+void arm_smmu_pri_start(struct arm_smmu_master *master)
+{
+}
+
+void arm_smmu_pri_stop(struct arm_smmu_master *master)
+{
+}
+#endif /* CONFIG_PCI_PRI */
+
+/* ---- Devices ---- */
+
+static bool arm_smmu_can_stall(struct arm_smmu_master *master)
+{
+	return master->stall_enabled && master->smmu->evtq.iopf &&
+	       arm_smmu_queue_is_served(master->smmu, &master->smmu->evtq.q);
+}
+
+static struct iopf_queue *arm_smmu_iopf_queue(struct arm_smmu_master *master)
+{
+	return master->iopf_pri ? master->smmu->priq.iopf : master->smmu->evtq.iopf;
+}
+
+static int arm_smmu_pri_prepare(struct arm_smmu_master *master)
+{
+	return arm_smmu_pri_wait_stopped(master) ?: arm_smmu_pri_reserve(master);
+}
+
+/**
+ * arm_smmu_iopf_enable() - Report the faults of a device from now on
+ * @master: the device
+ *
+ * Before it is attached to the domain that is to handle them. If ATS is off, as it
+ * is while the device is blocked, PRI follows when attaching switches ATS on.
+ *
+ * Context: Process context, sleeps.
+ *
+ * Return: 0; -EOPNOTSUPP if the device can neither stall nor request pages;
+ * -EBUSY if its faults are reported already, or if it waits for answers to page
+ * requests of its last owner; -ENOSPC if the PRI queue has no room for one more
+ * device's requests; -EIO if its config space cannot be read; -ENOMEM.
+ */
+int arm_smmu_iopf_enable(struct arm_smmu_master *master)
+{
+	bool pri = arm_smmu_can_pri(master);
+	int ret;
+
+	if (master->iopf_enabled)
+		return -EBUSY;
+	if (!pri && !arm_smmu_can_stall(master))
+		return -EOPNOTSUPP;
+
+	if (pri) {
+		ret = arm_smmu_pri_prepare(master);
+		if (ret)
+			return ret;
+	}
+
+	master->iopf_pri = pri;
+	ret = iopf_queue_add_device(arm_smmu_iopf_queue(master), master->dev);
+	if (ret) {
+		if (pri)
+			arm_smmu_pri_unreserve(master);
+		return ret;
+	}
+
+	mutex_lock(&arm_smmu_asid_lock);
+	WRITE_ONCE(master->iopf_enabled, true);
+	arm_smmu_pri_start(master);
+	mutex_unlock(&arm_smmu_asid_lock);
+	return 0;
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_enable);
+
+/**
+ * arm_smmu_iopf_disable() - Stop reporting the faults of a device
+ * @master: the device, which is detached from domains that handle faults
+ *
+ * First the source, then the queue, then what handlers hold. Whatever still
+ * comes is answered by the thread.
+ *
+ * Context: Process context, sleeps.
+ */
+void arm_smmu_iopf_disable(struct arm_smmu_master *master)
+{
+	if (!master->iopf_enabled)
+		return;
+
+	mutex_lock(&arm_smmu_asid_lock);
+	arm_smmu_pri_stop(master);
+	mutex_unlock(&arm_smmu_asid_lock);
+
+	arm_smmu_iopf_drain(master);
+	iopf_queue_remove_device(arm_smmu_iopf_queue(master), master->dev);
+	WRITE_ONCE(master->iopf_enabled, false);
+	if (master->iopf_pri)
+		arm_smmu_pri_unreserve(master);
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_disable);

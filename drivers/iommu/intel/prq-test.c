@@ -1,0 +1,1152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of the page request queue, from raw descriptors to the words of
+ * their answers, through the fault core
+ *
+ * The IOMMU is memory: a page of registers, the ring, and an invalidation queue
+ * whose hardware is fake_fetch(). What it executes is logged, so that each answer
+ * can be counted. The devices are on a fault queue and have domains attached, as
+ * if a driver had probed them.
+ */
+
+#include <kunit/device.h>
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <linux/bitfield.h>
+#include <linux/delay.h>
+#include <linux/hrtimer.h>
+#include <linux/iommu.h>
+#include <linux/kthread.h>
+#include <linux/pci.h>
+#include <linux/prandom.h>
+
+#include "iommu.h"
+#include "pasid.h"
+#include "prq.h"
+#include "../iommu-priv.h"
+
+#define SLOTS		PRQ_DEPTH
+#define DSC_SIZE	sizeof(struct page_req_dsc)
+#define DEVICES		2
+#define PASIDS		4
+#define MAX_PASIDS	64
+/* Where a PASID is needed and does not matter */
+#define PASID		1
+#define GROUP_IDS	512
+
+struct fake_device {
+	struct device *dev;
+	struct dev_iommu iommu;
+	struct device_domain_info info;
+	struct pasid_table pasid_table;
+	struct iommu_group *group;
+	struct iommu_attach_handle handles[PASIDS];
+};
+
+/* When the hardware stops, and what it says */
+struct fake_error {
+	unsigned int after;	/* so many more descriptors are executed before */
+	u32 status;		/* bit of the Fault Status Register, or 0 */
+	u16 sid;		/* of the time-out */
+};
+
+struct fake {
+	struct kunit *test;
+	struct intel_iommu iommu;
+	struct iommu_ops ops;
+	struct iommu_domain domain;
+	struct iommu_domain_ops domain_ops;
+	struct fake_device device[DEVICES];
+
+	/* what the handler got and nobody has answered */
+	struct list_head groups;
+	unsigned int n_groups;
+	unsigned int n_requests;
+	void (*on_group)(struct fake *fake, struct iopf_group *group);
+
+	/* of the page request queue's hardware */
+	void (*on_acknowledge)(struct fake *fake, u32 bits);
+	u32 cleared;
+
+	/* of the invalidation queue's hardware */
+	struct q_inval qi;
+	int status[QI_LENGTH];
+	bool hold;			/* does not react to the doorbell */
+	bool stalled;			/* by an error */
+	struct fake_error error;
+	unsigned int doorbells;
+	unsigned int n_invalidations;
+	struct qi_desc last;
+	unsigned int n_answers;
+	unsigned int n_code[16];
+	unsigned int answered[GROUP_IDS];
+	struct hrtimer timer;
+
+	/* for a thread beside the test */
+	struct completion begin, end;
+};
+
+static struct fake *fake_of(struct intel_iommu *iommu)
+{
+	return container_of(iommu, struct fake, iommu);
+}
+
+static u16 sid_of(const struct fake_device *device)
+{
+	return PCI_DEVID(device->info.bus, device->info.devfn);
+}
+
+/* ---- registers ---- */
+
+static u32 reg_get(struct fake *fake, unsigned int offset)
+{
+	return readl(fake->iommu.reg + offset);
+}
+
+static void reg_set(struct fake *fake, unsigned int offset, u32 value)
+{
+	writel(value, fake->iommu.reg + offset);
+}
+
+static void fake_acknowledge(struct intel_iommu *iommu, u32 bits)
+{
+	struct fake *fake = fake_of(iommu);
+
+	/* An overflow may be cleared only when the queue is empty. */
+	if (bits & DMA_PRS_PRO)
+		KUNIT_EXPECT_EQ(fake->test, reg_get(fake, DMAR_PQH_REG),
+				reg_get(fake, DMAR_PQT_REG));
+	fake->cleared |= bits;
+	reg_set(fake, DMAR_PRS_REG, reg_get(fake, DMAR_PRS_REG) & ~bits);
+	if (fake->on_acknowledge)
+		fake->on_acknowledge(fake, bits);
+}
+
+/* ---- the invalidation queue's hardware ---- */
+
+static void fake_execute(struct fake *fake, const struct qi_desc *desc)
+{
+	switch (desc->qw0 & 0xf) {
+	case QI_PGRP_RESP_TYPE:
+		fake->last = *desc;
+		fake->n_answers++;
+		fake->n_code[desc->qw0 >> 12 & 0xf]++;
+		fake->answered[desc->qw1 >> 3 & (GROUP_IDS - 1)]++;
+		break;
+	case QI_DEIOTLB_TYPE:
+		fake->n_invalidations++;
+		break;
+	case QI_IWD_TYPE:
+		if (desc->qw0 & QI_IWD_STATUS_WRITE)
+			*(int *)phys_to_virt(desc->qw1) = upper_32_bits(desc->qw0);
+		break;
+	}
+}
+
+/*
+ * The error that was set comes now: status to software, no more fetching. A wait
+ * that was fetched is aborted by a time-out, it never writes its status.
+ */
+static unsigned int fake_fail(struct fake *fake, const struct qi_desc *desc)
+{
+	bool aborted = fake->error.status == DMA_FSTS_ITE && (desc->qw0 & 0xf) == QI_IWD_TYPE;
+
+	reg_set(fake, DMAR_FSTS_REG, fake->error.status);
+	dmar_writeq(fake->iommu.reg + DMAR_IQER_REG, (u64)fake->error.sid << 32);
+	fake->error = (struct fake_error){};
+	fake->stalled = true;
+	return aborted;
+}
+
+static void fake_fetch(struct fake *fake)
+{
+	unsigned int shift = qi_shift(&fake->iommu);
+	unsigned int head = reg_get(fake, DMAR_IQH_REG) >> shift;
+	unsigned int tail = reg_get(fake, DMAR_IQT_REG) >> shift;
+	struct qi_desc *desc;
+
+	while (head != tail && !fake->stalled) {
+		desc = fake->qi.desc + (head << shift);
+		if (fake->error.status && !fake->error.after--) {
+			head = (head + fake_fail(fake, desc)) % QI_LENGTH;
+			break;
+		}
+		fake_execute(fake, desc);
+		head = (head + 1) % QI_LENGTH;
+	}
+	reg_set(fake, DMAR_IQH_REG, head << shift);
+}
+
+static void fake_doorbell(struct intel_iommu *iommu)
+{
+	struct fake *fake = fake_of(iommu);
+
+	fake->doorbells++;
+	reg_set(fake, DMAR_IQT_REG, fake->qi.free_head << qi_shift(iommu));
+	if (!fake->hold)
+		fake_fetch(fake);
+}
+
+static void fake_clear_fault(struct intel_iommu *iommu, u32 bits)
+{
+	struct fake *fake = fake_of(iommu);
+
+	reg_set(fake, DMAR_FSTS_REG, reg_get(fake, DMAR_FSTS_REG) & ~bits);
+	fake->stalled = false;
+	fake_fetch(fake);
+}
+
+/* ---- devices and the handler ---- */
+
+static int fake_set_dev_pasid(struct iommu_domain *domain, struct device *dev, ioasid_t pasid,
+			      struct iommu_domain *old)
+{
+	return 0;
+}
+
+static void fake_remove_dev_pasid(struct device *dev, ioasid_t pasid,
+				  struct iommu_domain *domain)
+{
+}
+
+static int fake_handler(struct iopf_group *group)
+{
+	struct fake *fake = container_of(group->attach_handle->domain, struct fake, domain);
+
+	list_add_tail(&group->node, &fake->groups);
+	fake->n_groups++;
+	fake->n_requests += group->fault_count;
+	if (fake->on_group)
+		fake->on_group(fake, group);
+	return 0;
+}
+
+/* Answer what the handler has, in batches of @batch. */
+static void answer_all(struct fake *fake, unsigned int batch,
+		       enum iommu_page_response_code code)
+{
+	struct iopf_answer *answers;
+	struct iopf_group *group;
+	unsigned int n = 0;
+	LIST_HEAD(done);
+
+	answers = kcalloc(batch, sizeof(*answers), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(fake->test, answers);
+	while ((group = list_first_entry_or_null(&fake->groups, struct iopf_group, node))) {
+		list_move_tail(&group->node, &done);
+		/* the core may have claimed it for a device that left */
+		if (iopf_group_claim(group))
+			answers[n++] = (struct iopf_answer){ .group = group, .code = code };
+		if (n < batch && !list_empty(&fake->groups))
+			continue;
+		iopf_answer_groups(answers, n);
+		iopf_free_groups(&done);
+		n = 0;
+	}
+	kfree(answers);
+}
+
+static void attach(struct fake *fake, struct fake_device *device, ioasid_t pasid)
+{
+	struct iommu_attach_handle *handle = &device->handles[pasid];
+
+	KUNIT_ASSERT_EQ(fake->test, 0,
+			iommu_attach_device_pasid(&fake->domain, device->dev, pasid, handle));
+}
+
+static struct pasid_entry *entry_of(struct fake_device *device, u32 pasid)
+{
+	struct pasid_dir_entry *dir = device->pasid_table.table;
+
+	return get_pasid_table_from_pde(&dir[0]) + pasid;
+}
+
+/* What the IOMMU translates by: see "Scalable-Mode PASID Table Entry" */
+static void set_entry(struct fake_device *device, u32 pasid, u64 type, u64 bits)
+{
+	struct pasid_entry *entry = entry_of(device, pasid);
+
+	entry->val[2] = bits;
+	entry->val[0] = type << 6 | PASID_PTE_PRESENT;
+}
+
+static void device_insert(struct fake *fake, struct fake_device *device)
+{
+	struct rb_node **link = &fake->iommu.device_rbtree.rb_node, *parent = NULL;
+
+	while (*link) {
+		parent = *link;
+		link = sid_of(device) < sid_of(rb_entry(parent, struct fake_device, info.node)) ?
+		       &parent->rb_left : &parent->rb_right;
+	}
+	rb_link_node(&device->info.node, parent, link);
+	rb_insert_color(&device->info.node, &fake->iommu.device_rbtree);
+}
+
+static void device_init(struct kunit *test, struct fake *fake, unsigned int i)
+{
+	struct fake_device *device = &fake->device[i];
+	struct pasid_dir_entry *dir = kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
+	void *table = kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
+	ioasid_t pasid;
+
+	KUNIT_ASSERT_NOT_NULL(test, dir);
+	KUNIT_ASSERT_NOT_NULL(test, table);
+	dir[0].val = virt_to_phys(table) | PASID_PTE_PRESENT;
+	device->pasid_table = (struct pasid_table){ .table = dir, .max_pasid = MAX_PASIDS };
+
+	device->dev = kunit_device_register(test, i ? "prq1" : "prq0");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(device->dev));
+	device->info = (struct device_domain_info){
+		.bus = 0x20, .devfn = 8 * (i + 1), .dev = device->dev, .iommu = &fake->iommu,
+		.pasid_table = &device->pasid_table, .pri_enabled = 1,
+		.pasid_supported = 1 | PCI_PASID_CAP_EXEC | PCI_PASID_CAP_PRIV,
+	};
+	mutex_init(&device->iommu.lock);
+	device->iommu.iommu_dev = &fake->iommu.iommu;
+	device->iommu.priv = &device->info;
+	device->iommu.max_pasids = MAX_PASIDS;
+	device->dev->iommu = &device->iommu;
+
+	device->group = iommu_group_alloc();
+	KUNIT_ASSERT_FALSE(test, IS_ERR(device->group));
+	KUNIT_ASSERT_EQ(test, 0, iommu_group_add_device(device->group, device->dev));
+	KUNIT_ASSERT_EQ(test, 0, iopf_queue_add_device(fake->iommu.iopf_queue, device->dev));
+	for (pasid = 0; pasid < PASIDS; pasid++)
+		set_entry(device, pasid, PASID_ENTRY_PGTT_FL_ONLY, 0);
+	for (pasid = 1; pasid < PASIDS; pasid++)
+		attach(fake, device, pasid);
+	device_insert(fake, device);
+}
+
+static void queues_init(struct kunit *test, struct fake *fake)
+{
+	struct intel_iommu *iommu = &fake->iommu;
+
+	iommu->reg = (void __iomem *)kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
+	iommu->prq = kunit_kcalloc(test, SLOTS, DSC_SIZE, GFP_KERNEL);
+	iommu->qi = &fake->qi;
+	iommu->ecap = BIT_ULL(43);	/* scalable mode: 256-bit descriptors */
+	iommu->cap = 47 << 16;		/* 48 bits of second-stage addresses */
+	fake->qi.desc = kunit_kcalloc(test, QI_LENGTH, sizeof(struct qi_desc), GFP_KERNEL);
+	fake->qi.desc_status = fake->status;
+	fake->qi.free_cnt = QI_LENGTH;
+	KUNIT_ASSERT_NOT_NULL(test, (void *)iommu->reg);
+	KUNIT_ASSERT_NOT_NULL(test, iommu->prq);
+	KUNIT_ASSERT_NOT_NULL(test, fake->qi.desc);
+
+	raw_spin_lock_init(&fake->qi.q_lock);
+	mutex_init(&iommu->iopf_lock);
+	spin_lock_init(&iommu->device_rbtree_lock);
+	iommu->device_rbtree = RB_ROOT;
+	init_waitqueue_head(&iommu->prq_wait);
+	strscpy(iommu->name, "fake");
+	iommu->iopf_queue = iopf_queue_alloc("prq-test");
+	KUNIT_ASSERT_NOT_NULL(test, iommu->iopf_queue);
+}
+
+static int prq_test_init(struct kunit *test)
+{
+	struct fake *fake = kunit_kzalloc(test, sizeof(*fake), GFP_KERNEL);
+	unsigned int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, fake);
+	test->priv = fake;
+	fake->test = test;
+	INIT_LIST_HEAD(&fake->groups);
+	queues_init(test, fake);
+
+	fake->ops.page_response = intel_iommu_page_response;
+	fake->ops.page_response_batch = intel_iommu_page_response_batch;
+	fake->ops.remove_dev_pasid = fake_remove_dev_pasid;
+	fake->iommu.iommu.ops = &fake->ops;
+	fake->domain_ops.set_dev_pasid = fake_set_dev_pasid;
+	fake->domain.type = IOMMU_DOMAIN_UNMANAGED;
+	fake->domain.owner = &fake->ops;
+	fake->domain.ops = &fake->domain_ops;
+	fake->domain.iopf_handler = fake_handler;
+	kunit_activate_static_stub(test, qi_ring_doorbell, fake_doorbell);
+	kunit_activate_static_stub(test, qi_clear_fault, fake_clear_fault);
+	kunit_activate_static_stub(test, prq_acknowledge, fake_acknowledge);
+	for (i = 0; i < DEVICES; i++)
+		device_init(test, fake, i);
+	return 0;
+}
+
+/* Every test ends with all answered, once. */
+static void prq_test_exit(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct fake_device *device;
+	ioasid_t pasid;
+
+	if (!fake || !fake->iommu.iopf_queue)
+		return;
+
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	for (device = fake->device; device < fake->device + DEVICES && device->group; device++) {
+		for (pasid = 1; pasid < PASIDS; pasid++)
+			iommu_detach_device_pasid(&fake->domain, device->dev, pasid);
+		if (rcu_access_pointer(device->iommu.fault_param))
+			iopf_queue_remove_device(fake->iommu.iopf_queue, device->dev);
+		/* no driver to release it */
+		device->dev->iommu = NULL;
+		iommu_group_remove_device(device->dev);
+		iommu_group_put(device->group);
+	}
+	iopf_queue_free(fake->iommu.iopf_queue);
+}
+
+/* ---- requests ---- */
+
+/* The device writes a request to the queue, whatever stands in there. */
+static void put_raw(struct fake *fake, u64 qw0, u64 qw1)
+{
+	u32 tail = reg_get(fake, DMAR_PQT_REG);
+	struct page_req_dsc *req = fake->iommu.prq + tail / DSC_SIZE;
+
+	*req = (struct page_req_dsc){ .qw = { qw0, qw1, ~0ULL, ~0ULL } };
+	reg_set(fake, DMAR_PQT_REG, (tail + DSC_SIZE) & PRQ_RING_MASK);
+	reg_set(fake, DMAR_PRS_REG, reg_get(fake, DMAR_PRS_REG) | DMA_PRS_PPR);
+}
+
+static u64 word0(const struct fake_device *device, u32 pasid)
+{
+	u64 qw0 = PRQ_TYPE_REQUEST | FIELD_PREP(PRQ_SID, sid_of(device));
+
+	return pasid == IOMMU_NO_PASID ? qw0 :
+	       qw0 | PRQ_PASID_PRESENT | FIELD_PREP(PRQ_PASID, pasid);
+}
+
+static void put(struct fake *fake, struct fake_device *device, u32 pasid, u32 grpid, bool last)
+{
+	put_raw(fake, word0(device, pasid), 0x1000 | FIELD_PREP(PRQ_INDEX, grpid) |
+		PRQ_READ | (last ? PRQ_LPIG : 0));
+}
+
+static void run(struct fake *fake)
+{
+	KUNIT_EXPECT_EQ(fake->test, IRQ_HANDLED, prq_event_thread(0, &fake->iommu));
+	KUNIT_EXPECT_EQ(fake->test, reg_get(fake, DMAR_PQH_REG), reg_get(fake, DMAR_PQT_REG));
+}
+
+struct field_case {
+	const char *name;
+	u64 qw0, qw1;
+	u64 entry, bits;		/* the PASID's entry: type, third word */
+	struct iommu_fault_page_request prm;
+};
+
+#define WITH_PASID	(PRQ_PASID_PRESENT | FIELD_PREP_CONST(PRQ_PASID, PASID))
+#define FIRST		PASID_ENTRY_PGTT_FL_ONLY
+#define SECOND		PASID_ENTRY_PGTT_SL_ONLY
+#define NESTED		PASID_ENTRY_PGTT_NESTED
+#define SUPERVISOR	BIT_ULL(0)
+#define FIVE_LEVELS	BIT_ULL(2)
+#define FLAGS_LAST	IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE
+#define FLAGS_PASID	(FLAGS_LAST | IOMMU_FAULT_PAGE_REQUEST_PASID_VALID | \
+			 IOMMU_FAULT_PAGE_RESPONSE_NEEDS_PASID)
+
+static const struct field_case field_cases[] = {
+	{ "read", WITH_PASID, 0x7000 | PRQ_READ | PRQ_LPIG, FIRST, 0,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ, 0x7000 } },
+	{ "write", WITH_PASID, 0x7000 | PRQ_WRITE | PRQ_LPIG, FIRST, 0,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_WRITE, 0x7000 } },
+	{ "execute", WITH_PASID | PRQ_EXEC, PRQ_READ | PRQ_LPIG, FIRST, 0,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ | IOMMU_FAULT_PERM_EXEC, 0 } },
+	{ "privileged", WITH_PASID | PRQ_PRIV, PRQ_WRITE | PRQ_LPIG, FIRST, SUPERVISOR,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_WRITE | IOMMU_FAULT_PERM_PRIV, 0 } },
+	{ "privileged, nested", WITH_PASID | PRQ_PRIV, PRQ_READ | PRQ_LPIG, NESTED, SUPERVISOR,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ | IOMMU_FAULT_PERM_PRIV, 0 } },
+	{ "privileged, second stage", WITH_PASID | PRQ_PRIV, PRQ_READ | PRQ_LPIG, SECOND, 0,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ | IOMMU_FAULT_PERM_PRIV, 0 } },
+	{ "no PASID", 0, 0x7000 | PRQ_READ | PRQ_WRITE | PRQ_LPIG, FIRST, 0,
+	  { FLAGS_LAST, IOMMU_NO_PASID, 0, IOMMU_FAULT_PERM_READ | IOMMU_FAULT_PERM_WRITE,
+	    0x7000 } },
+	{ "PASID bits without the present bit", WITH_PASID & ~PRQ_PASID_PRESENT,
+	  PRQ_READ | PRQ_LPIG, FIRST, 0,
+	  { FLAGS_LAST, IOMMU_NO_PASID, 0, IOMMU_FAULT_PERM_READ, 0 } },
+	{ "highest group", WITH_PASID, FIELD_PREP_CONST(PRQ_INDEX, 511) | PRQ_READ | PRQ_LPIG, FIRST, 0,
+	  { FLAGS_PASID, PASID, 511, IOMMU_FAULT_PERM_READ, 0 } },
+	{ "lower half", WITH_PASID, 0x7ffffffff000 | PRQ_READ | PRQ_LPIG, FIRST, 0,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ, 0x7ffffffff000 } },
+	{ "upper half", WITH_PASID, 0xffff800000000000 | PRQ_READ | PRQ_LPIG, NESTED, 0,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ, 0xffff800000000000 } },
+	{ "five levels", WITH_PASID, 0x800000000000 | PRQ_READ | PRQ_LPIG, FIRST, FIVE_LEVELS,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ, 0x800000000000 } },
+	{ "second stage", WITH_PASID, 0x800000000000 | PRQ_READ | PRQ_LPIG, SECOND, 0,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ, 0x800000000000 } },
+	{ "reserved bits", WITH_PASID | GENMASK_ULL(15, 9) | GENMASK_ULL(63, 54),
+	  PRQ_READ | PRQ_LPIG, FIRST, 0,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ, 0 } },
+};
+
+static struct {
+	unsigned int count;
+	struct device *dev;
+	struct iommu_fault fault;
+} reported;
+
+static void keep_report(struct device *dev, struct iopf_fault *evt)
+{
+	reported.count++;
+	reported.dev = dev;
+	reported.fault = evt->fault;
+}
+
+/* Each field, as the core is told of it */
+static void prq_test_fields(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct fake_device *device = &fake->device[1];
+	const struct field_case *c;
+
+	kunit_activate_static_stub(test, prq_report, keep_report);
+	for (c = field_cases; c < field_cases + ARRAY_SIZE(field_cases); c++) {
+		set_entry(device, PASID, c->entry, c->bits);
+		reported.count = 0;
+		put_raw(fake, word0(device, IOMMU_NO_PASID) | c->qw0, c->qw1);
+		run(fake);
+		KUNIT_EXPECT_EQ_MSG(test, 1, reported.count, "%s", c->name);
+		KUNIT_EXPECT_PTR_EQ(test, device->dev, reported.dev);
+		KUNIT_EXPECT_EQ(test, IOMMU_FAULT_PAGE_REQ, reported.fault.type);
+		KUNIT_EXPECT_MEMEQ_MSG(test, &c->prm, &reported.fault.prm, sizeof(c->prm), "%s",
+				       c->name);
+	}
+}
+
+/* The words of the answers: codes, PASID and source id as the request had them */
+static void prq_test_answer_words(struct kunit *test)
+{
+	static const enum iommu_page_response_code codes[] = {
+		IOMMU_PAGE_RESP_SUCCESS, IOMMU_PAGE_RESP_INVALID, IOMMU_PAGE_RESP_FAILURE,
+	};
+	static const u64 hardware_codes[] = { 0x0, 0x1, 0xf };
+	struct iommu_page_response msg = {};
+	struct iopf_fault evt = {};
+	struct fake *fake = test->priv;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(codes); i++) {
+		put(fake, &fake->device[0], 3, 0x155, true);
+		run(fake);
+		answer_all(fake, 1, codes[i]);
+		KUNIT_EXPECT_EQ(test, 0x0000000320080019 | hardware_codes[i] << 12, fake->last.qw0);
+		KUNIT_EXPECT_EQ(test, 0x155 << 3, fake->last.qw1);
+
+		evt.fault.prm.grpid = 1;
+		msg.code = codes[i];
+		intel_iommu_page_response(fake->device[1].dev, &evt, &msg);
+		KUNIT_EXPECT_EQ(test, 0x0000000020100009 | hardware_codes[i] << 12, fake->last.qw0);
+		KUNIT_EXPECT_EQ(test, 1 << 3, fake->last.qw1);
+		KUNIT_EXPECT_EQ(test, 0, fake->last.qw2 | fake->last.qw3);
+	}
+}
+
+/* What cannot be served is answered INVALID, with nobody bothered. */
+static const struct field_case refused_cases[] = {
+	{ "privileged, not allowed by the domain", WITH_PASID | PRQ_PRIV, PRQ_READ, FIRST, 0 },
+	{ "privileged, nested and not allowed", WITH_PASID | PRQ_PRIV, PRQ_READ, NESTED, 0 },
+	{ "privileged without PASID", PRQ_PRIV, PRQ_READ, FIRST, SUPERVISOR },
+	{ "execute without PASID", PRQ_EXEC, PRQ_READ, FIRST, 0 },
+	{ "not canonical", WITH_PASID, 0x800000000000 | PRQ_READ, FIRST, 0 },
+	{ "not canonical, upper", WITH_PASID, 0xffff7ffffffff000 | PRQ_READ, NESTED, 0 },
+	{ "not canonical, five levels", WITH_PASID, 1ULL << 56 | PRQ_READ, FIRST, FIVE_LEVELS },
+	{ "beyond the second stage", WITH_PASID, 0xffff800000000000 | PRQ_READ, SECOND, 0 },
+	{ "PASID that nothing is attached to",
+	  PRQ_PASID_PRESENT | FIELD_PREP_CONST(PRQ_PASID, PASIDS), PRQ_READ, FIRST, 0 },
+	{ "PASID beyond the table", PRQ_PASID_PRESENT | PRQ_PASID, PRQ_READ, FIRST, 0 },
+};
+
+static void prq_test_refused(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct fake_device *device = &fake->device[0];
+	const struct field_case *c;
+	u64 expected;
+
+	for (c = refused_cases; c < refused_cases + ARRAY_SIZE(refused_cases); c++) {
+		set_entry(device, PASID, c->entry, c->bits);
+		put_raw(fake, word0(device, IOMMU_NO_PASID) | c->qw0, c->qw1 | PRQ_LPIG);
+		run(fake);
+		KUNIT_EXPECT_EQ_MSG(test, 0, fake->n_groups, "%s", c->name);
+		expected = 0x20081009;
+		if (c->qw0 & PRQ_PASID_PRESENT)
+			expected |= BIT_ULL(4) | (c->qw0 & PRQ_PASID);
+		KUNIT_EXPECT_EQ_MSG(test, expected, fake->last.qw0, "%s", c->name);
+	}
+	KUNIT_EXPECT_EQ(test, ARRAY_SIZE(refused_cases), fake->n_answers);
+}
+
+/* The device's capability must have a permission enabled. */
+static void prq_test_device_permissions(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct fake_device *device = &fake->device[0];
+
+	device->info.pasid_supported = 1;
+	set_entry(device, PASID, FIRST, SUPERVISOR);
+	put_raw(fake, word0(device, PASID) | PRQ_EXEC, PRQ_READ | PRQ_LPIG);
+	put_raw(fake, word0(device, PASID) | PRQ_PRIV, PRQ_READ | PRQ_LPIG);
+	put_raw(fake, word0(device, PASID), PRQ_READ | PRQ_LPIG);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 2, fake->n_code[QI_RESP_INVALID]);
+	KUNIT_EXPECT_EQ(test, 2, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_groups);
+}
+
+/* One bad request spoils its group, and leaves nothing behind for the next. */
+static void prq_test_refused_in_group(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct fake_device *device = &fake->device[0];
+
+	put(fake, device, PASID, 7, false);
+	put_raw(fake, word0(device, PASID), 1ULL << 60 | FIELD_PREP(PRQ_INDEX, 7) | PRQ_READ);
+	put(fake, device, PASID, 8, false);
+	put(fake, device, PASID, 7, true);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 0, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_code[QI_RESP_INVALID]);
+	KUNIT_EXPECT_EQ(test, 1, fake->answered[7]);
+
+	/* a bad last one */
+	put_raw(fake, word0(device, PASID),
+		1ULL << 60 | FIELD_PREP(PRQ_INDEX, 8) | PRQ_READ | PRQ_LPIG);
+	put(fake, device, PASID, 7, true);
+	put(fake, device, PASID, 8, true);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 2, fake->n_code[QI_RESP_INVALID]);
+	KUNIT_EXPECT_EQ(test, 2, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 2, fake->n_requests);
+}
+
+/* Malformed, and no request at all: no answer, and what follows is unharmed. */
+static void prq_test_malformed(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct fake_device *device = &fake->device[0];
+
+	put_raw(fake, 0, 0);
+	put_raw(fake, ~0ULL, ~0ULL);
+	put_raw(fake, word0(device, PASID) ^ PRQ_TYPE_REQUEST ^ 2, PRQ_READ | PRQ_LPIG);
+	put_raw(fake, word0(device, PASID), FIELD_PREP(PRQ_INDEX, 3));
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 0, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 0, fake->n_answers);
+
+	/* it was asked for nothing in group 3, so nothing is granted to it */
+	put(fake, device, PASID, 3, true);
+	put(fake, device, PASID, 4, true);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 1, fake->answered[3]);
+}
+
+static void prq_test_unknown_device(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	u64 qw0 = word0(&fake->device[0], PASID) ^ FIELD_PREP(PRQ_SID, 0xffff);
+
+	put_raw(fake, qw0, PRQ_READ);
+	put_raw(fake, qw0, PRQ_READ | PRQ_LPIG | FIELD_PREP(PRQ_INDEX, 5));
+	put(fake, &fake->device[0], PASID, 6, true);
+	put_raw(fake, qw0, PRQ_LPIG);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, 0x00000001dff71019, fake->last.qw0);
+	KUNIT_EXPECT_EQ(test, 5 << 3, fake->last.qw1);
+}
+
+/* It has no answer and ends the PASID's collecting groups, those alone. */
+static void prq_test_stop_marker(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct fake_device *device = &fake->device[0];
+
+	put(fake, device, 1, 5, false);
+	put(fake, device, 2, 5, false);
+	put(fake, &fake->device[1], 1, 5, false);
+	put_raw(fake, word0(device, 1), PRQ_LPIG);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 0, fake->n_answers);
+
+	put(fake, device, 1, 5, true);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_requests);
+	put(fake, device, 2, 5, true);
+	put(fake, &fake->device[1], 1, 5, true);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 3, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 5, fake->n_requests);
+}
+
+/* The same group id under several PASIDs and none, from two devices, mixed */
+static void prq_test_mixed(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	unsigned int i, pass, seen[DEVICES][PASIDS] = {};
+	struct iopf_group *group;
+	struct iopf_fault *iopf;
+	u32 pasid;
+
+	for (pass = 0; pass < 3; pass++) {
+		for (i = 0; i < DEVICES * PASIDS; i++)
+			put(fake, &fake->device[i % DEVICES], i / DEVICES, 9, pass == 2);
+	}
+	run(fake);
+	/* no domain is on the RIDs */
+	KUNIT_EXPECT_EQ(test, DEVICES, fake->n_code[QI_RESP_INVALID]);
+	KUNIT_EXPECT_EQ(test, DEVICES * (PASIDS - 1), fake->n_groups);
+	list_for_each_entry(group, &fake->groups, node) {
+		i = group->fault_param->dev == fake->device[1].dev;
+		pasid = group->last_fault.fault.prm.pasid;
+		seen[i][pasid]++;
+		KUNIT_EXPECT_EQ(test, 3, group->fault_count);
+		KUNIT_EXPECT_PTR_EQ(test, &fake->device[i].handles[pasid], group->attach_handle);
+		list_for_each_entry(iopf, &group->faults, list)
+			KUNIT_EXPECT_EQ(test, pasid, iopf->fault.prm.pasid);
+	}
+	for (i = DEVICES; i < DEVICES * PASIDS; i++)
+		KUNIT_EXPECT_EQ(test, 1, seen[i % DEVICES][i / DEVICES]);
+	answer_all(fake, 3, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(test, DEVICES * PASIDS, fake->answered[9]);
+}
+
+/* Slots come back while the thread still works. */
+static void check_head_moves(struct fake *fake, struct iopf_group *group)
+{
+	u32 free = (reg_get(fake, DMAR_PQT_REG) - reg_get(fake, DMAR_PQH_REG)) & PRQ_RING_MASK;
+	u32 left = SLOTS - 1 - (fake->n_groups - 1);
+
+	KUNIT_EXPECT_LT(fake->test, free / DSC_SIZE - left, 16);
+}
+
+/* Begin anywhere, fill the ring, cross its end. */
+static void prq_test_full_ring(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	static const unsigned int starts[] = { 0, 1, SLOTS / 2 + 5, SLOTS - 1 };
+	unsigned int i, n;
+
+	fake->on_group = check_head_moves;
+	for (i = 0; i < ARRAY_SIZE(starts); i++) {
+		reg_set(fake, DMAR_PQH_REG, starts[i] * DSC_SIZE);
+		reg_set(fake, DMAR_PQT_REG, starts[i] * DSC_SIZE);
+		fake->n_groups = 0;
+		for (n = 0; n < SLOTS - 1; n++)
+			put(fake, &fake->device[0], PASID, n % GROUP_IDS, true);
+		run(fake);
+		KUNIT_EXPECT_EQ(test, SLOTS - 1, fake->n_groups);
+		KUNIT_EXPECT_EQ(test, (starts[i] + SLOTS - 1) % SLOTS * DSC_SIZE,
+				reg_get(fake, DMAR_PQH_REG));
+		answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	}
+	KUNIT_EXPECT_EQ(test, ARRAY_SIZE(starts) * (SLOTS - 1), fake->n_answers);
+}
+
+/* Nothing was in the queue: an interrupt for what the last pass has handled. */
+static void prq_test_empty(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	run(fake);
+	KUNIT_EXPECT_EQ(test, DMA_PRS_PPR, fake->cleared);
+	KUNIT_EXPECT_EQ(test, 0, fake->doorbells);
+}
+
+/* The hardware had a few more before the queue was full. */
+static void overflow_late(struct fake *fake, u32 bits)
+{
+	if (!(bits & DMA_PRS_PPR))
+		return;
+
+	fake->on_acknowledge = NULL;
+	put(fake, &fake->device[0], PASID, 30, true);
+	reg_set(fake, DMAR_PRS_REG, DMA_PRS_PPR | DMA_PRS_PRO);
+}
+
+/* More requests arrive while the first ones are handled, then the overflow. */
+static void overflow_amid(struct fake *fake, struct iopf_group *group)
+{
+	fake->on_group = NULL;
+	put(fake, &fake->device[1], PASID, 31, true);
+	reg_set(fake, DMAR_PRS_REG, DMA_PRS_PPR | DMA_PRS_PRO);
+}
+
+/*
+ * Cleared when the queue is empty, not before. Collecting groups of all devices
+ * are gone then: their last requests were lost. Whole groups stay.
+ */
+static void prq_test_overflow(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	unsigned int i;
+
+	for (i = 0; i < DEVICES; i++) {
+		put(fake, &fake->device[i], PASID, 1, false);
+		put(fake, &fake->device[i], PASID, 2, true);
+	}
+	fake->on_acknowledge = overflow_late;
+	fake->on_group = overflow_amid;
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PRS_REG));
+	KUNIT_EXPECT_EQ(test, DMA_PRS_PPR | DMA_PRS_PRO, fake->cleared);
+	KUNIT_EXPECT_EQ(test, 4, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 0, fake->n_answers);
+
+	for (i = 0; i < DEVICES; i++)
+		put(fake, &fake->device[i], PASID, 1, true);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 6, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 6, fake->n_requests);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(test, 6, fake->n_answers);
+}
+
+#define STORM	100000
+
+/* Whatever a device could write; what it is owed for that is known beforehand. */
+static void prq_test_storm(struct kunit *test)
+{
+	static const u64 addresses[] = { 0, 0x7ffffffff000, 0xffff800000000000, 1ULL << 50 };
+	struct fake *fake = test->priv;
+	unsigned int i, n, owed = 0, dropped = 0;
+	struct rnd_state rnd;
+	u64 qw0, qw1;
+
+	prandom_seed_state(&rnd, 5);
+	for (i = 0; i < STORM; i += n) {
+		for (n = 0; n < SLOTS - 1 && i + n < STORM; n++) {
+			u32 r = prandom_u32_state(&rnd);
+
+			qw0 = word0(&fake->device[r & 1], r >> 1 & 7);
+			qw1 = addresses[r >> 4 & 3] | FIELD_PREP(PRQ_INDEX, r >> 6 & 0x1ff) |
+			      (r >> 15 & 3) | (r >> 17 & 3 ? PRQ_LPIG : 0);
+			qw0 |= r >> 19 & 7 ? 0 : PRQ_PRIV;
+			qw0 |= r >> 22 & 7 ? 0 : PRQ_EXEC;
+			qw0 ^= r >> 25 & 31 ? 0 : FIELD_PREP(PRQ_SID, 0x40);
+			/* all last requests but stop markers; none asks for a reply to nothing */
+			if (qw1 & PRQ_LPIG && (qw1 & 3 || qw0 & PRQ_EXEC))
+				owed++;
+			else
+				dropped++;
+			put_raw(fake, qw0, qw1);
+		}
+		run(fake);
+		answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+		KUNIT_ASSERT_EQ(test, owed, fake->n_answers);
+	}
+	KUNIT_EXPECT_EQ(test, STORM, owed + dropped);
+	KUNIT_EXPECT_GT(test, fake->n_code[QI_RESP_SUCCESS], STORM / 10);
+	KUNIT_EXPECT_GT(test, fake->n_code[QI_RESP_INVALID], STORM / 10);
+	KUNIT_EXPECT_EQ(test, owed,
+			fake->n_code[QI_RESP_SUCCESS] + fake->n_code[QI_RESP_INVALID]);
+}
+
+/* ---- others beside the thread ---- */
+
+/* Hardware that fetches by itself, once in a while */
+static enum hrtimer_restart fake_timer(struct hrtimer *timer)
+{
+	struct fake *fake = container_of(timer, struct fake, timer);
+
+	raw_spin_lock(&fake->qi.q_lock);
+	fake_fetch(fake);
+	raw_spin_unlock(&fake->qi.q_lock);
+	hrtimer_forward_now(timer, ns_to_ktime(100 * NSEC_PER_USEC));
+	return HRTIMER_RESTART;
+}
+
+static void timer_start(struct fake *fake)
+{
+	hrtimer_init(&fake->timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
+	fake->timer.function = fake_timer;
+	hrtimer_start(&fake->timer, ns_to_ktime(100 * NSEC_PER_USEC), HRTIMER_MODE_REL_HARD);
+}
+
+/* As a driver's release: afterwards no report may look at the device. */
+static int vanish_thread(void *data)
+{
+	struct fake *fake = data;
+	struct fake_device *device = &fake->device[0];
+
+	wait_for_completion(&fake->begin);
+	iopf_queue_remove_device(fake->iommu.iopf_queue, device->dev);
+	mutex_lock(&fake->iommu.iopf_lock);
+	rb_erase(&device->info.node, &fake->iommu.device_rbtree);
+	mutex_unlock(&fake->iommu.iopf_lock);
+	device->iommu.priv = NULL;
+	complete(&fake->end);
+	return 0;
+}
+
+static void vanish_begin(struct fake *fake, struct iopf_group *group)
+{
+	if (fake->n_groups == 100)
+		complete(&fake->begin);
+}
+
+static void prq_test_device_vanishes(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct task_struct *thread;
+	unsigned int n;
+
+	init_completion(&fake->begin);
+	init_completion(&fake->end);
+	thread = kthread_run(vanish_thread, fake, "prq-vanish");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(thread));
+	timer_start(fake);
+
+	fake->on_group = vanish_begin;
+	for (n = 0; n < SLOTS - 1; n++)
+		put(fake, &fake->device[n / 8 % DEVICES], PASID, n % GROUP_IDS, true);
+	run(fake);
+	wait_for_completion(&fake->end);
+
+	for (n = 0; n < 100; n++)
+		put(fake, &fake->device[0], PASID, n, true);
+	run(fake);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	while (READ_ONCE(fake->n_answers) < SLOTS - 1 + 100 && hrtimer_active(&fake->timer))
+		usleep_range(100, 200);
+	hrtimer_cancel(&fake->timer);
+	KUNIT_EXPECT_EQ(test, SLOTS - 1 + 100, fake->n_answers);
+	KUNIT_EXPECT_GE(test, fake->n_code[QI_RESP_INVALID], 100);
+}
+
+static int drain_thread(void *data)
+{
+	struct fake *fake = data;
+
+	wait_for_completion(&fake->begin);
+	schedule_timeout_uninterruptible(1);
+	prq_event_thread(0, &fake->iommu);
+	complete(&fake->end);
+	return 0;
+}
+
+/* A drain returns when the thread has reported what was in the queue. */
+static void prq_test_drain(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct task_struct *thread;
+	unsigned int i, before;
+
+	init_completion(&fake->begin);
+	init_completion(&fake->end);
+	thread = kthread_run(drain_thread, fake, "prq-drain");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(thread));
+
+	/* nothing of this PASID is in the queue: no need for the thread */
+	for (i = 0; i < 8; i++)
+		put(fake, &fake->device[i % DEVICES], 1 + i / 4, i, true);
+	intel_iommu_drain_pasid_prq(fake->device[0].dev, 3, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, 0, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 1, fake->doorbells);
+
+	complete(&fake->begin);
+	intel_iommu_drain_pasid_prq(fake->device[0].dev, 2, FLPT_DEFAULT_DID);
+	before = READ_ONCE(fake->n_groups);
+	KUNIT_EXPECT_GE(test, before, 7);
+	intel_iommu_drain_pasid_prq(fake->device[1].dev, IOMMU_NO_PASID, FLPT_DEFAULT_DID);
+	wait_for_completion(&fake->end);
+	KUNIT_EXPECT_EQ(test, 8, fake->n_groups);
+}
+
+/* ---- answers ---- */
+
+static void put_groups(struct fake *fake, unsigned int n)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		put(fake, &fake->device[i % DEVICES], PASID, i % GROUP_IDS, true);
+	run(fake);
+}
+
+static void check_answered_once(struct fake *fake, unsigned int times)
+{
+	unsigned int i;
+
+	for (i = 0; i < GROUP_IDS; i++)
+		KUNIT_EXPECT_EQ_MSG(fake->test, times, fake->answered[i], "group %u", i);
+}
+
+static void prq_test_batch(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	put_groups(fake, GROUP_IDS);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_LE(test, fake->doorbells, 32);
+	check_answered_once(fake, 1);
+
+	/* more in one call than the queue has slots */
+	fake->doorbells = 0;
+	put_groups(fake, GROUP_IDS);
+	answer_all(fake, GROUP_IDS, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_LE(test, fake->doorbells, 32);
+	check_answered_once(fake, 2);
+}
+
+/* Answers wait for slots while the hardware is slow. */
+static void prq_test_slow_hardware(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct qi_desc none = {};
+
+	put_groups(fake, GROUP_IDS);
+	fake->hold = true;
+	timer_start(fake);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	while (READ_ONCE(fake->n_answers) < GROUP_IDS)
+		usleep_range(100, 200);
+	hrtimer_cancel(&fake->timer);
+	check_answered_once(fake, 1);
+
+	/* nothing is left of them but free slots */
+	fake->hold = false;
+	KUNIT_EXPECT_EQ(test, 0, qi_submit_sync(&fake->iommu, &none, 0, 0));
+	put_groups(fake, GROUP_IDS);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	check_answered_once(fake, 2);
+}
+
+/*
+ * 100 answers stand in the queue when an invalidation is submitted behind them;
+ * the hardware has the error after so many descriptors.
+ */
+static int invalidate_with_error(struct fake *fake, unsigned int after, u32 status, u16 sid)
+{
+	struct qi_desc desc = { .qw0 = QI_DEIOTLB_TYPE };
+
+	put_groups(fake, 100);
+	fake->hold = true;
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(fake->test, 0, fake->n_answers);
+	fake->hold = false;
+	fake->error = (struct fake_error){ after, status, sid };
+	return qi_submit_sync(&fake->iommu, &desc, 1, 0);
+}
+
+/* After any error the queue is in order: round it several times. */
+static void check_queue_works(struct fake *fake)
+{
+	unsigned int before = fake->n_answers;
+
+	put_groups(fake, 3 * QI_LENGTH);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(fake->test, before + 3 * QI_LENGTH, fake->n_answers);
+}
+
+/* The invalidation's wait is aborted and both are submitted again; no answer is. */
+static void prq_test_timeout_after_answers(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	KUNIT_EXPECT_EQ(test, 0, invalidate_with_error(fake, 101, DMA_FSTS_ITE, 0));
+	KUNIT_EXPECT_EQ(test, 100, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, 2, fake->n_invalidations);
+	check_queue_works(fake);
+}
+
+/* The hardware stops among the answers; neither they nor the wait were aborted. */
+static void prq_test_timeout_amid_answers(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	KUNIT_EXPECT_EQ(test, 0, invalidate_with_error(fake, 40, DMA_FSTS_ITE, 0));
+	KUNIT_EXPECT_EQ(test, 100, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_invalidations);
+	check_queue_works(fake);
+}
+
+/* The same with a device that is gone: only what was aborted is given up. */
+static void prq_test_timeout_of_absent_device(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	KUNIT_EXPECT_EQ(test, 0, invalidate_with_error(fake, 40, DMA_FSTS_ITE, 0x4000));
+	KUNIT_EXPECT_EQ(test, 100, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_invalidations);
+	check_queue_works(fake);
+}
+
+static void prq_test_timeout_given_up(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	KUNIT_EXPECT_EQ(test, -ETIMEDOUT,
+			invalidate_with_error(fake, 101, DMA_FSTS_ITE, 0x4000));
+	KUNIT_EXPECT_EQ(test, 100, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_invalidations);
+	check_queue_works(fake);
+}
+
+/* A descriptor that the hardware does not take costs that answer and no other. */
+static void prq_test_queue_error(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	unsigned int i;
+
+	KUNIT_EXPECT_EQ(test, 0, invalidate_with_error(fake, 40, DMA_FSTS_IQE, 0));
+	KUNIT_EXPECT_EQ(test, 99, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_invalidations);
+	for (i = 0; i < 100; i++)
+		KUNIT_EXPECT_EQ(test, i != 40, fake->answered[i]);
+	check_queue_works(fake);
+}
+
+/* Nobody submits invalidations: who wants slots finds out. */
+static void prq_test_queue_error_of_answers(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	put_groups(fake, GROUP_IDS);
+	fake->error = (struct fake_error){ 40, DMA_FSTS_IQE, 0 };
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(test, GROUP_IDS - 1, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, 0, fake->answered[40]);
+	check_queue_works(fake);
+}
+
+static struct kunit_case prq_test_cases[] = {
+	KUNIT_CASE(prq_test_fields),
+	KUNIT_CASE(prq_test_answer_words),
+	KUNIT_CASE(prq_test_refused),
+	KUNIT_CASE(prq_test_device_permissions),
+	KUNIT_CASE(prq_test_refused_in_group),
+	KUNIT_CASE(prq_test_malformed),
+	KUNIT_CASE(prq_test_unknown_device),
+	KUNIT_CASE(prq_test_stop_marker),
+	KUNIT_CASE(prq_test_mixed),
+	KUNIT_CASE(prq_test_full_ring),
+	KUNIT_CASE(prq_test_empty),
+	KUNIT_CASE(prq_test_overflow),
+	KUNIT_CASE(prq_test_storm),
+	KUNIT_CASE(prq_test_device_vanishes),
+	KUNIT_CASE(prq_test_drain),
+	KUNIT_CASE(prq_test_batch),
+	KUNIT_CASE(prq_test_slow_hardware),
+	KUNIT_CASE(prq_test_timeout_after_answers),
+	KUNIT_CASE(prq_test_timeout_amid_answers),
+	KUNIT_CASE(prq_test_timeout_of_absent_device),
+	KUNIT_CASE(prq_test_timeout_given_up),
+	KUNIT_CASE(prq_test_queue_error),
+	KUNIT_CASE(prq_test_queue_error_of_answers),
+	{}
+};
+
+static struct kunit_suite prq_test_suite = {
+	.name = "intel-prq",
+	.init = prq_test_init,
+	.exit = prq_test_exit,
+	.test_cases = prq_test_cases,
+};
+kunit_test_suite(prq_test_suite);
+
+MODULE_DESCRIPTION("KUnit tests of the VT-d page request queue");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,598 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Page request queue: from a raw descriptor to the fault core, and back from a
+ * group's answer to the invalidation queue
+ *
+ * The hardware writes page requests to a ring, moves the tail and interrupts;
+ * prq_event_thread() handles what is between head and tail, moves the head, and
+ * hands each request to the fault core (io-pgfault.c), which collects groups and
+ * finds out who serves them. A group's answer is a descriptor of the invalidation
+ * queue.
+ *
+ * Every last request of a group is answered once: by the handler the core found,
+ * by the core, or, if nothing is known of the device, here. While the queue
+ * overflows, the hardware answers what it cannot write.
+ *
+ * Names in quotation marks are headings and registers of the "Intel
+ * Virtualization Technology for Directed I/O" specification, revision 4.1.
+ *
+ * Who may touch what:
+ *
+ *	head register, prq_seq_number	the thread alone
+ *	prq_passes			written by the thread, read by drainers
+ *	device of a source id		stays as long as iopf_lock is held; taken
+ *					once for a run of requests from one source
+ */
+
+#include <kunit/static_stub.h>
+#include <kunit/visibility.h>
+#include <linux/bitfield.h>
+#include <linux/bitops.h>
+#include <linux/device.h>
+#include <linux/interrupt.h>
+#include <linux/pci.h>
+#include <linux/wait.h>
+
+#include "iommu.h"
+#include "pasid.h"
+#include "prq.h"
+#include "../iommu-pages.h"
+#include "trace.h"
+
+#define PRQ_DSC_SIZE	sizeof(struct page_req_dsc)
+
+/* "Scalable-Mode PASID Table Entry", third word: SRE, and FLPM for 5 levels */
+#define PASID_SUPERVISOR	BIT_ULL(0)
+#define PASID_FIVE_LEVELS	BIT_ULL(2)
+
+/* After so many requests of a run the hardware has their slots back. */
+#define PRQ_HEAD_STEP	16
+
+/* Answers that share one doorbell: they fill an eighth of the queue */
+#define PRQ_ANSWERS	32
+
+static u32 prq_head(struct intel_iommu *iommu)
+{
+	return dmar_readq(iommu->reg + DMAR_PQH_REG) & PRQ_RING_MASK;
+}
+
+static u32 prq_tail(struct intel_iommu *iommu)
+{
+	return dmar_readq(iommu->reg + DMAR_PQT_REG) & PRQ_RING_MASK;
+}
+
+static u32 prq_next(u32 offset)
+{
+	return (offset + PRQ_DSC_SIZE) & PRQ_RING_MASK;
+}
+
+static struct page_req_dsc *prq_at(struct intel_iommu *iommu, u32 offset)
+{
+	return iommu->prq + offset / PRQ_DSC_SIZE;
+}
+
+static u16 prq_source(const struct page_req_dsc *req)
+{
+	return FIELD_GET(PRQ_SID, READ_ONCE(req->qw[0]));
+}
+
+/* IOMMU_NO_PASID if the request has none */
+static u32 prq_pasid(const struct page_req_dsc *req)
+{
+	u64 qw0 = READ_ONCE(req->qw[0]);
+
+	return qw0 & PRQ_PASID_PRESENT ? FIELD_GET(PRQ_PASID, qw0) : IOMMU_NO_PASID;
+}
+
+/* Bits of "Page Request Status Register" are cleared by writing ones to them. */
+VISIBLE_IF_KUNIT void prq_acknowledge(struct intel_iommu *iommu, u32 bits)
+{
+	KUNIT_STATIC_STUB_REDIRECT(prq_acknowledge, iommu, bits);
+
+	writel(bits, iommu->reg + DMAR_PRS_REG);
+}
+
+static bool prq_overflowed(struct intel_iommu *iommu)
+{
+	return readl(iommu->reg + DMAR_PRS_REG) & DMA_PRS_PRO;
+}
+
+/* ---- answers ---- */
+
+/*
+ * "Page Group Response Descriptor". The core's codes are PCIe's numbers except
+ * for FAILURE. Whether the request was the last is no part of it since revision 4.
+ */
+static struct qi_desc prq_answer(u16 sid, const struct iommu_fault_page_request *prm,
+				 enum iommu_page_response_code code)
+{
+	u64 response = code == IOMMU_PAGE_RESP_FAILURE ? QI_RESP_FAILURE :
+		       code == IOMMU_PAGE_RESP_INVALID ? QI_RESP_INVALID : QI_RESP_SUCCESS;
+	struct qi_desc desc = {
+		.qw0 = QI_PGRP_RESP_TYPE | QI_PGRP_RESP_CODE(response) | QI_PGRP_DID(sid),
+		.qw1 = QI_PGRP_IDX(prm->grpid),
+	};
+
+	if (prm->flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID)
+		desc.qw0 |= QI_PGRP_PASID_P(1) | QI_PGRP_PASID(prm->pasid);
+
+	return desc;
+}
+
+static u16 prq_source_of(struct device *dev)
+{
+	struct device_domain_info *info = dev_iommu_priv_get(dev);
+
+	return PCI_DEVID(info->bus, info->devfn);
+}
+
+/**
+ * intel_iommu_page_response() - Answer one page request group
+ * @dev: the device that waits
+ * @evt: the last request of the group
+ * @msg: the code
+ *
+ * Context: Any. The answer is queued on return, see qi_post().
+ */
+void intel_iommu_page_response(struct device *dev, struct iopf_fault *evt,
+			       struct iommu_page_response *msg)
+{
+	struct device_domain_info *info = dev_iommu_priv_get(dev);
+	struct qi_desc desc = prq_answer(prq_source_of(dev), &evt->fault.prm, msg->code);
+
+	qi_post(info->iommu, &desc, 1);
+}
+
+/**
+ * intel_iommu_page_response_batch() - Answer page request groups together
+ * @iommu_dev: the IOMMU that all of their devices are behind
+ * @answers: the groups and their codes
+ * @count: number of @answers
+ *
+ * Context: Any. The answers are queued on return, see qi_post().
+ */
+void intel_iommu_page_response_batch(struct iommu_device *iommu_dev,
+				     const struct iopf_answer *answers, unsigned int count)
+{
+	struct intel_iommu *iommu = container_of(iommu_dev, struct intel_iommu, iommu);
+	struct qi_desc desc[PRQ_ANSWERS];
+	unsigned int i, n;
+
+	for (; count; count -= n, answers += n) {
+		n = min(count, ARRAY_SIZE(desc));
+		for (i = 0; i < n; i++) {
+			struct iopf_group *group = answers[i].group;
+
+			desc[i] = prq_answer(prq_source_of(group->fault_param->dev),
+					     &group->last_fault.fault.prm, answers[i].code);
+		}
+		qi_post(iommu, desc, n);
+	}
+}
+
+/* ---- requests ---- */
+
+static void prq_decode(const struct page_req_dsc *req, struct iommu_fault *fault)
+{
+	struct iommu_fault_page_request *prm = &fault->prm;
+	u64 qw0 = req->qw[0], qw1 = req->qw[1];
+
+	*fault = (struct iommu_fault){ .type = IOMMU_FAULT_PAGE_REQ };
+	prm->addr = qw1 & PRQ_ADDR;
+	prm->grpid = FIELD_GET(PRQ_INDEX, qw1);
+	prm->pasid = prq_pasid(req);
+
+	if (qw0 & PRQ_PASID_PRESENT)
+		prm->flags |= IOMMU_FAULT_PAGE_REQUEST_PASID_VALID |
+			      IOMMU_FAULT_PAGE_RESPONSE_NEEDS_PASID;
+	if (qw1 & PRQ_LPIG)
+		prm->flags |= IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE;
+
+	if (qw1 & PRQ_READ)
+		prm->perm |= IOMMU_FAULT_PERM_READ;
+	if (qw1 & PRQ_WRITE)
+		prm->perm |= IOMMU_FAULT_PERM_WRITE;
+	if (qw0 & PRQ_EXEC)
+		prm->perm |= IOMMU_FAULT_PERM_EXEC;
+	if (qw0 & PRQ_PRIV)
+		prm->perm |= IOMMU_FAULT_PERM_PRIV;
+}
+
+/* The entry that translates for @pasid, or NULL while there is none */
+static struct pasid_entry *prq_pasid_entry(struct device_domain_info *info, u32 pasid)
+{
+	struct pasid_table *table = info->pasid_table;
+	struct pasid_dir_entry *dir;
+	struct pasid_entry *entry;
+
+	if (!table || pasid >= table->max_pasid)
+		return NULL;
+
+	dir = table->table;
+	entry = get_pasid_table_from_pde(&dir[pasid >> PASID_PDE_SHIFT]);
+	if (!entry)
+		return NULL;
+
+	entry += pasid & PASID_PTE_MASK;
+	return pasid_pte_is_present(entry) ? entry : NULL;
+}
+
+static bool prq_is_first_stage(struct pasid_entry *entry)
+{
+	u16 type = pasid_pte_get_pgtt(entry);
+
+	return type == PASID_ENTRY_PGTT_FL_ONLY || type == PASID_ENTRY_PGTT_NESTED;
+}
+
+/* Can the tables that @entry points to hold the address at all? */
+static bool prq_translatable(struct intel_iommu *iommu, struct pasid_entry *entry, u64 addr)
+{
+	unsigned int bits;
+
+	if (!prq_is_first_stage(entry))
+		return fls64(addr) <= cap_mgaw(iommu->cap);
+
+	bits = READ_ONCE(entry->val[2]) & PASID_FIVE_LEVELS ? 57 : 48;
+	return (u64)sign_extend64(addr, bits - 1) == addr;
+}
+
+/*
+ * Why a request cannot be served whatever a handler maps, or NULL. Permissions
+ * beyond read and write need the device's PASID capability to have them enabled.
+ * A first stage refuses privileged accesses unless the "Supervisor Request Enable"
+ * field of its entry is set; so far only user-managed tables ask for that.
+ *
+ * Without an entry the domain is being detached, and the core knows what to do.
+ */
+static const char *prq_refusal(struct device_domain_info *info, const struct page_req_dsc *req)
+{
+	u64 qw0 = req->qw[0], qw1 = req->qw[1];
+	struct pasid_entry *entry;
+
+	if (!(qw1 & (PRQ_READ | PRQ_WRITE)) && !(qw0 & PRQ_EXEC))
+		return "asks for no access";
+	if (qw0 & (PRQ_EXEC | PRQ_PRIV) && !(qw0 & PRQ_PASID_PRESENT))
+		return "execute or privileged, but without a PASID";
+	if (qw0 & PRQ_EXEC && !(info->pasid_supported & PCI_PASID_CAP_EXEC))
+		return "the device may not execute";
+	if (qw0 & PRQ_PRIV && !(info->pasid_supported & PCI_PASID_CAP_PRIV))
+		return "the device may not be privileged";
+
+	entry = prq_pasid_entry(info, prq_pasid(req));
+	if (!entry)
+		return NULL;
+	if (!prq_translatable(info->iommu, entry, qw1 & PRQ_ADDR))
+		return "address not canonical";
+	if (qw0 & PRQ_PRIV && prq_is_first_stage(entry) &&
+	    !(READ_ONCE(entry->val[2]) & PASID_SUPERVISOR))
+		return "the domain allows no privileged access";
+
+	return NULL;
+}
+
+/*
+ * A "Stop Marker" (PCIe 6.0, 10.4.1.2.1) ends the use of a PASID. It is not a
+ * request: it takes no credit and gets no answer. The device has sent all it
+ * will of this PASID, so a group that lacks its last request now will not get it.
+ */
+static bool prq_is_stop_marker(const struct page_req_dsc *req)
+{
+	return (req->qw[1] & (PRQ_LPIG | PRQ_WRITE | PRQ_READ)) == PRQ_LPIG &&
+	       !(req->qw[0] & PRQ_EXEC);
+}
+
+/* Nobody to be told of the request: the device has left, or never was here. */
+static void prq_reject(struct intel_iommu *iommu, const struct page_req_dsc *req)
+{
+	struct iommu_fault fault;
+	struct qi_desc desc;
+
+	pr_err_ratelimited("%s: page request of unknown device %04x: %016llx %016llx\n",
+			   iommu->name, prq_source(req), req->qw[0], req->qw[1]);
+	if (!(req->qw[1] & PRQ_LPIG))
+		return;
+
+	prq_decode(req, &fault);
+	desc = prq_answer(prq_source(req), &fault.prm, IOMMU_PAGE_RESP_INVALID);
+	qi_post(iommu, &desc, 1);
+}
+
+VISIBLE_IF_KUNIT void prq_report(struct device *dev, struct iopf_fault *evt)
+{
+	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt);
+
+	iommu_report_device_fault(dev, evt);
+}
+
+static void prq_handle(struct intel_iommu *iommu, struct device *dev,
+		       const struct page_req_dsc *req)
+{
+	struct iopf_fault evt = {};
+	const char *refusal;
+
+	if (FIELD_GET(PRQ_TYPE, req->qw[0]) != PRQ_TYPE_REQUEST) {
+		pr_err_ratelimited("%s: unknown descriptor in the page request queue: %016llx %016llx\n",
+				   iommu->name, req->qw[0], req->qw[1]);
+		return;
+	}
+	if (prq_is_stop_marker(req)) {
+		if (dev)
+			iopf_discard_pasid(dev, prq_pasid(req));
+		return;
+	}
+	if (!dev) {
+		prq_reject(iommu, req);
+		return;
+	}
+
+	prq_decode(req, &evt.fault);
+	refusal = prq_refusal(dev_iommu_priv_get(dev), req);
+	if (refusal) {
+		dev_err_ratelimited(dev, "page request refused, %s: %016llx %016llx\n",
+				    refusal, req->qw[0], req->qw[1]);
+		evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_REFUSED;
+	}
+	prq_report(dev, &evt);
+	trace_prq_report(iommu, dev, req->qw[0], req->qw[1], req->qw[2], req->qw[3],
+			 iommu->prq_seq_number++);
+}
+
+/*
+ * Requests that follow each other from one source; returns the new head. Slots
+ * are given back as they are used, so that a burst finds room while this works.
+ *
+ * The device is found once. iopf_lock keeps it: who takes it out of the tree holds
+ * that lock, and waits for at most one ring of requests here.
+ */
+static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 tail)
+{
+	u16 sid = prq_source(prq_at(iommu, head));
+	struct page_req_dsc req;
+	struct device *dev;
+
+	mutex_lock(&iommu->iopf_lock);
+	dev = device_rbtree_find(iommu, sid);
+	do {
+		req = *prq_at(iommu, head);
+		prq_handle(iommu, dev, &req);
+		head = prq_next(head);
+		if (!(head % (PRQ_HEAD_STEP * PRQ_DSC_SIZE)))
+			dmar_writeq(iommu->reg + DMAR_PQH_REG, head);
+	} while (head != tail && prq_source(prq_at(iommu, head)) == sid);
+	dmar_writeq(iommu->reg + DMAR_PQH_REG, head);
+	mutex_unlock(&iommu->iopf_lock);
+
+	return head;
+}
+
+/*
+ * All that is in the queue now. What comes later interrupts again, because the
+ * pending bit is cleared before the tail is read.
+ */
+static void prq_pass(struct intel_iommu *iommu)
+{
+	u32 head, tail;
+
+	prq_acknowledge(iommu, DMA_PRS_PPR);
+	tail = prq_tail(iommu);
+	head = prq_head(iommu);
+	if (head == tail)
+		return;
+
+	/* Handlers wake their readers once, at the end. */
+	iopf_queue_begin(iommu->iopf_queue);
+	while (head != tail)
+		head = prq_run(iommu, head, tail);
+	iopf_queue_end(iommu->iopf_queue);
+}
+
+/*
+ * After an overflow nothing is written to the queue, and the hardware answers
+ * what it drops, until the overflow bit is cleared ("Page Request Status
+ * Register"). That is done when the queue is empty: only then are the last
+ * requests that the core still waits for known to be lost.
+ *
+ * Return: false if there are requests to be handled first.
+ */
+static bool prq_recover(struct intel_iommu *iommu)
+{
+	if (likely(!prq_overflowed(iommu)))
+		return true;
+	if (prq_head(iommu) != prq_tail(iommu))
+		return false;
+
+	pr_info_ratelimited("%s: page request queue overflow\n", iommu->name);
+	iopf_queue_discard_partial(iommu->iopf_queue);
+	prq_acknowledge(iommu, DMA_PRS_PRO);
+	return true;
+}
+
+VISIBLE_IF_KUNIT irqreturn_t prq_event_thread(int irq, void *data)
+{
+	struct intel_iommu *iommu = data;
+	bool done;
+
+	do {
+		prq_pass(iommu);
+		done = prq_recover(iommu);
+		WRITE_ONCE(iommu->prq_passes, iommu->prq_passes + 1);
+		wake_up_all(&iommu->prq_wait);
+	} while (!done);
+
+	return IRQ_HANDLED;
+}
+
+/* ---- drain ---- */
+
+/* Does the queue hold a request of @pasid from @sid? */
+static bool prq_has_request(struct intel_iommu *iommu, u16 sid, u32 pasid)
+{
+	u32 head = prq_head(iommu), tail = prq_tail(iommu);
+
+	for (; head != tail; head = prq_next(head)) {
+		struct page_req_dsc *req = prq_at(iommu, head);
+
+		if (prq_source(req) == sid && prq_pasid(req) == pasid)
+			return true;
+	}
+
+	return false;
+}
+
+/*
+ * Wait until the thread is done with what the queue holds now. It moves the head
+ * past a request after it has reported that. The second pass to end from here on
+ * began after now; later requests, which a device that was not stopped may send
+ * forever, do not count.
+ */
+static void prq_wait_reported(struct intel_iommu *iommu, u16 sid, u32 pasid)
+{
+	unsigned int begin = READ_ONCE(iommu->prq_passes);
+
+	wait_event(iommu->prq_wait, !prq_has_request(iommu, sid, pasid) ||
+		   READ_ONCE(iommu->prq_passes) - begin >= 2);
+}
+
+/**
+ * intel_iommu_drain_pasid_prq - Wait for the page requests of a pasid
+ * @dev: the device
+ * @pasid: whose entry is non-present, its translations invalidated;
+ *	   IOMMU_NO_PASID for the requests without one
+ * @did: domain id the entry had
+ *
+ * Pushes what is still between the device and the queue into the queue, as
+ * "Software Steps to Drain Page Requests & Responses" (7.10) asks for, and waits
+ * until all of it was reported or answered. Answers that were queued before are
+ * out, and handlers on the workqueue have returned as well.
+ *
+ * Context: Process context, sleeps.
+ */
+void intel_iommu_drain_pasid_prq(struct device *dev, u32 pasid, u16 did)
+{
+	struct device_domain_info *info = dev_iommu_priv_get(dev);
+	struct intel_iommu *iommu = info->iommu;
+	u16 sid = prq_source_of(dev);
+	struct qi_desc desc[3] = { };
+
+	if (!info->pri_enabled)
+		return;
+
+	desc[0].qw0 = QI_IWD_STATUS_DATA(QI_DONE) | QI_IWD_FENCE | QI_IWD_TYPE;
+	if (pasid == IOMMU_NO_PASID) {
+		qi_desc_iotlb(iommu, did, 0, 0, DMA_TLB_DSI_FLUSH, &desc[1]);
+		qi_desc_dev_iotlb(sid, info->pfsid, info->ats_qdep, 0,
+				  MAX_AGAW_PFN_WIDTH, &desc[2]);
+	} else {
+		qi_desc_piotlb(did, pasid, 0, -1, 0, &desc[1]);
+		qi_desc_dev_iotlb_pasid(sid, info->pfsid, pasid, info->ats_qdep, 0,
+					MAX_AGAW_PFN_WIDTH, &desc[2]);
+	}
+
+	/* An overflow stops the drain: once the thread cleared it, start over. */
+	qi_submit_sync(iommu, desc, 3, QI_OPT_WAIT_DRAIN);
+	while (prq_overflowed(iommu)) {
+		wait_event(iommu->prq_wait, !prq_overflowed(iommu));
+		qi_submit_sync(iommu, desc, 3, QI_OPT_WAIT_DRAIN);
+	}
+
+	prq_wait_reported(iommu, sid, pasid);
+	iopf_queue_flush_dev(dev);
+}
+
+/* ---- setting up ---- */
+
+static void prq_write_base(struct intel_iommu *iommu, u64 base)
+{
+	dmar_writeq(iommu->reg + DMAR_PQH_REG, 0);
+	dmar_writeq(iommu->reg + DMAR_PQT_REG, 0);
+	dmar_writeq(iommu->reg + DMAR_PQA_REG, base);
+}
+
+static int prq_request_irq(struct intel_iommu *iommu)
+{
+	int irq, ret;
+
+	irq = dmar_alloc_hwirq(IOMMU_IRQ_ID_OFFSET_PRQ + iommu->seq_id, iommu->node, iommu);
+	if (irq <= 0)
+		return -EINVAL;
+
+	snprintf(iommu->prq_name, sizeof(iommu->prq_name), "dmar%d-prq", iommu->seq_id);
+	ret = request_threaded_irq(irq, NULL, prq_event_thread, IRQF_ONESHOT,
+				   iommu->prq_name, iommu);
+	if (ret) {
+		dmar_free_hwirq(irq);
+		return ret;
+	}
+
+	iommu->pr_irq = irq;
+	return 0;
+}
+
+/**
+ * intel_iommu_enable_prq() - Let an IOMMU write page requests
+ * @iommu: the IOMMU, with the capability for it
+ *
+ * Context: Process context, sleeps.
+ *
+ * Return: 0, -ENOMEM, or what stands in the way of an interrupt.
+ */
+int intel_iommu_enable_prq(struct intel_iommu *iommu)
+{
+	int ret = -ENOMEM;
+
+	/* Without the core nothing enables page requests of a device. */
+	if (!IS_ENABLED(CONFIG_IOMMU_IOPF))
+		return 0;
+
+	init_waitqueue_head(&iommu->prq_wait);
+	iommu->prq = iommu_alloc_pages_node(iommu->node, GFP_KERNEL, PRQ_ORDER);
+	if (!iommu->prq)
+		goto err;
+
+	snprintf(iommu->iopfq_name, sizeof(iommu->iopfq_name), "dmar%d-iopfq", iommu->seq_id);
+	iommu->iopf_queue = iopf_queue_alloc(iommu->iopfq_name);
+	if (!iommu->iopf_queue)
+		goto err_free_ring;
+
+	ret = prq_request_irq(iommu);
+	if (ret)
+		goto err_free_queue;
+
+	prq_write_base(iommu, virt_to_phys(iommu->prq) | PRQ_ORDER);
+	return 0;
+
+err_free_queue:
+	iopf_queue_free(iommu->iopf_queue);
+	iommu->iopf_queue = NULL;
+err_free_ring:
+	iommu_free_pages(iommu->prq, PRQ_ORDER);
+	iommu->prq = NULL;
+err:
+	pr_err("%s: no page request queue: %d\n", iommu->name, ret);
+	return ret;
+}
+
+/**
+ * intel_iommu_finish_prq() - Take the page request queue from an IOMMU
+ * @iommu: the IOMMU, whose devices make no page requests any more
+ *
+ * Context: Process context, sleeps until the thread is done.
+ *
+ * Return: 0.
+ */
+int intel_iommu_finish_prq(struct intel_iommu *iommu)
+{
+	prq_write_base(iommu, 0);
+
+	if (iommu->pr_irq) {
+		free_irq(iommu->pr_irq, iommu);
+		dmar_free_hwirq(iommu->pr_irq);
+		iommu->pr_irq = 0;
+	}
+
+	iopf_queue_free(iommu->iopf_queue);
+	iommu->iopf_queue = NULL;
+	iommu_free_pages(iommu->prq, PRQ_ORDER);
+	iommu->prq = NULL;
+	return 0;
+}

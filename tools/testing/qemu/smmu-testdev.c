@@ -1,0 +1,897 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * smmu-testdev: stalls and page requests for the SMMUv3 of QEMU's arm64 "virt"
+ * machine, added to an unmodified qemu-system-aarch64 at run time:
+ *
+ *	cc -O2 -Wall -Wextra -shared -fPIC -o smmu-testdev.so smmu-testdev.c
+ *	qemu-system-aarch64 -M virt,iommu=smmuv3 -plugin /path/to/smmu-testdev.so \
+ *		-device smmu-testdev [-plugin .../pri-testdev.so -device pri-testdev ...]
+ *
+ * QEMU's SMMUv3 neither stalls nor has a PRI queue, and knows one context
+ * descriptor a stream. Three things change that:
+ *
+ * - A region over the SMMU's registers. It adds the features to the ID registers,
+ *   has the PRI queue's registers itself, and reads the commands that the driver
+ *   submits after QEMU's SMMU has executed them: of CMD_RESUME and CMD_PRI_RESP,
+ *   which that skips, it does the work.
+ * - The PCI bus gets IOMMU callbacks that walk the stream table, the context
+ *   descriptors and the page tables of the guest: QEMU's pci-ats and pci-pri
+ *   calls, and with them pri-testdev, work as with the emulated VT-d.
+ * - A PCI function (smmu-testdev.h is its data sheet) whose accesses go the same
+ *   way and stall.
+ *
+ * Nothing is cached, so that invalidations have nothing to do. Stage 1 with 4 KiB
+ * pages only. Differences from the architecture: a page request that finds the
+ * queue in overflow is refused to the device, where an SMMU would answer "success".
+ *
+ * No QEMU headers are used; pri-testdev.c says what that takes.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "smmu-testdev.h"
+
+#define EXIT_UNKNOWN_QEMU	3
+#define QEMU_MAJOR		11
+#define QEMU_MINOR		1
+#define PLUGIN_API		7
+
+/* ---- what is relied on of QEMU's inside ---- */
+typedef struct Object Object;
+typedef struct ObjectClass ObjectClass;
+typedef struct PCIDevice PCIDevice;
+typedef struct PCIBus PCIBus;
+typedef struct MemoryRegion MemoryRegion;
+typedef struct AddressSpace AddressSpace;
+typedef struct IRQState *qemu_irq;
+typedef uint64_t hwaddr;
+
+struct type_info {
+	const char *name, *parent;
+	size_t instance_size, instance_align;	/* 0: as the parent's */
+	void (*instance_init)(Object *obj);
+	void (*instance_post_init)(Object *obj);
+	void (*instance_finalize)(Object *obj);
+	bool abstract;
+	size_t class_size;			/* 0: as the parent's */
+	void (*class_init)(ObjectClass *klass, const void *data);
+	void (*class_base_init)(ObjectClass *klass, const void *data);
+	const void *class_data;
+	const struct interface { const char *type; } *interfaces;
+};
+
+struct mmio_ops {
+	uint64_t (*read)(void *opaque, hwaddr addr, unsigned int size);
+	void (*write)(void *opaque, hwaddr addr, uint64_t value, unsigned int size);
+	void *read_with_attrs, *write_with_attrs;
+	int endianness;
+	struct { unsigned int min, max; bool unaligned; void *accepts; } valid;
+	struct { unsigned int min, max; bool unaligned; } impl;
+};
+
+/* PCIDeviceClass after its DeviceClass; where that ends is found at run time */
+struct pci_class_tail {
+	void (*realize)(PCIDevice *dev, void **errp);
+	void (*exit)(PCIDevice *dev);
+	void *config_read, *config_write;
+	uint16_t vendor_id, device_id;
+	uint8_t revision;
+	uint16_t class_id, subsystem_vendor_id, subsystem_id;
+};
+
+struct pri_response { int code; uint16_t group_id; };
+struct pri_notifier { void (*notify)(struct pri_notifier *n, struct pri_response *response); };
+
+struct iotlb_entry {
+	AddressSpace *target;
+	hwaddr iova, addr, mask;
+	int perm;
+	uint32_t pasid;
+};
+
+/* PCIIOMMUOps */
+struct iommu_ops {
+	void *supports_address_space;
+	AddressSpace *(*get_address_space)(PCIBus *bus, void *opaque, int devfn);
+	void *set_iommu_device, *unset_iommu_device, *get_viommu_flags, *get_host_iommu_quirks;
+	void *get_iotlb_info, *init_iotlb_notifier, *register_iotlb_notifier;
+	void *unregister_iotlb_notifier;
+	ssize_t (*ats_request)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv,
+			       bool exec, hwaddr addr, size_t length, bool no_write,
+			       struct iotlb_entry *result, size_t max, uint32_t *errors);
+	void (*pri_register)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid,
+			     struct pri_notifier *n);
+	void (*pri_unregister)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid);
+	int (*pri_request)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv,
+			   bool exec, hwaddr addr, bool last, uint16_t group_id, bool read,
+			   bool write);
+	void *get_msi_direct_gpa;
+};
+
+struct version_info {
+	const struct { int64_t major, minor, micro; } *qemu;
+	const char *package;
+};
+
+struct plugin_info {
+	const char *target;
+	struct { int min, cur; } version;
+	bool system_emulation;
+};
+
+#define DEVICE_LITTLE_ENDIAN	2
+#define NO_PASID		UINT32_MAX
+#define MACHINE_FDT		0x28	/* MachineState's device tree */
+#define FDT_MAGIC		0xedfe0dd0u	/* as a little-endian host reads it */
+
+#define WEAK __attribute__((weak))
+extern AddressSpace address_space_memory WEAK;
+extern void *current_machine WEAK;
+WEAK void *type_register_static(const struct type_info *info);
+WEAK ObjectClass *object_class_by_name(const char *name);
+WEAK Object *object_resolve_path_type(const char *path, const char *type, bool *ambiguous);
+WEAK int pcie_endpoint_cap_init(PCIDevice *dev, uint8_t at);
+WEAK void pcie_pasid_init(PCIDevice *dev, uint16_t at, uint8_t width, bool exec, bool priv);
+WEAK void pci_register_bar(PCIDevice *dev, int bar, uint8_t type, MemoryRegion *mr);
+WEAK uint32_t pci_default_read_config(PCIDevice *dev, uint32_t at, int size);
+WEAK uint16_t pci_requester_id(PCIDevice *dev);
+WEAK PCIBus *pci_device_root_bus(const PCIDevice *dev);
+WEAK void pci_setup_iommu(PCIBus *bus, const struct iommu_ops *ops, void *opaque);
+WEAK void memory_region_init_io(MemoryRegion *mr, Object *owner, const struct mmio_ops *ops,
+				void *opaque, const char *name, uint64_t size);
+WEAK void memory_region_add_subregion_overlap(MemoryRegion *mr, hwaddr at, MemoryRegion *sub,
+					      int priority);
+WEAK uint32_t memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr, uint64_t *value,
+					  int op, uint64_t attrs);
+WEAK uint32_t memory_region_dispatch_write(MemoryRegion *mr, hwaddr addr, uint64_t value,
+					   int op, uint64_t attrs);
+WEAK MemoryRegion *sysbus_mmio_get_region(Object *dev, int n);
+WEAK qemu_irq sysbus_get_connected_irq(const Object *dev, int n);
+WEAK void qemu_set_irq(qemu_irq irq, int level);
+WEAK uint32_t address_space_rw(AddressSpace *as, hwaddr addr, uint64_t attrs, void *buffer,
+			       hwaddr size, bool write);
+WEAK int qemu_fdt_setprop(void *fdt, const char *node, const char *property, const void *value,
+			  int size);
+WEAK const struct version_info *qmp_query_version(void **errp);
+
+/* ---- the SMMU: registers, IHI 0070, 6.3 ---- */
+#define PAGE			4096ull
+#define SMMU_SIZE		0x20000
+#define IDR0			0x000
+#define IDR1			0x004
+#define IDR5			0x014
+#define CR0			0x020
+#define IRQ_CTRL		0x050
+#define STRTAB_BASE		0x080
+#define STRTAB_BASE_CFG		0x088
+#define CMDQ_BASE		0x090
+#define CMDQ_PROD		0x098
+#define EVENTQ_BASE		0x0a0
+#define EVENTQ_PROD		0x0a8
+#define EVENTQ_CONS		0x0ac
+#define PRIQ_BASE		0x0c0
+#define PRIQ_PROD		0x0c8
+#define PRIQ_CONS		0x0cc
+#define PRIQ_END		0x0e0
+#define OVERFLOW		(1u << 31)
+
+#define IDR0_ADDED		(1u << 16 | 1u << 10)	/* PRI, ATS */
+#define IDR0_STALL_MODEL	(3u << 24)		/* 0: stall and terminate */
+#define SSID_BITS		10
+#define PRIQ_SHIFT		10
+
+#define CR0_SMMUEN		(1u << 0)
+#define CR0_PRIQEN		(1u << 1)
+#define CR0_EVENTQEN		(1u << 2)
+#define EVENTQ_IRQ		0		/* of QEMU's device, and in IRQ_CTRL */
+#define PRIQ_IRQ		1
+
+#define CMD_PRI_RESP		0x41
+#define CMD_RESUME		0x44
+#define F_TRANSLATION		0x10
+
+#define LISTENERS		256
+
+struct listener {
+	struct pri_notifier *notifier;		/* NULL: free */
+	int devfn;
+	uint32_t pasid;
+};
+
+static struct smmu {
+	Object *object;
+	MemoryRegion *registers;		/* QEMU's */
+	_Alignas(64) uint8_t over[4096];	/* ours, on top */
+	uint32_t priq[(PRIQ_END - PRIQ_BASE) / 4];
+	struct listener listener[LISTENERS];
+} smmu;
+
+struct access {
+	int sid;
+	uint32_t pasid;
+	uint64_t iova;
+	bool write, exec, priv;
+};
+
+struct translation {
+	uint64_t addr;
+	bool readable, writable;
+	bool ats;				/* STE.EATS */
+	bool stalls;
+};
+
+static bool debug;
+#define say(fmt, ...) do { \
+	if (debug) \
+		fprintf(stderr, "smmu-testdev: " fmt "\n", ##__VA_ARGS__); \
+} while (0)
+
+static uint64_t smmu_get(hwaddr at, unsigned int size)
+{
+	uint64_t value = 0;
+
+	memory_region_dispatch_read(smmu.registers, at, &value, size == 8 ? 3 : 2, 0);
+	return value;
+}
+
+static void smmu_set(hwaddr at, uint64_t value, unsigned int size)
+{
+	memory_region_dispatch_write(smmu.registers, at, value, size == 8 ? 3 : 2, 0);
+}
+
+static uint32_t *priq(hwaddr at)
+{
+	return &smmu.priq[(at - PRIQ_BASE) / 4];
+}
+
+static bool memory(uint64_t addr, void *buffer, uint64_t len, bool write)
+{
+	return !address_space_rw(&address_space_memory, addr, 0, buffer, len, write);
+}
+
+static uint64_t bits(uint64_t value, int high, int low)
+{
+	return value >> low & (~0ull >> (63 - high + low));
+}
+
+static void pulse(int irq)
+{
+	qemu_irq line = sysbus_get_connected_irq(smmu.object, irq);
+
+	/* IRQ_CTRL: PRI queue is bit 1, event queue is bit 2 */
+	if (!(smmu_get(IRQ_CTRL, 4) & (irq == PRIQ_IRQ ? 2 : 4)))
+		return;
+	qemu_set_irq(line, 1);
+	qemu_set_irq(line, 0);
+}
+
+/* ---- tables: 5.2 stream table entry, 5.4 context descriptor ---- */
+
+static bool find_ste(int sid, uint64_t ste[8])
+{
+	uint64_t base = smmu_get(STRTAB_BASE, 8) & 0xfffffffffffc0ull, l1;
+	uint32_t cfg = smmu_get(STRTAB_BASE_CFG, 4);
+	int split = bits(cfg, 10, 6);
+
+	if (!(smmu_get(CR0, 4) & CR0_SMMUEN))
+		return false;
+	if (bits(cfg, 17, 16) == 1) {
+		if (!memory(base + (sid >> split) * 8, &l1, 8, false) || !bits(l1, 4, 0))
+			return false;
+		base = l1 & 0xfffffffffffc0ull;
+		sid &= (1 << split) - 1;
+	}
+	return memory(base + sid * 64, ste, 64, false) && ste[0] & 1;
+}
+
+static bool find_cd(const uint64_t ste[8], uint32_t pasid, uint64_t cd[8])
+{
+	uint32_t ssid = pasid == NO_PASID ? 0 : pasid;
+
+	if (bits(ste[0], 3, 1) != 5 || bits(ste[0], 5, 4))	/* stage 1, linear table */
+		return false;
+	if (ssid >> bits(ste[0], 63, 59))
+		return false;
+	/* without a PASID: descriptor 0 if there is just that one, or S1DSS says so */
+	if (pasid == NO_PASID && bits(ste[0], 63, 59) && bits(ste[1], 1, 0) != 2)
+		return false;
+	if (pasid != NO_PASID && !ssid && bits(ste[1], 1, 0) == 2)
+		return false;
+	return memory((ste[0] & 0xfffffffffffc0ull) + ssid * 64ull, cd, 64, false) &&
+	       cd[0] & 1ull << 31;
+}
+
+static bool walk(const uint64_t cd[8], uint64_t iova, struct translation *t)
+{
+	int width = 64 - bits(cd[0], 5, 0), level, shift;
+	uint64_t table = cd[1] & 0xffffffffff000ull, entry;
+
+	if (bits(cd[0], 7, 6) || iova >> width)		/* 4 KiB granule */
+		return false;
+	for (level = 3 - (width - 13) / 9; level <= 3; level++) {
+		shift = 12 + 9 * (3 - level);
+		if (!memory(table + ((iova >> shift) & 511) * 8, &entry, 8, false) || !(entry & 1))
+			return false;
+		table = entry & 0xfffffffff000ull;
+		if (level == 3 ? !(entry & 2) : false)
+			return false;
+		if (level == 3 || !(entry & 2)) {
+			t->addr = (table & ~((1ull << shift) - 1)) | (iova & ((1ull << shift) - 1));
+			t->readable = true;
+			t->writable = !(entry & 1ull << 7);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* What the tables say to an access; false if there is no context for it. */
+static bool translate(int sid, uint32_t pasid, uint64_t iova, struct translation *t)
+{
+	uint64_t ste[8], cd[8];
+
+	memset(t, 0, sizeof(*t));
+	if (!find_ste(sid, ste))
+		return false;
+	t->ats = bits(ste[1], 29, 28) == 1;
+	if (!find_cd(ste, pasid, cd))
+		return false;
+	t->stalls = cd[0] & 1ull << 44 && !(ste[1] & 1ull << 27);
+	walk(cd, iova, t);
+	return true;
+}
+
+/* ---- queues that the SMMU writes: 3.5, 7, 8 ---- */
+
+static bool queue_put(uint64_t base, uint32_t *prod, uint32_t cons, const void *entry, int size)
+{
+	int shift = bits(base, 4, 0);
+	uint32_t mask = (2u << shift) - 1, index = *prod & (mask >> 1);
+
+	if (((*prod - cons) & mask) == 1u << shift)
+		return false;
+	memory((base & 0xfffffffffffe0ull) + (uint64_t)index * size, (void *)(uintptr_t)entry, size,
+	       true);
+	*prod = ((*prod + 1) & mask) | (*prod & OVERFLOW);
+	return true;
+}
+
+static bool put_event(const uint64_t event[4])
+{
+	uint32_t prod = smmu_get(EVENTQ_PROD, 4);
+
+	if (!(smmu_get(CR0, 4) & CR0_EVENTQEN) ||
+	    !queue_put(smmu_get(EVENTQ_BASE, 8), &prod, smmu_get(EVENTQ_CONS, 4), event, 32))
+		return false;
+	smmu_set(EVENTQ_PROD, prod, 4);
+	pulse(EVENTQ_IRQ);
+	return true;
+}
+
+static bool put_page_request(const uint64_t request[2])
+{
+	uint32_t *prod = priq(PRIQ_PROD), cons = *priq(PRIQ_CONS);
+	uint64_t base = *priq(PRIQ_BASE) | (uint64_t)*priq(PRIQ_BASE + 4) << 32;
+
+	if ((*prod ^ cons) & OVERFLOW)
+		return false;
+	if (!queue_put(base, prod, cons, request, 16)) {
+		*prod ^= OVERFLOW;
+		pulse(PRIQ_IRQ);
+		return false;
+	}
+	pulse(PRIQ_IRQ);
+	return true;
+}
+
+/* ---- the function that stalls ---- */
+
+struct slot {
+	enum std_state state;
+	struct access access;
+	uint64_t data;
+	uint16_t tag;
+};
+
+static struct device {
+	_Alignas(64) uint8_t mr[4096];
+	PCIDevice *pci;
+	uint32_t regs[STD_REGISTERS_END / 4];
+	struct slot slot[STD_SLOTS];
+	uint16_t next_tag;
+} device;
+
+#define R(reg) (device.regs[(reg) / 4])
+
+static void set_slot(struct slot *slot, enum std_state state)
+{
+	if (slot->state == STD_STATE_STALLED)
+		R(STD_STALLED)--;
+	if (state == STD_STATE_STALLED)
+		R(STD_STALLED)++;
+	slot->state = state;
+}
+
+static bool stall(struct slot *slot)
+{
+	const struct access *a = &slot->access;
+	uint64_t event[4] = {
+		F_TRANSLATION | (uint64_t)a->sid << 32,
+		1ull << 31 | (a->priv ? 1ull << 33 : 0) | (a->exec ? 1ull << 34 : 0) |
+			(a->write ? 0 : 1ull << 35) | 2ull << 40,
+		a->iova,
+	};
+
+	slot->tag = device.next_tag++;
+	event[1] |= slot->tag;
+	if (a->pasid != NO_PASID)
+		event[0] |= 1ull << 11 | (uint64_t)a->pasid << 12;
+	if (!put_event(event))
+		return false;
+	R(STD_N_STALLS)++;
+	return true;
+}
+
+static void try_access(struct slot *slot)
+{
+	const struct access *a = &slot->access;
+	enum std_state state = STD_STATE_TERMINATED;
+	struct translation t;
+
+	if (!translate(a->sid, a->pasid, a->iova, &t))
+		state = STD_STATE_TERMINATED;
+	else if (t.readable && (t.writable || !a->write) &&
+		 memory(t.addr, &slot->data, 8, a->write))
+		state = STD_STATE_DONE;
+	else if (t.stalls && stall(slot))
+		state = STD_STATE_STALLED;
+	say("access pasid=%#x iova=%#llx write=%d -> %d tag %u", a->pasid,
+	    (unsigned long long)a->iova, a->write, state, slot->tag);
+	set_slot(slot, state);
+}
+
+static void resume(int sid, uint16_t tag, bool retry)
+{
+	unsigned int i;
+
+	for (i = 0; i < STD_SLOTS; i++) {
+		struct slot *slot = &device.slot[i];
+
+		if (slot->state != STD_STATE_STALLED || slot->tag != tag ||
+		    slot->access.sid != sid)
+			continue;
+		R(retry ? STD_N_RETRY : STD_N_ABORT)++;
+		if (retry)
+			try_access(slot);
+		else
+			set_slot(slot, STD_STATE_ABORTED);
+		return;
+	}
+	R(STD_N_UNMATCHED)++;
+}
+
+static void start_access(uint32_t number)
+{
+	struct slot *slot = &device.slot[number];
+
+	if (number >= STD_SLOTS || slot->state == STD_STATE_STALLED)
+		return;
+	/* bus mastering */
+	if (!(pci_default_read_config(device.pci, 4, 2) & 4))
+		return;
+	slot->access = (struct access) {
+		.sid = pci_requester_id(device.pci),
+		.pasid = R(STD_FLAGS) & STD_F_PASID ? R(STD_PASID) : NO_PASID,
+		.iova = R(STD_IOVA) | (uint64_t)R(STD_IOVA + 4) << 32,
+		.write = R(STD_FLAGS) & STD_F_WRITE,
+		.exec = R(STD_FLAGS) & STD_F_EXEC,
+		.priv = R(STD_FLAGS) & STD_F_PRIV,
+	};
+	slot->data = slot->access.write ? R(STD_DATA) | (uint64_t)R(STD_DATA + 4) << 32 : 0;
+	R(STD_N_ACCESSES)++;
+	try_access(slot);
+}
+
+static uint64_t device_read(void *opaque, hwaddr addr, unsigned int size)
+{
+	unsigned int n = (addr - STD_SLOT) / 16;
+
+	(void)opaque;
+	(void)size;
+	if (addr < STD_REGISTERS_END)
+		return R(addr);
+	if (addr < STD_SLOT || n >= STD_SLOTS)
+		return 0;
+	switch (addr % 16) {
+	case STD_SLOT_STATE:
+		return device.slot[n].state;
+	case STD_SLOT_DATA:
+		return (uint32_t)device.slot[n].data;
+	case STD_SLOT_DATA + 4:
+		return device.slot[n].data >> 32;
+	}
+	return 0;
+}
+
+static void device_write(void *opaque, hwaddr addr, uint64_t value, unsigned int size)
+{
+	(void)opaque;
+	(void)size;
+	if (addr >= STD_IOVA && addr < STD_ACCESS)
+		R(addr) = value;
+	else if (addr == STD_ACCESS)
+		start_access(value);
+}
+
+/* ---- PCI's calls: ATS and PRI; on bus 0, where the stream id is the devfn ---- */
+
+static AddressSpace *bus_address_space(PCIBus *bus, void *opaque, int devfn)
+{
+	(void)bus;
+	(void)opaque;
+	(void)devfn;
+	return &address_space_memory;
+}
+
+static ssize_t bus_ats(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv, bool exec,
+		       hwaddr addr, size_t length, bool no_write, struct iotlb_entry *result,
+		       size_t max, uint32_t *errors)
+{
+	struct translation t;
+
+	(void)bus;
+	(void)opaque;
+	(void)priv;
+	(void)exec;
+	(void)length;
+	(void)no_write;
+	if (!max)
+		return -ENOMEM;
+	*errors = 0;
+	*result = (struct iotlb_entry) {
+		.target = &address_space_memory, .iova = addr & ~(PAGE - 1), .mask = PAGE - 1,
+		.pasid = pasid,
+	};
+	if (translate(devfn, pasid, addr, &t) && t.ats && t.readable) {
+		result->addr = t.addr & ~(PAGE - 1);
+		result->perm = 1 | (t.writable ? 2 : 0);
+	} else {
+		*errors = 1;
+	}
+	return 1;
+}
+
+static struct listener *find_listener(int devfn, uint32_t pasid)
+{
+	unsigned int i;
+
+	for (i = 0; i < LISTENERS; i++) {
+		if (smmu.listener[i].notifier && smmu.listener[i].devfn == devfn &&
+		    smmu.listener[i].pasid == pasid)
+			return &smmu.listener[i];
+	}
+	return NULL;
+}
+
+static void bus_pri_register(PCIBus *bus, void *opaque, int devfn, uint32_t pasid,
+			     struct pri_notifier *n)
+{
+	struct listener *l = find_listener(devfn, pasid);
+	unsigned int i;
+
+	(void)bus;
+	(void)opaque;
+	for (i = 0; i < LISTENERS && !l; i++) {
+		if (!smmu.listener[i].notifier)
+			l = &smmu.listener[i];
+	}
+	if (l)
+		*l = (struct listener) { .notifier = n, .devfn = devfn, .pasid = pasid };
+}
+
+static void bus_pri_unregister(PCIBus *bus, void *opaque, int devfn, uint32_t pasid)
+{
+	struct listener *l = find_listener(devfn, pasid);
+
+	(void)bus;
+	(void)opaque;
+	if (l)
+		l->notifier = NULL;
+}
+
+static int bus_pri_request(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv,
+			   bool exec, hwaddr addr, bool last, uint16_t group_id, bool read,
+			   bool write)
+{
+	const uint32_t enabled = CR0_SMMUEN | CR0_PRIQEN;
+	uint64_t ste[8], request[2] = {
+		devfn | (priv ? 1ull << 58 : 0) | (exec ? 1ull << 59 : 0) |
+			(read ? 1ull << 60 : 0) | (write ? 1ull << 61 : 0) |
+			(last ? 1ull << 62 : 0),
+		(addr & ~(PAGE - 1)) | group_id,
+	};
+
+	(void)bus;
+	(void)opaque;
+	/* 8.2: without ATS in the STE a request is denied */
+	if ((smmu_get(CR0, 4) & enabled) != enabled || !find_ste(devfn, ste) ||
+	    bits(ste[1], 29, 28) != 1)
+		return -EPERM;
+	if (pasid != NO_PASID)
+		request[0] |= 1ull << 63 | (uint64_t)pasid << 32;
+	return put_page_request(request) ? 0 : -ENOSPC;
+}
+
+static const struct iommu_ops iommu_ops = {
+	.get_address_space = bus_address_space,
+	.ats_request = bus_ats,
+	.pri_register = bus_pri_register,
+	.pri_unregister = bus_pri_unregister,
+	.pri_request = bus_pri_request,
+};
+
+/* ---- the driver's commands and registers ---- */
+
+static void pri_response(const uint64_t cmd[2])
+{
+	/* ResponseFailure, InvalidRequest, Success; IOMMUPRIResponseCode */
+	static const int codes[] = { 2, 1, 0, 2 };
+	struct pri_response response = {
+		.code = codes[bits(cmd[1], 13, 12)], .group_id = bits(cmd[1], 8, 0),
+	};
+	uint32_t pasid = cmd[0] & 1ull << 11 ? bits(cmd[0], 31, 12) : NO_PASID;
+	struct listener *l = find_listener(bits(cmd[0], 63, 32), pasid);
+
+	say("CMD_PRI_RESP %016llx %016llx", (unsigned long long)cmd[0],
+	    (unsigned long long)cmd[1]);
+	if (l)
+		l->notifier->notify(l->notifier, &response);
+}
+
+/* What QEMU's SMMU has consumed of the command queue */
+static void read_commands(uint32_t from, uint32_t to)
+{
+	uint64_t base = smmu_get(CMDQ_BASE, 8), cmd[2];
+	int shift = bits(base, 4, 0);
+	uint32_t mask = (2u << shift) - 1;
+
+	for (; ((to - from) & mask) != 0; from++) {
+		if (!memory((base & 0xfffffffffffe0ull) + (from & (mask >> 1)) * 16ull, cmd, 16,
+			    false))
+			continue;
+		if (bits(cmd[0], 7, 0) == CMD_RESUME)
+			resume(cmd[0] >> 32, bits(cmd[1], 15, 0), bits(cmd[0], 12, 12));
+		else if (bits(cmd[0], 7, 0) == CMD_PRI_RESP)
+			pri_response(cmd);
+	}
+}
+
+static uint64_t over_read(void *opaque, hwaddr addr, unsigned int size)
+{
+	hwaddr at = addr & ~0x10000ull;		/* page 1 shows the same registers */
+	uint64_t value;
+
+	(void)opaque;
+	if (at >= PRIQ_BASE && at < PRIQ_END)
+		return *priq(at) | (size == 8 ? (uint64_t)*priq(at + 4) << 32 : 0);
+
+	value = smmu_get(addr, size);
+	switch (at) {
+	case IDR0:
+		return (value & ~(uint64_t)IDR0_STALL_MODEL) | IDR0_ADDED;
+	case IDR1:
+		return value | SSID_BITS << 6 | PRIQ_SHIFT << 11;
+	case IDR5:
+		return value | STD_SLOTS << 16;
+	}
+	return value;
+}
+
+static void over_write(void *opaque, hwaddr addr, uint64_t value, unsigned int size)
+{
+	hwaddr at = addr & ~0x10000ull;
+	uint32_t before;
+
+	(void)opaque;
+	if (at >= PRIQ_BASE && at < PRIQ_END) {
+		*priq(at) = value;
+		if (size == 8)
+			*priq(at + 4) = value >> 32;
+		return;
+	}
+	before = at == CMDQ_PROD ? smmu_get(CMDQ_PROD, 4) : 0;
+	smmu_set(addr, value, size);
+	if (at == CMDQ_PROD && smmu_get(CR0, 4) & 8)
+		read_commands(before, value);
+}
+
+/* ---- getting into QEMU ---- */
+
+static const struct mmio_ops over_ops = {
+	.read = over_read, .write = over_write, .endianness = DEVICE_LITTLE_ENDIAN,
+	.valid = { .min = 4, .max = 8 }, .impl = { .min = 4, .max = 8 },
+};
+
+static const struct mmio_ops device_ops = {
+	.read = device_read, .write = device_write, .endianness = DEVICE_LITTLE_ENDIAN,
+	.valid = { .min = 4, .max = 8 }, .impl = { .min = 4, .max = 4 },
+};
+
+static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	fputs("smmu-testdev: ", stderr);
+	vfprintf(stderr, fmt, args);
+	fputc('\n', stderr);
+	va_end(args);
+	fflush(stderr);
+	_exit(EXIT_UNKNOWN_QEMU);
+}
+
+static void check_config(PCIDevice *pci)
+{
+	if (pci_default_read_config(pci, 0, 4) != ((uint32_t)STD_DEVICE_ID << 16 | STD_VENDOR_ID) ||
+	    (pci_default_read_config(pci, 0x100, 4) & 0xffff) != 0x1b)
+		refuse("unknown QEMU: config space does not read as expected");
+}
+
+/* The host bridge's node says that the root complex does ATS; else nobody enables it. */
+static void allow_ats(void)
+{
+	uint32_t *fdt = *(uint32_t **)((char *)current_machine + MACHINE_FDT);
+
+	if (!fdt || *fdt != FDT_MAGIC)
+		refuse("unknown QEMU: no device tree where it should be");
+	qemu_fdt_setprop(fdt, "/pcie@10000000", "ats-supported", NULL, 0);
+}
+
+static void take_smmu(Object *owner, PCIDevice *pci)
+{
+	smmu.object = object_resolve_path_type("", "arm-smmuv3", NULL);
+	if (!smmu.object)
+		refuse("no SMMUv3: use -M virt,iommu=smmuv3");
+	smmu.registers = sysbus_mmio_get_region(smmu.object, 0);
+	/* stage 1 and the queues of an SMMU, or this is something else */
+	if (!(smmu_get(IDR0, 4) & 2) || !bits(smmu_get(IDR1, 4), 20, 16))
+		refuse("unknown QEMU: the SMMU's registers do not read as expected");
+	memory_region_init_io((MemoryRegion *)smmu.over, owner, &over_ops, NULL, "smmu-testdev",
+			      SMMU_SIZE);
+	memory_region_add_subregion_overlap(smmu.registers, 0, (MemoryRegion *)smmu.over, 1);
+	pci_setup_iommu(pci_device_root_bus(pci), &iommu_ops, NULL);
+	allow_ats();
+}
+
+static void realize(PCIDevice *pci, void **errp)
+{
+	(void)errp;
+	if (device.pci)
+		refuse("one device is all there can be");
+	device.pci = pci;
+	R(STD_MAGIC) = STD_MAGIC_VALUE;
+	take_smmu((Object *)pci, pci);
+	memory_region_init_io((MemoryRegion *)device.mr, (Object *)pci, &device_ops, NULL,
+			      "smmu-testdev", STD_BAR_SIZE);
+	pci_register_bar(pci, 0, 0, (MemoryRegion *)device.mr);
+	pcie_endpoint_cap_init(pci, 0x60);
+	pcie_pasid_init(pci, 0x100, SSID_BITS, false, false);
+	check_config(pci);
+	say("realized");
+}
+
+/* Where an initialised class has the ids of a stock device: once, or it is no use. */
+static ptrdiff_t find_ids(const char *type, uint16_t vendor, uint16_t device_id)
+{
+	const uint8_t *class = (const uint8_t *)object_class_by_name(type);
+	ptrdiff_t i, at = -1;
+
+	for (i = 0; class && i < 480; i += 2) {
+		if (memcmp(class + i, &vendor, 2) || memcmp(class + i + 2, &device_id, 2))
+			continue;
+		if (at >= 0)
+			return -1;
+		at = i;
+	}
+	return at;
+}
+
+static void class_init(ObjectClass *class, const void *data)
+{
+	const ptrdiff_t ids = offsetof(struct pci_class_tail, vendor_id);
+	ptrdiff_t at = find_ids("edu", 0x1234, 0x11e8);
+	struct pci_class_tail *tail;
+
+	(void)data;
+	if (at < ids || at != find_ids("pci-testdev", 0x1b36, 0x0005))
+		refuse("unknown QEMU: PCIDeviceClass not recognised");
+	tail = (void *)((uint8_t *)class + at - ids);
+	tail->realize = realize;
+	tail->vendor_id = STD_VENDOR_ID;
+	tail->device_id = STD_DEVICE_ID;
+	tail->revision = STD_REVISION;
+	tail->class_id = 0x00ff;
+}
+
+static void check_symbols(void)
+{
+#define SYMBOL(name) { #name, (const void *)(uintptr_t)&(name) }
+	static const struct { const char *name; const void *addr; } symbols[] = {
+		SYMBOL(address_space_memory),
+		SYMBOL(current_machine),
+		SYMBOL(type_register_static),
+		SYMBOL(object_class_by_name),
+		SYMBOL(object_resolve_path_type),
+		SYMBOL(pcie_endpoint_cap_init),
+		SYMBOL(pcie_pasid_init),
+		SYMBOL(pci_register_bar),
+		SYMBOL(pci_default_read_config),
+		SYMBOL(pci_requester_id),
+		SYMBOL(pci_device_root_bus),
+		SYMBOL(pci_setup_iommu),
+		SYMBOL(memory_region_init_io),
+		SYMBOL(memory_region_add_subregion_overlap),
+		SYMBOL(memory_region_dispatch_read),
+		SYMBOL(memory_region_dispatch_write),
+		SYMBOL(sysbus_mmio_get_region),
+		SYMBOL(sysbus_get_connected_irq),
+		SYMBOL(qemu_set_irq),
+		SYMBOL(address_space_rw),
+		SYMBOL(qemu_fdt_setprop),
+		SYMBOL(qmp_query_version),
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
+		if (!symbols[i].addr)
+			refuse("unknown QEMU: it does not export %s", symbols[i].name);
+	}
+}
+
+static void check_version(void)
+{
+	const struct version_info *v = qmp_query_version(NULL);
+
+	if (v->qemu->major != QEMU_MAJOR || v->qemu->minor < QEMU_MINOR)
+		refuse("unknown QEMU: version %d.%d, wanted %d.%d or a later %d.x",
+		       (int)v->qemu->major, (int)v->qemu->minor, QEMU_MAJOR, QEMU_MINOR,
+		       QEMU_MAJOR);
+}
+
+__attribute__((visibility("default"))) int qemu_plugin_version = PLUGIN_API;
+
+/* Arguments: debug=on traces to stderr. */
+__attribute__((visibility("default")))
+int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, char **argv)
+{
+	static const struct interface interfaces[] = { { "pci-express-device" }, { NULL } };
+	static const struct type_info type = {
+		.name = "smmu-testdev", .parent = "pci-device", .class_init = class_init,
+		.interfaces = interfaces,
+	};
+	int i;
+
+	(void)id;
+	for (i = 0; i < argc; i++) {
+		if (!strcmp(argv[i], "debug=on"))
+			debug = true;
+		else if (strcmp(argv[i], "debug=off"))
+			refuse("unknown argument %s", argv[i]);
+	}
+	check_symbols();
+	if (info->version.cur < PLUGIN_API || info->version.min > PLUGIN_API ||
+	    !info->system_emulation || strcmp(info->target, "aarch64"))
+		refuse("unknown QEMU: system emulation of aarch64 with plugin API %d is wanted",
+		       PLUGIN_API);
+	check_version();
+	type_register_static(&type);
+	return 0;
+}
