@@ -9,6 +9,7 @@
  * end of the guest says what was leaked.
  */
 #include <fcntl.h>
+#include <liburing.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
