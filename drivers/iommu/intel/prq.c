@@ -516,16 +516,17 @@ static int prq_request_irq(struct intel_iommu *iommu)
 	if (irq <= 0)
 		return -EINVAL;
 
+	/* By its number the MSI code knows which registers it belongs to. */
+	iommu->pr_irq = irq;
 	snprintf(iommu->prq_name, sizeof(iommu->prq_name), "dmar%d-prq", iommu->seq_id);
 	ret = request_threaded_irq(irq, NULL, prq_event_thread, IRQF_ONESHOT,
 				   iommu->prq_name, iommu);
 	if (ret) {
 		dmar_free_hwirq(irq);
-		return ret;
+		iommu->pr_irq = 0;
 	}
 
-	iommu->pr_irq = irq;
-	return 0;
+	return ret;
 }
 
 /**
