@@ -11,7 +11,7 @@
  *
  * States of a group (struct iopf_group::state), one atomic transition each:
  *
- *	            iopf_collect()          iopf_complete()
+ *	            iopf_start()            iopf_complete(), iopf_offer()
  *	    GONE ------------------> COLLECTING ----------> QUEUED
  *	      ^  \______________________________________________^
  *	      |          (a group of one request)             |  ^
@@ -19,6 +19,34 @@
  *	      |                                               v  |
  *	      |   iopf_answer_groups()       iopf_group_claim()
  *	      +-------------------- ANSWERING <----- QUEUED or DELIVERED
+ *	      ^                                               |
+ *	      +-----------------------------------------------+
+ *	         iopf_recall(): nobody waits for an answer
+ *
+ * Groups without their last request: they are found by {device, PASID or none,
+ * group id} in a hash table with as many buckets as the device has credits, so
+ * that a request costs the same however many others there are. What ends such a
+ * group without its last request:
+ *
+ *	no room for a request	@lost remembers the group id, the last request is
+ *				answered INVALID: an answer of the handler would
+ *				also be one for the request that is missing
+ *	hardware overflow	forgotten: the hardware has answered lost last
+ *				requests by itself; one that comes after all is a
+ *				group of its own. To be told SUCCESS for a page
+ *				that nobody saw is no harm, the device asks again
+ *	age, detach		the same
+ *	reset			the same, and @lost is cleared
+ *
+ * The rules for odd devices follow from that. A second last request, or one
+ * without others before it, is a group of one. A group id that is used again
+ * before its answer makes a second group, with an answer of its own. Groups of
+ * different PASIDs are different groups, whatever their id.
+ *
+ * Immediate delivery: a handler with iopf_handler_ops::request gets the group at
+ * its first request, while it stays in the table: it is open. A claim of an open
+ * group ends it like a request without room does, as the device expects nothing
+ * before it has sent the last one.
  *
  * Memory: requests and groups live in pages that belong to struct iopf_device.
  * The pool starts small, grows by whole pages up to a limit and is returned
@@ -32,18 +60,23 @@
  *
  *	iopf_queue::lock (mutex)	the queue's list of devices
  *	dev_iommu::lock (mutex)		publishing and removing fault_param
- *	iopf_device::lock (spin)	the pool, the table of collecting
- *					groups, and the time from the look-up
- *					of an attach handle until the handler
+ *	iopf_device::lock (spin)	the pool, the table of groups without last
+ *					request, the counters; and the time from the
+ *					look-up of an attach handle until the handler
  *					has queued the group under it
+ *	the lock of the group's array	the look-up of one or all attach handles
+ *	of handles (spin)
+ *	iopf_queue::flush_lock (spin)	handles whose waiters are to be woken
  *	the handler's own locks
  *
- * No lock is held while the hardware is answered.
+ * RCU protects the way from a device to its iopf_device; a reference keeps it
+ * after that. No lock is held while the hardware is answered.
  */
 
 #include <linux/hash.h>
 #include <linux/iommu.h>
 #include <linux/memcontrol.h>
+#include <linux/moduleparam.h>
 #include <linux/pci.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -52,14 +85,52 @@
 
 #include "iommu-priv.h"
 
+/* SUCCESS, INVALID, FAILURE */
+#define IOPF_NR_CODES		3
 /* Credits of a device that does not state them in a PRI capability */
 #define IOPF_DEFAULT_CREDITS	4096
 /* The most that any device gets, whatever its capability says */
 #define IOPF_MAX_CREDITS	4096
 /* Groups that several threads may have answered and not freed yet */
 #define IOPF_ANSWER_SLACK	256
-/* Marks for groups that lost a request; two groups may share one */
-#define IOPF_LOST_BITS		10
+/* Marks for groups that lost a request; more than PCIe has group ids */
+#define IOPF_LOST_MARKS		1024
+
+/* Far longer than a device takes from the first to the last request of a group */
+static unsigned int iopf_partial_timeout_ms = 10000;
+module_param_named(partial_timeout_ms, iopf_partial_timeout_ms, uint, 0644);
+MODULE_PARM_DESC(partial_timeout_ms,
+		 "Age in ms at which a group whose last request is missing is forgotten");
+
+/**
+ * struct iopf_counters - What happened to the faults of one device
+ * @requests: page requests reported
+ * @groups: groups that were completed, by their last request
+ * @answered: groups by who answered them and how; index 0: not by us
+ * @delivered: groups that a handler had passed on
+ * @no_room: requests that found no room
+ * @overflows: overflows of the hardware queue
+ * @recalled: groups taken back from a handler
+ * @stale: groups whose last request did not come in time
+ * @partials: groups without their last request, now
+ * @depth: groups that handlers hold, now
+ * @depth_peak: the most that handlers held
+ *
+ * @answered and @delivered count a group when its memory is returned.
+ */
+struct iopf_counters {
+	u64 requests;
+	u64 groups;
+	u64 answered[1 + IOPF_NR_CAUSES * IOPF_NR_CODES];
+	u64 delivered;
+	u64 no_room;
+	u64 overflows;
+	u64 recalled;
+	u64 stale;
+	unsigned int partials;
+	unsigned int depth;
+	unsigned int depth_peak;
+};
 
 /**
  * struct iopf_device - fault state of one device
@@ -68,18 +139,26 @@
  *         a handler holds
  * @rcu: delays the free until report's look-up cannot see it any more
  * @queue_list: node in &iopf_queue.devices, protected by &iopf_queue.lock
- * @idle: woken for each answer once @dying is set
+ * @idle: woken for each answer while there are @waiters
  * @memcg: charged for the pool: that of the task which added the device
+ * @age_work: forgets groups whose last request does not come
  * @lock: protects everything below it
  * @dying: the device left the queue; no group is collected or queued any more
+ * @aging: @age_work is scheduled
+ * @waiters: tasks that wait until no answer is under way
  * @limit: how many requests, and groups, the pool may grow to
  * @allocated: how many it has grown to
  * @free_groups: groups without a request in them
  * @free_requests: requests without a group
  * @pages: every page of the pool, newest first
  * @partial_bits: log2 of the number of buckets in @partial
- * @partial: collecting groups by {PASID or none, group id}
- * @lost: groups of which a request found no room, until their last request
+ * @partial: groups without last request by {PASID or none, group id}
+ * @partials: the same groups, oldest first
+ * @lost: marks, by group id, for groups of which a request found no room, until
+ *        their last request comes; ids that differ by a multiple of the number
+ *        of marks share one, so a group of theirs may be refused needlessly
+ * @lost_since: jiffies of the newest mark
+ * @count: for the operator
  */
 struct iopf_device {
 	struct iommu_fault_param param;
@@ -88,9 +167,12 @@ struct iopf_device {
 	struct list_head queue_list;
 	wait_queue_head_t idle;
 	struct mem_cgroup *memcg;
+	struct delayed_work age_work;
 
 	spinlock_t lock;	/* all below */
 	bool dying;
+	bool aging;
+	unsigned int waiters;
 	unsigned int limit;
 	unsigned int allocated;
 	struct list_head free_groups;
@@ -98,7 +180,10 @@ struct iopf_device {
 	struct iopf_page *pages;
 	unsigned int partial_bits;
 	struct hlist_head *partial;
-	DECLARE_BITMAP(lost, 1 << IOPF_LOST_BITS);
+	struct list_head partials;
+	DECLARE_BITMAP(lost, IOPF_LOST_MARKS);
+	unsigned long lost_since;
+	struct iopf_counters count;
 };
 
 /* As many pairs of a group and a request as one page takes */
@@ -219,7 +304,9 @@ static struct iopf_group *iopf_pool_get(struct iopf_device *fdev)
 	list_del(&group->node);
 	INIT_LIST_HEAD(&group->faults);
 	group->fault_count = 0;
-	group->incomplete = false;
+	group->open = false;
+	group->delivered = false;
+	group->verdict = 0;
 	group->fault_param = &fdev->param;
 	atomic_set(&group->state, IOPF_GROUP_COLLECTING);
 	return group;
@@ -257,9 +344,9 @@ static ioasid_t iopf_key_pasid(u64 key)
 	return pasid == IOMMU_PASID_INVALID ? IOMMU_NO_PASID : pasid;
 }
 
-static unsigned int iopf_lost_bit(u64 key)
+static unsigned int iopf_lost_mark(u64 key)
 {
-	return hash_64(key, IOPF_LOST_BITS);
+	return upper_32_bits(key) % IOPF_LOST_MARKS;
 }
 
 static struct hlist_head *iopf_bucket(struct iopf_device *fdev, u64 key)
@@ -278,69 +365,101 @@ static struct iopf_group *iopf_find(struct iopf_device *fdev, u64 key)
 	return NULL;
 }
 
-/*
- * Forget collecting groups: all of the device, or those of one PASID. A device
- * that still sends the last request of one gets an answer for that one alone.
- */
-static void iopf_discard(struct iopf_device *fdev, bool all, ioasid_t pasid)
+static void iopf_unhash(struct iopf_device *fdev, struct iopf_group *group)
 {
-	struct iopf_group *group;
-	struct hlist_node *next;
-	unsigned int i;
+	hlist_del_init(&group->partial_node);
+	list_del(&group->partial_list);
+	fdev->count.partials--;
+}
+
+static const struct iopf_handler_ops *iopf_ops(const struct iommu_attach_handle *handle)
+{
+	static const struct iopf_handler_ops none;
+
+	return handle->domain->iopf_ops ?: &none;
+}
+
+/*
+ * Take a group back from its handler, if nobody has claimed it. The owner of the
+ * handle frees it after iopf_recall_sync(), so it is there as long as the group
+ * can be taken and fdev->lock is held.
+ */
+static void iopf_recall(struct iopf_device *fdev, struct iopf_group *group,
+			enum iopf_cause cause)
+{
+	lockdep_assert_held(&fdev->lock);
+
+	if (!__iopf_group_take(group, IOPF_GROUP_GONE))
+		return;
+
+	fdev->count.recalled++;
+	if (iopf_ops(group->attach_handle)->recall)
+		iopf_ops(group->attach_handle)->recall(group, cause);
+}
+
+/* Forget a group whose last request has not come. */
+static void iopf_drop(struct iopf_device *fdev, struct iopf_group *group,
+		      enum iopf_cause cause)
+{
+	iopf_unhash(fdev, group);
+	if (group->open)
+		iopf_recall(fdev, group, cause);
+	else
+		iopf_pool_put(fdev, group);
+}
+
+/* Forget all such groups of a device; none is known to be lost either. */
+static void iopf_drop_all(struct iopf_device *fdev, enum iopf_cause cause)
+{
+	struct iopf_group *group, *next;
 
 	lockdep_assert_held(&fdev->lock);
 
-	for (i = 0; i < 1U << fdev->partial_bits; i++) {
-		hlist_for_each_entry_safe(group, next, &fdev->partial[i], partial_node) {
-			if (!all && iopf_key_pasid(group->key) != pasid)
-				continue;
-			hlist_del(&group->partial_node);
-			iopf_pool_put(fdev, group);
-		}
-	}
-	if (all)
-		bitmap_zero(fdev->lost, 1 << IOPF_LOST_BITS);
+	list_for_each_entry_safe(group, next, &fdev->partials, partial_list)
+		iopf_drop(fdev, group, cause);
+	bitmap_zero(fdev->lost, IOPF_LOST_MARKS);
 }
 
-/* Keep a request until the last one of its group is here. */
-static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *fault)
+static void iopf_start_aging(struct iopf_device *fdev, unsigned long delay)
 {
-	u64 key = iopf_key(&fault->prm);
-	struct iopf_group *group;
-	struct iopf_fault *iopf;
-	int rc = 0;
+	if (fdev->aging || fdev->dying)
+		return;
+	fdev->aging = true;
+	queue_delayed_work(fdev->param.queue->wq, &fdev->age_work, delay);
+}
 
-	iopf_lock_with_room(fdev);
-	if (fdev->dying) {
-		rc = -ENODEV;
-		goto out_unlock;
-	}
+static unsigned long iopf_partial_timeout(void)
+{
+	return msecs_to_jiffies(READ_ONCE(iopf_partial_timeout_ms)) + 1;
+}
 
-	group = iopf_find(fdev, key);
-	if (!group) {
-		group = iopf_pool_get(fdev);
-		if (!group) {
-			__set_bit(iopf_lost_bit(key), fdev->lost);
-			rc = -ENOMEM;
-			goto out_unlock;
+/*
+ * One work for all groups of a device. It runs once in a timeout while there are
+ * some, and looks at the oldest ones only.
+ */
+static void iopf_age(struct work_struct *work)
+{
+	struct iopf_device *fdev = container_of(to_delayed_work(work),
+						struct iopf_device, age_work);
+	unsigned long timeout = iopf_partial_timeout();
+	struct iopf_group *group, *next;
+	unsigned long delay = timeout;
+
+	spin_lock(&fdev->lock);
+	fdev->aging = false;
+	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
+		if (time_before(jiffies, group->queued + timeout)) {
+			delay = group->queued + timeout - jiffies;
+			break;
 		}
-		group->key = key;
-		hlist_add_head(&group->partial_node, iopf_bucket(fdev, key));
+		fdev->count.stale++;
+		iopf_drop(fdev, group, IOPF_CAUSE_AGE);
 	}
-
-	iopf = list_first_entry_or_null(&fdev->free_requests, struct iopf_fault, list);
-	if (!iopf) {
-		group->incomplete = true;
-		rc = -ENOMEM;
-		goto out_unlock;
-	}
-	iopf->fault = *fault;
-	list_move_tail(&iopf->list, &group->faults);
-	group->fault_count++;
-
-out_unlock:
+	if (time_after_eq(jiffies, fdev->lost_since + timeout))
+		bitmap_zero(fdev->lost, IOPF_LOST_MARKS);
+	if (!list_empty(&fdev->partials) || !bitmap_empty(fdev->lost, IOPF_LOST_MARKS))
+		iopf_start_aging(fdev, delay);
 	spin_unlock(&fdev->lock);
-	return rc;
 }
 
 static struct iommu_attach_handle *
@@ -366,42 +485,262 @@ iopf_find_handle(struct device *dev, const struct iommu_fault_page_request *prm)
 	return handle;
 }
 
-/* Hand a whole group to the handler of the domain that is attached. */
-static int iopf_route(struct device *dev, struct iopf_group *group)
+/* Count a request that found no room, and tell who handles such requests. */
+static void iopf_no_room(struct iopf_device *fdev,
+			 const struct iommu_fault_page_request *prm)
 {
-	group->attach_handle = iopf_find_handle(dev, &group->last_fault.fault.prm);
-	if (!group->attach_handle)
-		return -EINVAL;
+	struct iommu_attach_handle *handle = iopf_find_handle(fdev->param.dev, prm);
 
-	/*
-	 * From here on another processor may claim the group, but it cannot
-	 * free it: that takes fdev->lock.
-	 */
-	atomic_set(&group->state, IOPF_GROUP_QUEUED);
-	return group->attach_handle->domain->iopf_handler(group);
+	fdev->count.no_room++;
+	if (handle && iopf_ops(handle)->lost)
+		iopf_ops(handle)->lost(handle, IOPF_CAUSE_NO_ROOM);
 }
 
-/* The last request of a group: on success the handler owns @fdev's reference. */
-static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt)
+/* No answer for the group of @key can be one for all its requests any more. */
+static void iopf_lose(struct iopf_device *fdev, u64 key)
 {
-	u64 key = iopf_key(&evt->fault.prm);
-	struct iopf_group *group;
-	bool lost;
+	__set_bit(iopf_lost_mark(key), fdev->lost);
+	fdev->lost_since = jiffies;
+	iopf_start_aging(fdev, iopf_partial_timeout());
+}
+
+/*
+ * The drainer wakes the waiters of many groups at once. Only itself puts handles
+ * on the list, but iopf_queue_flush() may take one off in another task: the two
+ * barriers see to it that either that one's wake-up comes after the handler has
+ * queued the group, or the handle is found to be off the list here.
+ */
+static void iopf_flush_later(struct iopf_group *group)
+{
+	struct iommu_attach_handle *handle = group->attach_handle;
+	struct iopf_queue *queue = group->fault_param->queue;
+
+	if (!iopf_queue_batching(group) || !iopf_ops(handle)->flush)
+		return;
+
+	smp_mb(); /* pairs with the one in iopf_flush() */
+	if (!hlist_unhashed_lockless(&handle->flush_node))
+		return;
+	spin_lock(&queue->flush_lock);
+	hlist_add_head(&handle->flush_node, &queue->flush);
+	spin_unlock(&queue->flush_lock);
+}
+
+static void iopf_flush(struct iommu_attach_handle *handle)
+{
+	hlist_del_init(&handle->flush_node);
+	smp_mb(); /* pairs with the one in iopf_flush_later() */
+	iopf_ops(handle)->flush(handle);
+}
+
+static void iopf_queue_flush(struct iopf_queue *queue)
+{
+	struct iommu_attach_handle *handle;
+	struct hlist_node *next;
+
+	spin_lock(&queue->flush_lock);
+	hlist_for_each_entry_safe(handle, next, &queue->flush, flush_node)
+		iopf_flush(handle);
+	spin_unlock(&queue->flush_lock);
+}
+
+/*
+ * The group goes to the handler. From here on another processor may claim it, but
+ * not free it: that takes fdev->lock.
+ */
+static void iopf_set_queued(struct iopf_group *group, struct iommu_attach_handle *handle)
+{
+	group->attach_handle = handle;
+	group->queued = jiffies;
+	group->time = 0;
+	atomic_set(&group->state, IOPF_GROUP_QUEUED);
+}
+
+/* The handler has it, with the reference of the report that brought it. */
+static void iopf_held(struct iopf_device *fdev, struct iopf_group *group)
+{
+	fdev->count.depth++;
+	if (fdev->count.depth > fdev->count.depth_peak)
+		fdev->count.depth_peak = fdev->count.depth;
+	iopf_flush_later(group);
+}
+
+/* A new group, of which this is the first request and not the last */
+static struct iopf_group *iopf_start(struct iopf_device *fdev, u64 key)
+{
+	struct iopf_group *group = iopf_pool_get(fdev);
+
+	if (!group)
+		return NULL;
+
+	group->key = key;
+	group->queued = jiffies;
+	hlist_add_head(&group->partial_node, iopf_bucket(fdev, key));
+	list_add_tail(&group->partial_list, &fdev->partials);
+	fdev->count.partials++;
+	iopf_start_aging(fdev, iopf_partial_timeout());
+	return group;
+}
+
+static int iopf_append(struct iopf_device *fdev, struct iopf_group *group,
+		       const struct iommu_fault *fault)
+{
+	struct iopf_fault *iopf;
+
+	iopf = list_first_entry_or_null(&fdev->free_requests, struct iopf_fault, list);
+	if (!iopf)
+		return -ENOMEM;
+
+	iopf->fault = *fault;
+	list_move_tail(&iopf->list, &group->faults);
+	group->fault_count++;
+	return 0;
+}
+
+static bool iopf_is_claimed(struct iopf_group *group)
+{
+	int state = atomic_read(&group->state);
+
+	return state != IOPF_GROUP_QUEUED && state != IOPF_GROUP_DELIVERED;
+}
+
+/* Immediate delivery: show a request to the handler, if it wants to see it now. */
+static int iopf_offer(struct iopf_device *fdev, struct iopf_group *group,
+		      const struct iommu_fault_page_request *prm, bool *taken)
+{
+	struct iommu_attach_handle *handle;
 	int rc;
+
+	if (group->open) {
+		rc = 0;
+		if (!iopf_is_claimed(group))
+			rc = iopf_ops(group->attach_handle)->request(group);
+		if (!rc)
+			iopf_flush_later(group);
+		return rc;
+	}
+	if (group->fault_count > 1)
+		return 0;
+
+	handle = iopf_find_handle(fdev->param.dev, prm);
+	if (!handle || !iopf_ops(handle)->request)
+		return 0;
+
+	group->open = true;
+	iopf_set_queued(group, handle);
+	rc = iopf_ops(handle)->request(group);
+	if (rc) {
+		group->open = false;
+		return rc;
+	}
+	iopf_held(fdev, group);
+	*taken = true;
+	return 0;
+}
+
+/*
+ * Keep a request until the last one of its group is here. With @taken the
+ * handler owns the reference to @fdev.
+ */
+static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *fault,
+			bool *taken)
+{
+	u64 key = iopf_key(&fault->prm);
+	struct iopf_group *group;
+	int rc = -ENOMEM;
 
 	iopf_lock_with_room(fdev);
 	if (fdev->dying) {
 		rc = -ENODEV;
 		goto out_unlock;
 	}
+	fdev->count.requests++;
+	if (test_bit(iopf_lost_mark(key), fdev->lost))
+		goto out_unlock;
 
-	lost = __test_and_clear_bit(iopf_lost_bit(key), fdev->lost);
 	group = iopf_find(fdev, key);
+	if (!group)
+		group = iopf_start(fdev, key);
 	if (group)
-		hlist_del(&group->partial_node);
+		rc = iopf_append(fdev, group, fault);
+	if (rc)
+		iopf_no_room(fdev, &fault->prm);
+	else
+		rc = iopf_offer(fdev, group, &fault->prm, taken);
+	if (rc) {
+		iopf_lose(fdev, key);
+		if (group)
+			iopf_drop(fdev, group, IOPF_CAUSE_NO_ROOM);
+	}
+
+out_unlock:
+	spin_unlock(&fdev->lock);
+	return rc;
+}
+
+/* Hand a whole group to the handler of the domain that is attached. */
+static int iopf_route(struct iopf_device *fdev, struct iopf_group *group)
+{
+	struct iommu_attach_handle *handle;
+	int rc;
+
+	handle = iopf_find_handle(fdev->param.dev, &group->last_fault.fault.prm);
+	if (!handle)
+		return -EINVAL;
+
+	iopf_set_queued(group, handle);
+	rc = handle->domain->iopf_handler(group);
+	if (!rc)
+		iopf_held(fdev, group);
+	return rc;
+}
+
+/*
+ * The handler has had the group since its first request. Who has claimed it
+ * answers the hardware if the group is open no more, see iopf_answer_apart().
+ */
+static void iopf_close(struct iopf_group *group)
+{
+	group->queued = jiffies;
+	/* Pairs with the look at it in iopf_answer_apart(). */
+	smp_store_release(&group->open, false);
+	if (iopf_is_claimed(group))
+		return;
+	group->attach_handle->domain->iopf_handler(group);
+	iopf_flush_later(group);
+}
+
+/* The last request of a group; @taken as for iopf_collect(). */
+static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool *taken)
+{
+	u64 key = iopf_key(&evt->fault.prm);
+	struct iopf_group *group = NULL;
+	bool lost;
+	int rc = 0;
+
+	iopf_lock_with_room(fdev);
+	if (fdev->dying) {
+		rc = -ENODEV;
+		goto out_unlock;
+	}
+	fdev->count.requests++;
+	fdev->count.groups++;
+
+	lost = __test_and_clear_bit(iopf_lost_mark(key), fdev->lost);
+	if (fdev->count.partials)
+		group = iopf_find(fdev, key);
+	if (lost) {
+		if (group)
+			iopf_drop(fdev, group, IOPF_CAUSE_NO_ROOM);
+		rc = -ENOMEM;
+		goto out_unlock;
+	}
+	if (group)
+		iopf_unhash(fdev, group);
 	else
 		group = iopf_pool_get(fdev);
 	if (!group) {
+		iopf_no_room(fdev, &evt->fault.prm);
 		rc = -ENOMEM;
 		goto out_unlock;
 	}
@@ -410,19 +749,44 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt)
 	group->last_fault.fault = evt->fault;
 	list_add_tail(&group->last_fault.list, &group->faults);
 	group->fault_count++;
+	if (unlikely(group->open)) {
+		iopf_close(group);
+		goto out_unlock;
+	}
 
-	/* A handler's answer would also be one for the requests that are missing. */
-	rc = lost || group->incomplete ? -ENOMEM : iopf_route(fdev->param.dev, group);
+	rc = iopf_route(fdev, group);
 	if (rc)
 		iopf_pool_put(fdev, group);
+	else
+		*taken = true;
 
 out_unlock:
 	spin_unlock(&fdev->lock);
 	return rc;
 }
 
+/* Who answers a group that no handler took for the reason @rc */
+static enum iopf_cause iopf_reject_cause(int rc)
+{
+	switch (rc) {
+	case -ENODEV:
+		return IOPF_CAUSE_REMOVE;
+	case -ENOMEM:
+	case -ENOSPC:
+		return IOPF_CAUSE_NO_ROOM;
+	default:
+		return IOPF_CAUSE_NO_HANDLER;
+	}
+}
+
+static u8 iopf_verdict(enum iopf_cause cause, enum iommu_page_response_code code)
+{
+	return 1 + cause * IOPF_NR_CODES + code;
+}
+
 /* Answer a group that no handler took. Only its last request asks for one. */
-static void iopf_reject(struct device *dev, struct iopf_fault *evt)
+static void iopf_reject(struct device *dev, struct iopf_device *fdev,
+			struct iopf_fault *evt, enum iopf_cause cause)
 {
 	struct iommu_fault_page_request *prm = &evt->fault.prm;
 	struct iommu_page_response resp = {
@@ -434,6 +798,11 @@ static void iopf_reject(struct device *dev, struct iopf_fault *evt)
 	if (!(prm->flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE))
 		return;
 
+	if (fdev) {
+		spin_lock(&fdev->lock);
+		fdev->count.answered[iopf_verdict(cause, IOMMU_PAGE_RESP_INVALID)]++;
+		spin_unlock(&fdev->lock);
+	}
 	dev_warn_ratelimited(dev, "page request group %u, pasid %u: answered invalid\n",
 			     prm->grpid, prm->pasid);
 	dev_iommu_ops(dev)->page_response(dev, evt, &resp);
@@ -468,18 +837,20 @@ static void iopf_reject(struct device *dev, struct iopf_fault *evt)
  */
 int iommu_report_device_fault(struct device *dev, struct iopf_fault *evt)
 {
-	bool last = evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE;
 	struct iopf_device *fdev = iopf_device_get(dev);
+	bool taken = false;
 	int rc = -ENODEV;
 
-	if (fdev) {
-		rc = last ? iopf_complete(fdev, evt) :
-			    iopf_collect(fdev, &evt->fault);
-		if (rc || !last)
-			iopf_device_put(fdev);
+	if (likely(fdev)) {
+		if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE)
+			rc = iopf_complete(fdev, evt, &taken);
+		else
+			rc = iopf_collect(fdev, &evt->fault, &taken);
 	}
 	if (unlikely(rc))
-		iopf_reject(dev, evt);
+		iopf_reject(dev, fdev, evt, iopf_reject_cause(rc));
+	if (!taken && fdev)
+		iopf_device_put(fdev);
 	return rc;
 }
 EXPORT_SYMBOL_GPL(iommu_report_device_fault);
@@ -502,18 +873,51 @@ static void iopf_answer_one(const struct iopf_answer *answer)
 	dev_iommu_ops(dev)->page_response(dev, &answer->group->last_fault, &resp);
 }
 
-static void iopf_answered(struct iopf_group *group)
+static void iopf_answered(const struct iopf_answer *answer)
 {
+	struct iopf_group *group = answer->group;
 	struct iopf_device *fdev = to_iopf_device(group->fault_param);
 
+	group->verdict = iopf_verdict(answer->cause, answer->code);
 	/*
-	 * The exchange orders the new state before the look at @dying; the
-	 * remover sets @dying before it looks at the states. One of the two
+	 * The exchange orders the new state before the look at @waiters; who
+	 * waits counts himself before he looks at the states. One of the two
 	 * sees the other.
 	 */
 	atomic_xchg(&group->state, IOPF_GROUP_GONE);
-	if (unlikely(READ_ONCE(fdev->dying)))
+	if (unlikely(READ_ONCE(fdev->waiters)))
 		wake_up_all(&fdev->idle);
+}
+
+/* A claimed group without a last request: the hardware expects nothing yet. */
+static bool iopf_end_open(struct iopf_group *group)
+{
+	struct iopf_device *fdev = to_iopf_device(group->fault_param);
+	bool open;
+
+	spin_lock(&fdev->lock);
+	open = group->open;
+	/* Unless it was dropped meanwhile, its last request may still come. */
+	if (open && !hlist_unhashed(&group->partial_node)) {
+		iopf_unhash(fdev, group);
+		iopf_lose(fdev, group->key);
+	}
+	spin_unlock(&fdev->lock);
+	return open;
+}
+
+/* Give an answer that does not go to an IOMMU, if it is one. */
+static bool iopf_answer_apart(const struct iopf_answer *answer)
+{
+	struct iopf_group *group = answer->group;
+
+	/* Pairs with iopf_close(): closed, the last request is there. */
+	if (unlikely(smp_load_acquire(&group->open)) && iopf_end_open(group))
+		return true;
+	if (likely(!group->answer))
+		return false;
+	group->answer(group, answer->code);
+	return true;
 }
 
 /* Move the answers for the first one's IOMMU to the front; returns their number. */
@@ -532,13 +936,46 @@ static unsigned int iopf_first_iommu(struct iopf_answer *answers, unsigned int c
 	return n;
 }
 
+/* Give the answers that do not go to an IOMMU; returns how many are left. */
+static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned int count)
+{
+	unsigned int i = 0;
+
+	while (i < count) {
+		if (likely(!iopf_answer_apart(&answers[i]))) {
+			i++;
+			continue;
+		}
+		/* One that came from elsewhere is not of an iopf_device. */
+		if (!answers[i].group->answer)
+			iopf_answered(&answers[i]);
+		swap(answers[i], answers[--count]);
+	}
+	return count;
+}
+
+/* Answer the groups of the first one's IOMMU; returns their number. */
+static unsigned int iopf_answer_iommu(struct iopf_answer *answers, unsigned int count)
+{
+	struct iommu_device *iommu = iopf_iommu(answers);
+
+	if (!iommu->ops->page_response_batch) {
+		iopf_answer_one(answers);
+		return 1;
+	}
+	count = iopf_first_iommu(answers, count);
+	iommu->ops->page_response_batch(iommu, answers, count);
+	return count;
+}
+
 /**
  * iopf_answer_groups() - Answer the hardware for claimed groups
  * @answers: the groups, each claimed by the caller with iopf_group_claim(), and
  *           what their devices are told; in another order on return
  * @count: number of @answers
  *
- * One call of the driver for each IOMMU, if it has page_response_batch. The
+ * One call of the driver for each IOMMU, if it has page_response_batch. For an
+ * open group nothing is sent now; its last request will be answered INVALID. The
  * caller still owns the memory of the groups and frees it.
  *
  * Context: Process context, may sleep. No lock of the fault core is held while
@@ -546,20 +983,13 @@ static unsigned int iopf_first_iommu(struct iopf_answer *answers, unsigned int c
  */
 void iopf_answer_groups(struct iopf_answer *answers, unsigned int count)
 {
-	struct iommu_device *iommu;
 	unsigned int i, n;
 
+	count = iopf_answer_all_apart(answers, count);
 	for (; count; count -= n, answers += n) {
-		iommu = iopf_iommu(answers);
-		n = 1;
-		if (iommu->ops->page_response_batch) {
-			n = iopf_first_iommu(answers, count);
-			iommu->ops->page_response_batch(iommu, answers, n);
-		} else {
-			iopf_answer_one(answers);
-		}
+		n = iopf_answer_iommu(answers, count);
 		for (i = 0; i < n; i++)
-			iopf_answered(answers[i].group);
+			iopf_answered(&answers[i]);
 	}
 }
 EXPORT_SYMBOL_GPL(iopf_answer_groups);
@@ -569,14 +999,18 @@ EXPORT_SYMBOL_GPL(iopf_answer_groups);
  * @group: the group of faults
  * @status: what the device is told
  *
- * For handlers with a single path that answers. Does nothing if the group was
- * answered already because its device went away.
+ * For handlers in the kernel with a single path that answers. Does nothing if the
+ * group was answered already because its device went away.
  *
  * Context: Process context, may sleep.
  */
 void iopf_group_response(struct iopf_group *group, enum iommu_page_response_code status)
 {
-	struct iopf_answer answer = { .group = group, .code = status };
+	struct iopf_answer answer = {
+		.group = group,
+		.code = status,
+		.cause = IOPF_CAUSE_HANDLER,
+	};
 
 	if (iopf_group_claim(group))
 		iopf_answer_groups(&answer, 1);
@@ -598,6 +1032,11 @@ void iopf_free_groups(struct list_head *groups)
 
 	while (!list_empty(groups)) {
 		group = list_first_entry(groups, struct iopf_group, node);
+		if (unlikely(group->release)) {
+			list_del(&group->node);
+			group->release(group);
+			continue;
+		}
 		fdev = to_iopf_device(group->fault_param);
 		freed = 0;
 
@@ -607,9 +1046,12 @@ void iopf_free_groups(struct list_head *groups)
 			if (group->fault_param != &fdev->param)
 				break;
 			list_del(&group->node);
+			fdev->count.answered[group->verdict]++;
+			fdev->count.delivered += group->delivered;
 			iopf_pool_put(fdev, group);
 			freed++;
 		}
+		fdev->count.depth -= freed;
 		spin_unlock(&fdev->lock);
 		iopf_device_put_many(fdev, freed);
 	}
@@ -636,28 +1078,68 @@ EXPORT_SYMBOL_GPL(iopf_free_group);
  * @dev: the device that was detached
  * @pasid: the PASID it was detached from; IOMMU_NO_PASID stands for the RID
  *         and, where user space owns the PASID table, for all PASIDs
+ * @handle: the attach handle
  *
  * To be called after the attach handle was taken out of the group's table and
  * before it is freed. On return every group that was routed by it has been
  * passed to the handler, and none will be. Requests whose last one has not
- * come are forgotten, so that they cannot reach the next domain.
+ * come are forgotten, so that they cannot reach the next domain; open groups of
+ * @handle are recalled.
  *
- * Context: Process context. Takes the device's fault lock.
+ * Context: Process context. Takes the device's fault lock, under which it calls
+ * &iopf_handler_ops.recall, and the queue's flush lock, for
+ * &iopf_handler_ops.flush.
  */
-void iopf_quiesce(struct device *dev, ioasid_t pasid)
+void iopf_quiesce(struct device *dev, ioasid_t pasid, struct iommu_attach_handle *handle)
 {
 	bool all = pasid == IOMMU_NO_PASID && dev_iommu_ops(dev)->user_pasid_table;
+	struct iopf_device *fdev = iopf_device_get(dev);
+	struct iopf_group *group, *next;
+	struct iopf_queue *queue;
+
+	if (!fdev)
+		return;
+
+	spin_lock(&fdev->lock);
+	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
+		if (group->open ? group->attach_handle == handle :
+		    all || iopf_key_pasid(group->key) == pasid)
+			iopf_drop(fdev, group, IOPF_CAUSE_DETACH);
+	}
+	spin_unlock(&fdev->lock);
+
+	queue = fdev->param.queue;
+	spin_lock(&queue->flush_lock);
+	if (!hlist_unhashed(&handle->flush_node))
+		iopf_flush(handle);
+	spin_unlock(&queue->flush_lock);
+	iopf_device_put(fdev);
+}
+EXPORT_SYMBOL_GPL(iopf_quiesce);
+
+/**
+ * iopf_recall_sync() - Wait until no recall uses a detached handle
+ * @dev: the device that was detached
+ *
+ * A handler whose groups may be recalled loses the claim of a group a moment
+ * before &iopf_handler_ops.recall is called for it. So who frees an attach handle
+ * calls this first, when the handler has let go of all its groups.
+ *
+ * Context: Any context that may take a spinlock, but not under a lock that the
+ * handler itself takes.
+ */
+void iopf_recall_sync(struct device *dev)
+{
 	struct iopf_device *fdev = iopf_device_get(dev);
 
 	if (!fdev)
 		return;
 
 	spin_lock(&fdev->lock);
-	iopf_discard(fdev, all, pasid);
 	spin_unlock(&fdev->lock);
 	iopf_device_put(fdev);
 }
-EXPORT_SYMBOL_GPL(iopf_quiesce);
+EXPORT_SYMBOL_GPL(iopf_recall_sync);
 
 /**
  * iopf_queue_flush_dev() - Wait for handlers that work on the queue's workqueue
@@ -684,11 +1166,55 @@ int iopf_queue_flush_dev(struct device *dev)
 EXPORT_SYMBOL_GPL(iopf_queue_flush_dev);
 
 /**
- * iopf_queue_discard_partial() - Forget all collecting groups of a queue
+ * iopf_queue_begin() - A driver begins to report what a hardware queue holds
+ * @queue: the queue that the devices are on
+ *
+ * Until iopf_queue_end() is called by the same task, handlers may put off waking
+ * who waits for the groups that this task reports: one wake-up a drain instead of
+ * one a group. One task at a time has a queue; if another one does, this call has
+ * no effect, and nor has the iopf_queue_end() that belongs to it.
+ *
+ * Context: Process context.
+ */
+void iopf_queue_begin(struct iopf_queue *queue)
+{
+	cmpxchg(&queue->drainer, NULL, current);
+}
+EXPORT_SYMBOL_GPL(iopf_queue_begin);
+
+/**
+ * iopf_queue_end() - Wake who waits for what was reported since iopf_queue_begin()
+ * @queue: the queue
+ *
+ * Context: Process context. Takes the queue's flush lock, under which it calls
+ * &iopf_handler_ops.flush. The driver must not sleep for anything but reports
+ * between the two calls: user space waits.
+ */
+void iopf_queue_end(struct iopf_queue *queue)
+{
+	if (READ_ONCE(queue->drainer) != current)
+		return;
+	WRITE_ONCE(queue->drainer, NULL);
+	iopf_queue_flush(queue);
+}
+EXPORT_SYMBOL_GPL(iopf_queue_end);
+
+static void iopf_tell_overflow(struct iommu_attach_handle *handle, void *unused)
+{
+	if (iopf_ops(handle)->lost)
+		iopf_ops(handle)->lost(handle, IOPF_CAUSE_OVERFLOW);
+}
+
+/**
+ * iopf_queue_discard_partial() - The hardware queue overflowed: forget what is
+ *                                not complete
  * @queue: the queue
  *
  * After a hardware queue overflow the last request of a group may be among
- * those that were lost. The caller must not report on this queue meanwhile.
+ * those that were lost. The groups of all devices without their last request are
+ * forgotten, or recalled if the handler has them already. All handlers of these
+ * devices are told. Groups that are complete are not affected: the device waits for
+ * their answers. The caller must not report on this queue meanwhile.
  *
  * Context: Process context, may sleep.
  *
@@ -704,7 +1230,10 @@ int iopf_queue_discard_partial(struct iopf_queue *queue)
 	mutex_lock(&queue->lock);
 	list_for_each_entry(fdev, &queue->devices, queue_list) {
 		spin_lock(&fdev->lock);
-		iopf_discard(fdev, true, 0);
+		fdev->count.overflows++;
+		iopf_drop_all(fdev, IOPF_CAUSE_OVERFLOW);
+		iommu_group_for_each_handle(fdev->param.dev->iommu_group,
+					    iopf_tell_overflow, NULL);
 		spin_unlock(&fdev->lock);
 	}
 	mutex_unlock(&queue->lock);
@@ -712,10 +1241,93 @@ int iopf_queue_discard_partial(struct iopf_queue *queue)
 }
 EXPORT_SYMBOL_GPL(iopf_queue_discard_partial);
 
-/* How many page requests the device may have outstanding (PCIe 6.0, 10.5.2.4) */
-static unsigned int iopf_credits(struct device *dev)
+static bool iopf_is_answering(struct iopf_device *fdev)
 {
-	u32 credits = IOPF_DEFAULT_CREDITS;
+	bool answering = false;
+	struct iopf_page *page;
+	unsigned int i;
+
+	spin_lock(&fdev->lock);
+	for (page = fdev->pages; page && !answering; page = page->next) {
+		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
+			answering |= atomic_read(&page->pairs[i].group.state) ==
+				     IOPF_GROUP_ANSWERING;
+	}
+	spin_unlock(&fdev->lock);
+	return answering;
+}
+
+/* Wait for all answers that are under way. */
+static void iopf_wait_answered(struct iopf_device *fdev)
+{
+	spin_lock(&fdev->lock);
+	WRITE_ONCE(fdev->waiters, fdev->waiters + 1);
+	spin_unlock(&fdev->lock);
+
+	wait_event(fdev->idle, !iopf_is_answering(fdev));
+
+	spin_lock(&fdev->lock);
+	WRITE_ONCE(fdev->waiters, fdev->waiters - 1);
+	spin_unlock(&fdev->lock);
+}
+
+/**
+ * iopf_device_reset() - The device was reset and has forgotten its page requests
+ * @dev: the device
+ *
+ * Groups without their last request are forgotten, all that a handler holds are
+ * recalled, and nothing is sent to the device. Answers that were under way are out
+ * when this returns. To be called when the device is quiet and its requests were
+ * drained from the hardware queue, before it may send new ones.
+ *
+ * Context: Process context, sleeps until the last answer is out.
+ */
+void iopf_device_reset(struct device *dev)
+{
+	struct iopf_device *fdev = iopf_device_get(dev);
+	struct iopf_page *page;
+	unsigned int i;
+
+	if (!fdev)
+		return;
+
+	spin_lock(&fdev->lock);
+	iopf_drop_all(fdev, IOPF_CAUSE_RESET);
+	for (page = fdev->pages; page; page = page->next) {
+		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
+			iopf_recall(fdev, &page->pairs[i].group, IOPF_CAUSE_RESET);
+	}
+	spin_unlock(&fdev->lock);
+
+	iopf_wait_answered(fdev);
+	iopf_device_put(fdev);
+}
+EXPORT_SYMBOL_GPL(iopf_device_reset);
+
+/* Claim and answer what handlers still hold; they find out when they try. */
+static void iopf_abort(struct iopf_device *fdev)
+{
+	struct iopf_answer answer = {
+		.code = IOMMU_PAGE_RESP_INVALID,
+		.cause = IOPF_CAUSE_REMOVE,
+	};
+	struct iopf_page *page;
+	unsigned int i;
+
+	for (page = fdev->pages; page; page = page->next) {
+		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++) {
+			answer.group = &page->pairs[i].group;
+			if (iopf_group_claim(answer.group))
+				iopf_answer_groups(&answer, 1);
+		}
+	}
+	iopf_wait_answered(fdev);
+}
+
+/* How many page requests the device may have outstanding (PCIe 6.0, 10.5.2.4) */
+static unsigned int iopf_credits(struct iopf_queue *queue, struct device *dev)
+{
+	u32 credits = queue->credits ?: IOPF_DEFAULT_CREDITS;
 	struct pci_dev *pdev;
 
 	if (dev_is_pci(dev)) {
@@ -735,7 +1347,7 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
 	if (!fdev)
 		return NULL;
 
-	credits = iopf_credits(dev);
+	credits = iopf_credits(queue, dev);
 	fdev->limit = 2 * credits + IOPF_ANSWER_SLACK;
 	fdev->partial_bits = max(order_base_2(credits), 1);
 	fdev->partial = kvcalloc(1U << fdev->partial_bits, sizeof(*fdev->partial),
@@ -751,6 +1363,8 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
 	init_waitqueue_head(&fdev->idle);
 	INIT_LIST_HEAD(&fdev->free_groups);
 	INIT_LIST_HEAD(&fdev->free_requests);
+	INIT_LIST_HEAD(&fdev->partials);
+	INIT_DELAYED_WORK(&fdev->age_work, iopf_age);
 	fdev->param.dev = dev;
 	fdev->param.queue = queue;
 
@@ -801,33 +1415,6 @@ int iopf_queue_add_device(struct iopf_queue *queue, struct device *dev)
 }
 EXPORT_SYMBOL_GPL(iopf_queue_add_device);
 
-static bool iopf_is_answering(struct iopf_device *fdev)
-{
-	struct iopf_page *page;
-	unsigned int i;
-
-	for (page = fdev->pages; page; page = page->next) {
-		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++) {
-			if (atomic_read(&page->pairs[i].group.state) == IOPF_GROUP_ANSWERING)
-				return true;
-		}
-	}
-	return false;
-}
-
-/* Claim and answer what handlers still hold; they find out when they try. */
-static void iopf_abort(struct iopf_device *fdev)
-{
-	struct iopf_page *page;
-	unsigned int i;
-
-	for (page = fdev->pages; page; page = page->next) {
-		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
-			iopf_group_response(&page->pairs[i].group, IOMMU_PAGE_RESP_INVALID);
-	}
-	wait_event(fdev->idle, !iopf_is_answering(fdev));
-}
-
 /**
  * iopf_queue_remove_device() - Stop a device from reporting page requests
  * @queue: the queue that it is on
@@ -861,11 +1448,14 @@ void iopf_queue_remove_device(struct iopf_queue *queue, struct device *dev)
 
 	/* With @dying seen under the lock the pool's pages cannot change. */
 	spin_lock(&fdev->lock);
-	WRITE_ONCE(fdev->dying, true);
-	iopf_discard(fdev, true, 0);
+	fdev->dying = true;
+	iopf_drop_all(fdev, IOPF_CAUSE_REMOVE);
 	spin_unlock(&fdev->lock);
 
+	cancel_delayed_work_sync(&fdev->age_work);
 	iopf_abort(fdev);
+	/* iopf_quiesce() will not find the queue any more. */
+	iopf_queue_flush(queue);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_queue_remove_device);
@@ -889,6 +1479,7 @@ struct iopf_queue *iopf_queue_alloc(const char *name)
 		return NULL;
 
 	mutex_init(&queue->lock);
+	spin_lock_init(&queue->flush_lock);
 	INIT_LIST_HEAD(&queue->devices);
 	/* Unbound: groups are independent of each other, the device waits. */
 	queue->wq = alloc_workqueue("iopf_queue/%s", WQ_UNBOUND, 0, name);

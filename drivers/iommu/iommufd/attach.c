@@ -19,6 +19,7 @@
  *	   lock: what the core still routes here is refused.
  *	3. iopf_quiesce(): no report is between finding the handle and queueing.
  *	4. iommufd_fault_drain(): what was queued is answered.
+ *	5. iopf_recall_sync(): what the core took back has left the object.
  *
  * The same is done when attaching fails: page requests were enabled already, and
  * a group whose RID is replaced finds the new handle before all devices moved.
@@ -36,6 +37,9 @@ static int attach_enable_iopf(struct iommufd_device *idev)
 {
 	struct device *dev = idev->dev;
 	int rc = 0;
+
+	if (idev->reports_faults)
+		return 0;
 
 	/*
 	 * A VF shares the page request interface with its PF. A response
@@ -55,6 +59,9 @@ static int attach_enable_iopf(struct iommufd_device *idev)
 
 static void attach_disable_iopf(struct iommufd_device *idev)
 {
+	if (idev->reports_faults)
+		return;
+
 	mutex_lock(&idev->iopf_lock);
 	if (!WARN_ON(!idev->iopf_enabled) && !--idev->iopf_enabled)
 		iommu_dev_disable_feature(idev->dev, IOMMU_DEV_FEAT_IOPF);
@@ -86,6 +93,26 @@ attach_find(struct iommufd_attach_handle *handle, struct iommufd_device *idev)
 	return NULL;
 }
 
+/**
+ * iommufd_find_attachment() - Find how a device is attached
+ * @idev: the device
+ * @pasid: the PASID, or IOMMU_NO_PASID for the RID
+ * @fault: gets the fault object of the HWPT, or NULL
+ *
+ * Context: Under igroup->lock, which also keeps what is returned.
+ *
+ * Return: the attachment, or NULL if the device is not attached there.
+ */
+struct iommufd_attachment *
+iommufd_find_attachment(struct iommufd_device *idev, ioasid_t pasid,
+			struct iommufd_fault **fault)
+{
+	struct iommufd_attach_handle *handle = attach_find_handle(idev, pasid);
+
+	*fault = handle ? handle->hwpt->fault : NULL;
+	return attach_find(handle, idev);
+}
+
 static struct iommufd_attach_handle *attach_new_handle(struct iommufd_hw_pagetable *hwpt)
 {
 	struct iommufd_attach_handle *handle;
@@ -109,6 +136,7 @@ static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_devic
 	if (!attachment)
 		return -ENOMEM;
 	attachment->idev = idev;
+	attachment->dev_id = idev->obj.id;
 
 	if (!fault) {
 		list_add_tail(&attachment->node, &handle->attachments);
@@ -137,8 +165,9 @@ static void attach_del(struct iommufd_attach_handle *handle,
 		list_del(&attachment->node);
 		spin_unlock(&fault->lock);
 
-		iopf_quiesce(attachment->idev->dev, pasid);
+		iopf_quiesce(attachment->idev->dev, pasid, &handle->handle);
 		iommufd_fault_drain(fault, attachment);
+		iopf_recall_sync(attachment->idev->dev);
 		attach_disable_iopf(attachment->idev);
 	} else {
 		list_del(&attachment->node);
@@ -146,22 +175,30 @@ static void attach_del(struct iommufd_attach_handle *handle,
 	kfree(attachment);
 }
 
-static int attach_quiesce(struct device *dev, void *pasid)
+struct attach_quiesce {
+	struct iommufd_attach_handle *handle;
+	ioasid_t pasid;
+};
+
+static int attach_quiesce(struct device *dev, void *data)
 {
-	iopf_quiesce(dev, *(ioasid_t *)pasid);
+	struct attach_quiesce *quiesce = data;
+
+	iopf_quiesce(dev, quiesce->pasid, &quiesce->handle->handle);
 	return 0;
 }
 
 static void attach_free_handle(struct iommufd_attach_handle *handle,
 			       struct iommufd_group *igroup, ioasid_t pasid)
 {
+	struct attach_quiesce quiesce = { .handle = handle, .pasid = pasid };
 	struct iommufd_attachment *attachment, *next;
 
 	list_for_each_entry_safe(attachment, next, &handle->attachments, node)
 		attach_del(handle, attachment, pasid);
 	/* A device that is not attached here can find the handle all the same. */
 	if (handle->hwpt->fault)
-		iommu_group_for_each_dev(igroup->group, &pasid, attach_quiesce);
+		iommu_group_for_each_dev(igroup->group, &quiesce, attach_quiesce);
 	kfree(handle);
 }
 

@@ -11,12 +11,13 @@
  *
  *	iopf handler ----> queued -----> delivered -----> claimed, answered
  *	                     ^  read       |      by the owner's answer, detach,
- *	                     +-------------+      replace, or close of the file
- *	                       copy failed
+ *	                     +-------------+      replace, close of the file, or
+ *	                       copy failed        the deadline
  *
- * A claim takes the group out of its slot under the object's lock and then
- * moves its state by iopf_group_claim(). The second step is lost only to the
- * removal of the device, which has then answered in the claimer's place.
+ * A claim moves the state by iopf_group_claim() and takes the group out of its
+ * slot, under the object's lock. It is lost only to the core: to a recall, of
+ * which fault_recall() hears at once, and to the removal of the device. In both
+ * cases the core has done what there was to do for the hardware.
  * The hardware is answered, and user memory is touched, with no lock held.
  *
  * Who keeps a group: &iopf_group.refs counts its slot or, after the slot, its
@@ -24,9 +25,24 @@
  * through waits in iommufd_fault_drain() until none of its groups is
  * outstanding; a reader does not delay that, as it only looks at the group.
  *
- * Locks: the core calls iommufd_fault_iopf_handler() under the device's fault
- * lock and iopf_free_groups() takes that lock, so it is never called under
- * iommufd_fault::lock.
+ * Deadlines: complete groups are in one list, in the order in which they were
+ * queued, and one timer is set for the oldest that was there when it was set.
+ * What it queues answers all whose time is over and sets it for the next one.
+ * So a fault costs an entry in a list, and a clock is set once in a deadline.
+ *
+ * Locks, outermost first:
+ *
+ *	igroup->lock (mutex)		attaching and detaching
+ *	the device's lock (spin)	the core's; it calls the handler and the
+ *					operations below under it
+ *	iommufd_fault::lock (spin)	what struct iommufd_fault says, and what
+ *					feeds it: &iommufd_attach_handle.attachments
+ *					and &iommufd_attachment.outstanding
+ *	locks of the wait queues, of the timer, of the workqueue
+ *
+ * iopf_free_groups() takes the device's lock, so it is never called under the
+ * object's; what was recalled is freed by @work. Nothing here is looked up by
+ * readers without a lock but &iommufd_fault.queued, see iommufd_fault_poll().
  */
 #define pr_fmt(fmt) "iommufd: " fmt
 
@@ -39,6 +55,9 @@
 #include "../iommu-priv.h"
 #include "iommufd_private.h"
 
+/* Slots that are looked at without letting go of the lock */
+#define FAULT_SCAN	1024
+
 /*
  * Groups that were taken out of their slots, to be finished by fault_finish().
  * Clearing the array costs more than answering one group does.
@@ -50,19 +69,6 @@ struct fault_claims {
 	unsigned int lost;
 };
 
-static struct iommufd_fault_slot *fault_slot(struct iommufd_fault *fault, u32 cookie)
-{
-	return &fault->slots[cookie % IOMMUFD_FAULT_DEPTH];
-}
-
-/* The slot that holds the group of @cookie, or NULL */
-static struct iommufd_fault_slot *fault_find(struct iommufd_fault *fault, u32 cookie)
-{
-	struct iommufd_fault_slot *slot = fault_slot(fault, cookie);
-
-	return slot->group && slot->cookie == cookie ? slot : NULL;
-}
-
 static u32 fault_used(struct iommufd_fault *fault)
 {
 	return fault->queued + fault->delivered;
@@ -72,47 +78,49 @@ static u32 fault_used(struct iommufd_fault *fault)
 static struct iommufd_fault_slot *fault_slot_get(struct iommufd_fault *fault)
 {
 	struct iommufd_fault_slot *slot;
+	u32 used = fault_used(fault);
 
 	lockdep_assert_held(&fault->lock);
 
-	if (fault_used(fault) == IOMMUFD_FAULT_DEPTH)
+	if (used > fault->mask)
 		return NULL;
+	if (used >= fault->stats.peak)
+		fault->stats.peak = used + 1;
 
 	slot = &fault->slots[fault->free_first];
 	fault->free_first = slot->next;
-	slot->cookie += IOMMUFD_FAULT_DEPTH;
+	slot->cookie += fault->mask + 1;
 	if (unlikely(!slot->cookie))
-		slot->cookie += IOMMUFD_FAULT_DEPTH;
+		slot->cookie += fault->mask + 1;
 	return slot;
 }
 
 /* To be called when the group no longer counts as used */
-static void fault_slot_put(struct iommufd_fault *fault, struct iommufd_fault_slot *slot)
+static void fault_slot_put(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
+			   enum iommufd_fault_slot_state state)
 {
 	u32 index = slot - fault->slots;
 
 	lockdep_assert_held(&fault->lock);
 
-	slot->group = NULL;
-	if (fault_used(fault) == IOMMUFD_FAULT_DEPTH - 1)
+	slot->state = state;
+	if (fault_used(fault) == fault->mask)
 		fault->free_first = index;
 	else
 		fault->slots[fault->free_last].next = index;
 	fault->free_last = index;
 }
 
-static void fault_set_queued(struct iommufd_fault *fault, unsigned int queued)
-{
-	/* Pollers read it without the lock. */
-	WRITE_ONCE(fault->queued, queued);
-}
-
-/*
- * To be called after groups were queued, with whether the queue was empty, and
- * the FETCH that was picked under the lock, or NULL
+/**
+ * iommufd_fault_wake() - Wake those who wait for something to read
+ * @fault: the object
+ * @was_empty: the queue was empty before, or they were not woken since
+ * @fetch: the FETCH that was picked under the lock, or NULL
+ *
+ * Context: Best with no lock held, but safe under the object's.
  */
-static void fault_wake(struct iommufd_fault *fault, bool was_empty,
-		       struct io_uring_cmd *fetch)
+void iommufd_fault_wake(struct iommufd_fault *fault, bool was_empty,
+			struct io_uring_cmd *fetch)
 {
 	if (fetch)
 		iommufd_fault_uring_start(fetch);
@@ -122,6 +130,20 @@ static void fault_wake(struct iommufd_fault *fault, bool was_empty,
 		wake_up_poll(&fault->poll_wait, EPOLLIN | EPOLLRDNORM);
 	if (wq_has_sleeper(&fault->read_wait))
 		wake_up_interruptible(&fault->read_wait);
+}
+
+/* Whether somebody is to be woken who found the queue empty, which it no longer is */
+static bool fault_take_wake(struct iommufd_fault *fault)
+{
+	bool wake = fault->wake && !iommufd_fault_is_empty(fault);
+
+	fault->wake = false;
+	return wake;
+}
+
+static void fault_note_loss(struct iommufd_fault *fault)
+{
+	fault->lost = fault->flags & IOMMU_FAULT_ALLOC_REPORT_LOSS;
 }
 
 static struct iommufd_attachment *
@@ -136,11 +158,100 @@ fault_find_attachment(struct iommufd_attach_handle *handle, struct device *dev)
 	return NULL;
 }
 
+/* Set the timer for the oldest group, if there is one. */
+static void fault_set_timer(struct iommufd_fault *fault)
+{
+	struct iommufd_fault_age *age;
+
+	age = list_first_entry_or_null(&fault->aging, struct iommufd_fault_age, node);
+	fault->timing = age;
+	if (age)
+		hrtimer_start(&fault->timer, age->expires, HRTIMER_MODE_ABS);
+}
+
 /**
- * iommufd_fault_iopf_handler() - Queue a group for user space
+ * iommufd_fault_start_aging() - From now on a group's deadline counts
+ * @fault: the object
+ * @group: the group; nothing is done if it is not complete
+ *
+ * Context: Under the object's lock.
+ */
+void iommufd_fault_start_aging(struct iommufd_fault *fault, const struct iopf_group *group)
+{
+	struct iommufd_fault_age *age;
+
+	if (likely(!fault->ages) || group->open)
+		return;
+	age = &fault->ages[group->cookie & fault->mask];
+	age->expires = ktime_add_ms(ktime_get(), fault->deadline_ms);
+	list_add_tail(&age->node, &fault->aging);
+	if (!fault->timing)
+		fault_set_timer(fault);
+}
+
+static void fault_stop_aging(struct iommufd_fault *fault,
+			     const struct iommufd_fault_slot *slot)
+{
+	if (unlikely(fault->ages))
+		list_del_init(&fault->ages[slot - fault->slots].node);
+}
+
+/**
+ * iommufd_fault_admit() - Give a group a slot and queue it
+ * @fault: the object
+ * @attachment: where it comes from
+ * @group: the group
+ *
+ * Context: Under the object's lock.
+ *
+ * Return: 0, -EPIPE if the file is closed, -ENOSPC if the object is full.
+ */
+int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			struct iopf_group *group)
+{
+	struct iommufd_fault_slot *slot;
+
+	lockdep_assert_held(&fault->lock);
+
+	if (fault->closed)
+		return -EPIPE;
+	slot = fault_slot_get(fault);
+	if (unlikely(!slot)) {
+		fault->stats.refused++;
+		fault_note_loss(fault);
+		return -ENOSPC;
+	}
+
+	group->priv = attachment;
+	group->dev_id = attachment->dev_id;
+	group->cookie = slot->cookie;
+	group->refs = 1;
+	attachment->outstanding++;
+	slot->group = group;
+	slot->state = FAULT_SLOT_QUEUED;
+	list_add_tail(&group->node, &fault->deliver);
+	iommufd_fault_set_queued(fault, fault->queued + 1);
+	fault->stats.groups++;
+	fault->stats.requests += group->fault_count;
+	iommufd_fault_start_aging(fault, group);
+	return 0;
+}
+
+/* Queue a group, or with immediate delivery the newest request of one. */
+static int fault_enqueue(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			 struct iopf_group *group)
+{
+	if (unlikely(fault->parts))
+		return iommufd_fault_part_add(fault, attachment, group);
+	return iommufd_fault_admit(fault, attachment, group);
+}
+
+/**
+ * iommufd_fault_iopf_handler() - Queue a group, or a part of one, for user space
  * @group: the group; owned by the fault object on success
  *
- * The &iommu_domain.iopf_handler of every HWPT that has a fault object.
+ * The &iommu_domain.iopf_handler of every HWPT that has a fault object. If that
+ * delivers immediately, also &iopf_handler_ops.request.
  *
  * Context: Any that may take a spinlock; does not sleep.
  *
@@ -153,53 +264,53 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 	struct iommufd_attach_handle *handle = to_iommufd_handle(group->attach_handle);
 	struct iommufd_fault *fault = handle->hwpt->fault;
 	struct iommufd_attachment *attachment;
-	struct iommufd_fault_slot *slot;
-	struct io_uring_cmd *fetch;
-	bool was_empty;
+	struct io_uring_cmd *fetch = NULL;
+	bool wake = false;
 	int rc;
 
 	spin_lock(&fault->lock);
 	attachment = fault_find_attachment(handle, group->fault_param->dev);
-	if (!attachment) {
-		rc = -ENODEV;
-		goto err_unlock;
+	if (iommufd_fault_is_empty(fault))
+		fault->wake = true;
+	rc = attachment ? fault_enqueue(fault, attachment, group) : -ENODEV;
+	/* Else those who wait are woken for all of the groups at once. */
+	if (!iopf_queue_batching(group)) {
+		wake = fault_take_wake(fault);
+		fetch = iommufd_fault_uring_next(fault);
 	}
-	if (fault->closed) {
-		rc = -EPIPE;
-		goto err_unlock;
-	}
-	slot = fault_slot_get(fault);
-	if (!slot) {
-		rc = -ENOSPC;
-		goto err_unlock;
-	}
-
-	group->priv = attachment;
-	group->dev_id = attachment->idev->obj.id;
-	group->cookie = slot->cookie;
-	group->refs = 1;
-	attachment->outstanding++;
-	slot->group = group;
-	slot->queued = true;
-	list_add_tail(&group->node, &fault->deliver);
-	was_empty = !fault->queued;
-	fault_set_queued(fault, fault->queued + 1);
-	fetch = iommufd_fault_uring_next(fault);
 	spin_unlock(&fault->lock);
 
-	fault_wake(fault, was_empty, fetch);
-	return 0;
-
-err_unlock:
-	spin_unlock(&fault->lock);
+	iommufd_fault_wake(fault, wake, fetch);
 	return rc;
 }
 
-/* Drop a reference; what nobody holds goes to @unused, to be freed. */
-static void fault_put_group(struct iopf_group *group, struct list_head *unused)
+/**
+ * iommufd_fault_queue() - Queue a group that is not from the fault core
+ * @fault: the object
+ * @attachment: where it comes from; kept by the caller
+ * @group: the group, in state IOPF_GROUP_QUEUED; owned by @fault on success
+ *
+ * Context: Any that may take a spinlock; does not sleep.
+ *
+ * Return: 0, -EPIPE if the file is closed, -ENOSPC if the object is full.
+ */
+int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			struct iopf_group *group)
 {
-	if (!--group->refs)
-		list_add_tail(&group->node, unused);
+	struct io_uring_cmd *fetch;
+	bool wake;
+	int rc;
+
+	spin_lock(&fault->lock);
+	if (iommufd_fault_is_empty(fault))
+		fault->wake = true;
+	rc = fault_enqueue(fault, attachment, group);
+	wake = fault_take_wake(fault);
+	fetch = iommufd_fault_uring_next(fault);
+	spin_unlock(&fault->lock);
+
+	iommufd_fault_wake(fault, wake, fetch);
+	return rc;
 }
 
 /**
@@ -207,6 +318,7 @@ static void fault_put_group(struct iopf_group *group, struct list_head *unused)
  * @fault: the object
  * @batch: gets the groups, linked by &iopf_group.node
  * @room: number of messages that the caller has room for
+ * @flags: gets flags for the first message
  *
  * The groups count as delivered from here on, and stay valid until the caller
  * says with iommufd_fault_delivered() how far it came.
@@ -215,7 +327,7 @@ static void fault_put_group(struct iopf_group *group, struct list_head *unused)
  * first group has more than @room.
  */
 ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
-			      struct list_head *batch, size_t room)
+			      struct list_head *batch, size_t room, u32 *flags)
 {
 	struct iopf_group *group, *next;
 	unsigned int groups = 0;
@@ -228,14 +340,16 @@ ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
 			break;
 		/* Fails if the device is gone; then its answer will fail too. */
 		iopf_group_deliver(group);
-		fault_slot(fault, group->cookie)->queued = false;
+		iommufd_fault_slot(fault, group->cookie)->state = FAULT_SLOT_DELIVERED;
 		list_move_tail(&group->node, batch);
 		group->refs++;
 		messages += group->fault_count;
 		groups++;
 	}
 	fault->delivered += groups;
-	fault_set_queued(fault, fault->queued - groups);
+	fault->stats.delivered += groups;
+	iommufd_fault_set_queued(fault, fault->queued - groups);
+	*flags = groups ? iommufd_fault_take_loss(fault) : 0;
 	more = fault->queued;
 	spin_unlock(&fault->lock);
 
@@ -249,18 +363,37 @@ ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
 static void fault_restore(struct iommufd_fault *fault, struct iopf_group *group,
 			  struct list_head *unused)
 {
-	struct iommufd_fault_slot *slot = fault_find(fault, group->cookie);
+	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, group->cookie);
 
 	list_del(&group->node);
 	/* While it was being copied somebody may have claimed it. */
-	if (slot) {
+	if (iommufd_fault_slot_holds(slot, group)) {
 		iopf_group_restore(group);
-		slot->queued = true;
+		slot->state = FAULT_SLOT_QUEUED;
 		list_add(&group->node, &fault->deliver);
 		fault->delivered--;
-		fault_set_queued(fault, fault->queued + 1);
+		fault->stats.delivered--;
+		iommufd_fault_set_queued(fault, fault->queued + 1);
 	}
-	fault_put_group(group, unused);
+	iommufd_fault_put_group(group, unused);
+}
+
+/* Queue the groups of @batch again, in their old order, ahead of all others. */
+static void fault_restore_batch(struct iommufd_fault *fault, struct list_head *batch,
+				struct list_head *unused)
+{
+	struct iopf_group *group, *next;
+	struct io_uring_cmd *fetch;
+	bool was_empty;
+
+	spin_lock(&fault->lock);
+	was_empty = iommufd_fault_is_empty(fault);
+	list_for_each_entry_safe_reverse(group, next, batch, node)
+		fault_restore(fault, group, unused);
+	fetch = iommufd_fault_uring_next(fault);
+	spin_unlock(&fault->lock);
+
+	iommufd_fault_wake(fault, was_empty, fetch);
 }
 
 /**
@@ -268,64 +401,71 @@ static void fault_restore(struct iommufd_fault *fault, struct iopf_group *group,
  * @fault: the object
  * @batch: the groups that it gave
  * @copied: how many of their messages reached user space
+ * @flags: the flags that it gave
  *
  * Groups of which not all messages were copied are queued again in their old
  * order, ahead of all others.
  */
-void iommufd_fault_delivered(struct iommufd_fault *fault,
-			     struct list_head *batch, size_t copied)
+void iommufd_fault_delivered(struct iommufd_fault *fault, struct list_head *batch,
+			     size_t copied, u32 flags)
 {
-	struct io_uring_cmd *fetch = NULL;
 	struct iopf_group *group, *next;
-	bool was_empty, restored;
 	LIST_HEAD(unused);
 
 	spin_lock(&fault->lock);
-	was_empty = !fault->queued;
+	if (unlikely(!copied))
+		iommufd_fault_untake_loss(fault, flags);
 	list_for_each_entry_safe(group, next, batch, node) {
 		if (group->fault_count > copied)
 			break;
 		copied -= group->fault_count;
 		list_del(&group->node);
-		fault_put_group(group, &unused);
-	}
-	restored = !list_empty(batch);
-	if (unlikely(restored)) {
-		list_for_each_entry_safe_reverse(group, next, batch, node)
-			fault_restore(fault, group, &unused);
-		fetch = iommufd_fault_uring_next(fault);
+		iommufd_fault_put_group(group, &unused);
 	}
 	spin_unlock(&fault->lock);
 
-	if (unlikely(restored))
-		fault_wake(fault, was_empty, fetch);
+	if (unlikely(!list_empty(batch)))
+		fault_restore_batch(fault, batch, &unused);
 	if (unlikely(!list_empty(&unused)))
 		iopf_free_groups(&unused);
 }
 
-/*
- * Take the group out of its slot; from now on its cookie is unknown. Returns
- * whether the caller answers it.
+/**
+ * iommufd_fault_take_out() - Take a group out of its slot
+ * @fault: the object
+ * @slot: the slot
+ * @state: FAULT_SLOT_FREE, or FAULT_SLOT_STALE to remember the cookie
+ *
+ * The caller gets the slot's reference of the group.
+ *
+ * Context: Under the object's lock.
  */
-static bool fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
-			enum iommu_page_response_code code, struct fault_claims *claims)
+void iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
+			    enum iommufd_fault_slot_state state)
 {
-	struct iopf_answer answer = { .group = slot->group, .code = code };
-	bool won = iopf_group_claim(slot->group);
-
-	if (won)
-		claims->answers[claims->won++] = answer;
-	else
-		claims->answers[IOMMUFD_FAULT_BATCH - ++claims->lost] = answer;
-
-	if (slot->queued) {
-		list_del(&answer.group->node);
-		fault_set_queued(fault, fault->queued - 1);
+	fault_stop_aging(fault, slot);
+	if (slot->state == FAULT_SLOT_QUEUED) {
+		list_del(&slot->group->node);
+		iommufd_fault_set_queued(fault, fault->queued - 1);
 	} else {
 		fault->delivered--;
 	}
-	fault_slot_put(fault, slot);
-	return won;
+	fault_slot_put(fault, slot, state);
+}
+
+/*
+ * The same for a group that user space did not answer. @tell: its cookie was
+ * taken from user space, which shall be told so. If the slot stays in use for
+ * that, the caller gets a reference of its own.
+ */
+static void fault_end(struct iommufd_fault *fault, struct iommufd_fault_slot *slot, bool tell)
+{
+	if (unlikely(fault->parts) && iommufd_fault_part_end(fault, slot, tell)) {
+		fault_stop_aging(fault, slot);
+		slot->group->refs++;
+		return;
+	}
+	iommufd_fault_take_out(fault, slot, tell ? FAULT_SLOT_STALE : FAULT_SLOT_FREE);
 }
 
 /* The group is answered: it no longer keeps its attachment from being freed. */
@@ -333,7 +473,7 @@ static bool fault_let_go(struct iopf_group *group, struct list_head *unused)
 {
 	struct iommufd_attachment *attachment = group->priv;
 
-	fault_put_group(group, unused);
+	iommufd_fault_put_group(group, unused);
 	return !--attachment->outstanding;
 }
 
@@ -358,6 +498,52 @@ static void fault_finish(struct iommufd_fault *fault, struct fault_claims *claim
 	iopf_free_groups(&unused);
 }
 
+/* Why the group of @cookie cannot be answered, if there ever was one */
+static int fault_refuse(struct iommufd_fault *fault, u32 cookie)
+{
+	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, cookie);
+	int rc = -EINVAL;
+
+	if (slot->cookie == cookie && slot->state == FAULT_SLOT_STALE)
+		rc = -ESTALE;
+	else if (slot->cookie == cookie && fault->parts)
+		rc = iommufd_fault_part_refuse(fault, slot);
+
+	if (rc == -ESTALE)
+		fault->stats.stale++;
+	else if (rc == -EBUSY)
+		fault->stats.busy++;
+	else
+		fault->stats.unknown++;
+	return rc;
+}
+
+/* Claim one group for user space's answer. */
+static int fault_claim_delivered(struct iommufd_fault *fault,
+				 const struct iommu_hwpt_page_response *response,
+				 struct iopf_answer *answer)
+{
+	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, response->cookie);
+
+	if (response->code > IOMMUFD_PAGE_RESP_FAILURE)
+		return -EINVAL;
+	if (slot->cookie != response->cookie || slot->state != FAULT_SLOT_DELIVERED)
+		return fault_refuse(fault, response->cookie);
+	if (unlikely(!iopf_group_claim(slot->group))) {
+		/* It is being recalled, or the device goes: both clean up the slot. */
+		fault->stats.stale++;
+		return -ESTALE;
+	}
+	*answer = (struct iopf_answer){
+		.group = slot->group,
+		.code = response->code,
+		.cause = IOPF_CAUSE_USER,
+	};
+	fault->stats.answers[response->code]++;
+	iommufd_fault_take_out(fault, slot, FAULT_SLOT_FREE);
+	return 0;
+}
+
 /**
  * iommufd_fault_respond() - Answer delivered groups
  * @fault: the object
@@ -366,17 +552,17 @@ static void fault_finish(struct iommufd_fault *fault, struct fault_claims *claim
  *
  * Context: Process context, may sleep.
  *
- * Return: how many were given. It is less than @count if the answer at that
- * index has an unknown code, or a cookie that names no delivered group.
+ * Return: how many were given, if @count is 0 or at least one was. It stops at
+ * a bad one. If that is the first: -EINVAL if its code is unknown, or its cookie
+ * names no delivered group, -ESTALE if that group was recalled or timed out,
+ * -EBUSY if user space has not read it to the end.
  */
-unsigned int
-iommufd_fault_respond(struct iommufd_fault *fault,
-		      const struct iommu_hwpt_page_response *responses,
-		      unsigned int count)
+int iommufd_fault_respond(struct iommufd_fault *fault,
+			  const struct iommu_hwpt_page_response *responses,
+			  unsigned int count)
 {
 	struct fault_claims claims __uninitialized;
-	struct iommufd_fault_slot *slot;
-	unsigned int given;
+	int rc = 0;
 
 	static_assert((int)IOMMUFD_PAGE_RESP_SUCCESS == (int)IOMMU_PAGE_RESP_SUCCESS);
 	static_assert((int)IOMMUFD_PAGE_RESP_INVALID == (int)IOMMU_PAGE_RESP_INVALID);
@@ -386,57 +572,133 @@ iommufd_fault_respond(struct iommufd_fault *fault,
 	claims.lost = 0;
 
 	spin_lock(&fault->lock);
-	for (given = 0; given < count; given++) {
-		if (responses[given].code > IOMMUFD_PAGE_RESP_FAILURE)
+	while (claims.won < count) {
+		rc = fault_claim_delivered(fault, &responses[claims.won],
+					   &claims.answers[claims.won]);
+		if (rc)
 			break;
-		slot = fault_find(fault, responses[given].cookie);
-		if (!slot || slot->queued)
-			break;
-		if (!fault_claim(fault, slot, responses[given].code, &claims))
-			break;
+		claims.won++;
 	}
 	spin_unlock(&fault->lock);
 
-	if (claims.won || claims.lost)
-		fault_finish(fault, &claims);
-	return given;
+	if (!claims.won)
+		return rc;
+	fault_finish(fault, &claims);
+	return claims.won;
 }
 
-/* Claim up to a batch of groups of one attachment, or of all with NULL. */
-static void fault_claim_batch(struct iommufd_fault *fault,
-			      struct iommufd_attachment *attachment,
-			      struct fault_claims *claims)
+/**
+ * iommufd_fault_claim() - Take a group out of its slot, not to be answered by others
+ * @fault: the object that the group was queued at
+ * @group: the group; kept by the caller
+ *
+ * Context: Any that may take a spinlock; does not sleep.
+ *
+ * Return: true if the caller must call iommufd_fault_finish(), which also keeps
+ * the object; false if somebody else answers or has answered it.
+ */
+bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group)
 {
 	struct iommufd_fault_slot *slot;
-	u32 i;
+	bool claimed = false;
+
+	spin_lock(&fault->lock);
+	slot = iommufd_fault_slot(fault, group->cookie);
+	if (iommufd_fault_slot_holds(slot, group) && iopf_group_claim(group)) {
+		fault->stats.withdrawn++;
+		fault_end(fault, slot, false);
+		claimed = true;
+	}
+	spin_unlock(&fault->lock);
+	return claimed;
+}
+
+/**
+ * iommufd_fault_finish() - Answer a group that iommufd_fault_claim() gave
+ * @fault: the object
+ * @group: the group
+ * @code: the answer
+ *
+ * Context: Process context, may sleep.
+ */
+void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
+			  enum iommu_page_response_code code)
+{
+	struct fault_claims claims __uninitialized;
+
+	claims.answers[0] = (struct iopf_answer){
+		.group = group,
+		.code = code,
+		.cause = IOPF_CAUSE_HANDLER,
+	};
+	claims.won = 1;
+	claims.lost = 0;
+	fault_finish(fault, &claims);
+}
+
+/* Claim a group for the kernel's answer; somebody else may be about to give one. */
+static void fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
+			enum iopf_cause cause, struct fault_claims *claims)
+{
+	struct iopf_answer answer = {
+		.group = slot->group,
+		.code = IOMMU_PAGE_RESP_INVALID,
+		.cause = cause,
+	};
+
+	if (iopf_group_claim(slot->group)) {
+		claims->answers[claims->won++] = answer;
+		fault->stats.answers[answer.code]++;
+		fault->stats.causes[cause]++;
+	} else {
+		claims->answers[IOMMUFD_FAULT_BATCH - ++claims->lost] = answer;
+		fault->stats.taken++;
+	}
+	fault_end(fault, slot, false);
+}
+
+/*
+ * Claim up to a batch of groups of one attachment, or of all with NULL, among
+ * the slots from @from on. Returns where to go on, or the number of slots.
+ */
+static u32 fault_claim_some(struct iommufd_fault *fault,
+			    struct iommufd_attachment *attachment, u32 from,
+			    struct fault_claims *claims)
+{
+	enum iopf_cause cause = attachment ? IOPF_CAUSE_DETACH : IOPF_CAUSE_CLOSE;
+	u32 i, end = min(from + FAULT_SCAN, fault->mask + 1);
+	struct iommufd_fault_slot *slot;
 
 	claims->won = 0;
 	claims->lost = 0;
 
 	spin_lock(&fault->lock);
-	for (i = 0; i < IOMMUFD_FAULT_DEPTH; i++) {
+	for (i = from; i < end; i++) {
 		if (claims->won + claims->lost == IOMMUFD_FAULT_BATCH)
 			break;
-		if (attachment && !attachment->outstanding)
-			break;
 		slot = &fault->slots[i];
-		if (!slot->group || (attachment && slot->group->priv != attachment))
+		if (!iommufd_fault_slot_used(slot))
 			continue;
-		fault_claim(fault, slot, IOMMU_PAGE_RESP_INVALID, claims);
+		if (attachment && slot->group->priv != attachment)
+			continue;
+		if (unlikely(fault->parts) && iommufd_fault_part_drop(fault, slot))
+			continue;
+		fault_claim(fault, slot, cause, claims);
 	}
 	spin_unlock(&fault->lock);
+	return i;
 }
 
 static void fault_answer_all(struct iommufd_fault *fault,
 			     struct iommufd_attachment *attachment)
 {
 	struct fault_claims claims __uninitialized;
+	u32 i = 0;
 
-	for (;;) {
-		fault_claim_batch(fault, attachment, &claims);
-		if (!claims.won && !claims.lost)
-			break;
-		fault_finish(fault, &claims);
+	while (i <= fault->mask) {
+		i = fault_claim_some(fault, attachment, i, &claims);
+		if (claims.won || claims.lost)
+			fault_finish(fault, &claims);
 	}
 }
 
@@ -466,7 +728,9 @@ static bool fault_is_drained(struct iommufd_fault *fault,
 void iommufd_fault_drain(struct iommufd_fault *fault,
 			 struct iommufd_attachment *attachment)
 {
-	fault_answer_all(fault, attachment);
+	/* With immediate delivery, messages of ended groups may be left besides. */
+	if (fault->parts || !fault_is_drained(fault, attachment))
+		fault_answer_all(fault, attachment);
 	wait_event(fault->drain_wait, fault_is_drained(fault, attachment));
 }
 
@@ -487,6 +751,150 @@ void iommufd_fault_close(struct iommufd_fault *fault)
 	fault_answer_all(fault, NULL);
 }
 
+/* Claim groups whose deadline is over. */
+static void fault_claim_expired(struct iommufd_fault *fault, struct fault_claims *claims)
+{
+	struct iommufd_fault_age *age, *next;
+	struct iommufd_fault_slot *slot;
+	ktime_t now = ktime_get();
+
+	list_for_each_entry_safe(age, next, &fault->aging, node) {
+		if (claims->won == IOMMUFD_FAULT_BATCH || ktime_after(age->expires, now))
+			break;
+		slot = &fault->slots[age - fault->ages];
+		list_del_init(&age->node);
+		/* Whoever was faster, in the core, cleans up the slot. */
+		if (!iopf_group_claim(slot->group))
+			continue;
+		claims->answers[claims->won++] = (struct iopf_answer){
+			.group = slot->group,
+			.code = fault->deadline_code,
+			.cause = IOPF_CAUSE_DEADLINE,
+		};
+		fault->stats.answers[fault->deadline_code]++;
+		fault->stats.causes[IOPF_CAUSE_DEADLINE]++;
+		fault_end(fault, slot, true);
+	}
+	if (claims->won < IOMMUFD_FAULT_BATCH)
+		fault_set_timer(fault);
+}
+
+static void fault_work(struct work_struct *work)
+{
+	struct iommufd_fault *fault = container_of(work, struct iommufd_fault, work);
+	struct fault_claims claims __uninitialized;
+	struct io_uring_cmd *fetch;
+	LIST_HEAD(unused);
+	bool was_empty;
+
+	claims.lost = 0;
+	do {
+		claims.won = 0;
+		spin_lock(&fault->lock);
+		was_empty = iommufd_fault_is_empty(fault);
+		list_splice_init(&fault->unused, &unused);
+		fault_claim_expired(fault, &claims);
+		/* What ended may leave a message that says so. */
+		was_empty &= !iommufd_fault_is_empty(fault);
+		fetch = iommufd_fault_uring_next(fault);
+		spin_unlock(&fault->lock);
+
+		iommufd_fault_wake(fault, was_empty, fetch);
+		fault_finish(fault, &claims);
+		iopf_free_groups(&unused);
+	} while (claims.won == IOMMUFD_FAULT_BATCH);
+}
+
+static enum hrtimer_restart fault_timeout(struct hrtimer *timer)
+{
+	struct iommufd_fault *fault = container_of(timer, struct iommufd_fault, timer);
+
+	queue_work(system_unbound_wq, &fault->work);
+	return HRTIMER_NORESTART;
+}
+
+/*
+ * The core has claimed the group. The object stays: who frees the attachment,
+ * and then lets go of the object, has called iopf_recall_sync() before.
+ */
+static void fault_recall(struct iopf_group *group, enum iopf_cause cause)
+{
+	struct iommufd_fault *fault = to_iommufd_handle(group->attach_handle)->hwpt->fault;
+	struct io_uring_cmd *fetch = NULL;
+	struct iommufd_fault_slot *slot;
+	bool wake, drained = false;
+
+	spin_lock(&fault->lock);
+	wake = iommufd_fault_is_empty(fault);
+	slot = iommufd_fault_slot(fault, group->cookie);
+	/* Else somebody has failed to claim it, and drops it. */
+	if (iommufd_fault_slot_holds(slot, group)) {
+		fault->stats.recalled++;
+		fault_end(fault, slot, cause != IOPF_CAUSE_DETACH);
+		drained = fault_let_go(group, &fault->unused);
+		fetch = iommufd_fault_uring_next(fault);
+	}
+	wake &= !iommufd_fault_is_empty(fault);
+	if (!list_empty(&fault->unused))
+		queue_work(system_unbound_wq, &fault->work);
+	spin_unlock(&fault->lock);
+
+	if (drained)
+		wake_up_all(&fault->drain_wait);
+	iommufd_fault_wake(fault, wake, fetch);
+}
+
+static void fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause)
+{
+	struct iommufd_fault *fault = to_iommufd_handle(handle)->hwpt->fault;
+
+	spin_lock(&fault->lock);
+	if (cause == IOPF_CAUSE_OVERFLOW)
+		fault->stats.overflows++;
+	else
+		fault->stats.no_room++;
+	fault_note_loss(fault);
+	spin_unlock(&fault->lock);
+}
+
+static void fault_flush(struct iommu_attach_handle *handle)
+{
+	struct iommufd_fault *fault = to_iommufd_handle(handle)->hwpt->fault;
+	struct io_uring_cmd *fetch;
+	bool wake;
+
+	spin_lock(&fault->lock);
+	wake = fault_take_wake(fault);
+	fetch = iommufd_fault_uring_next(fault);
+	spin_unlock(&fault->lock);
+
+	iommufd_fault_wake(fault, wake, fetch);
+}
+
+static const struct iopf_handler_ops fault_ops = {
+	.recall = fault_recall,
+	.lost = fault_lost,
+	.flush = fault_flush,
+};
+
+static const struct iopf_handler_ops fault_immediate_ops = {
+	.request = iommufd_fault_iopf_handler,
+	.recall = fault_recall,
+	.lost = fault_lost,
+	.flush = fault_flush,
+};
+
+/**
+ * iommufd_fault_iopf_ops() - What a HWPT with a fault object offers to the core
+ * @fault: the object
+ *
+ * Return: the operations that go with iommufd_fault_iopf_handler().
+ */
+const struct iopf_handler_ops *iommufd_fault_iopf_ops(const struct iommufd_fault *fault)
+{
+	return fault->parts ? &fault_immediate_ops : &fault_ops;
+}
+
 /**
  * iommufd_fault_destroy() - Free the object
  * @obj: its embedded iommufd object
@@ -499,31 +907,75 @@ void iommufd_fault_destroy(struct iommufd_object *obj)
 	struct iommufd_fault *fault = container_of(obj, struct iommufd_fault, obj);
 
 	WARN_ON(fault->queued || fault->delivered);
+	hrtimer_cancel(&fault->timer);
+	cancel_work_sync(&fault->work);
+	iopf_free_groups(&fault->unused);
+	kvfree(fault->parts);
+	kvfree(fault->ages);
 	kvfree(fault->slots);
 }
 
-static int fault_init(struct iommufd_fault *fault, struct iommufd_ctx *ictx)
+static int fault_alloc_slots(struct iommufd_fault *fault)
 {
-	u32 i;
+	u32 i, depth = fault->mask + 1;
 
-	fault->ictx = ictx;
-	init_waitqueue_head(&fault->poll_wait);
-	init_waitqueue_head(&fault->read_wait);
-	init_waitqueue_head(&fault->drain_wait);
-	spin_lock_init(&fault->lock);
-	INIT_LIST_HEAD(&fault->deliver);
-	INIT_LIST_HEAD(&fault->fetches);
-
-	fault->slots = kvcalloc(IOMMUFD_FAULT_DEPTH, sizeof(*fault->slots),
-				GFP_KERNEL_ACCOUNT);
+	fault->slots = kvcalloc(depth, sizeof(*fault->slots), GFP_KERNEL_ACCOUNT);
 	if (!fault->slots)
 		return -ENOMEM;
-
-	for (i = 0; i < IOMMUFD_FAULT_DEPTH; i++) {
+	for (i = 0; i < depth; i++) {
 		fault->slots[i].cookie = i;
 		fault->slots[i].next = i + 1;
 	}
-	fault->free_last = IOMMUFD_FAULT_DEPTH - 1;
+	fault->free_last = fault->mask;
+
+	if (fault->deadline_ms) {
+		fault->ages = kvcalloc(depth, sizeof(*fault->ages), GFP_KERNEL_ACCOUNT);
+		if (!fault->ages)
+			return -ENOMEM;
+		for (i = 0; i < depth; i++)
+			INIT_LIST_HEAD(&fault->ages[i].node);
+	}
+	if (fault->flags & IOMMU_FAULT_ALLOC_IMMEDIATE) {
+		fault->parts = kvcalloc(depth, sizeof(*fault->parts), GFP_KERNEL_ACCOUNT);
+		if (!fault->parts)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static void fault_init(struct iommufd_fault *fault, struct iommufd_ctx *ictx,
+		       const struct iommu_fault_alloc *cmd)
+{
+	fault->ictx = ictx;
+	fault->flags = cmd->flags;
+	fault->mask = roundup_pow_of_two(cmd->depth ?: IOMMUFD_FAULT_DEPTH) - 1;
+	fault->deadline_ms = cmd->deadline_ms;
+	fault->deadline_code = cmd->deadline_code;
+	init_waitqueue_head(&fault->poll_wait);
+	init_waitqueue_head(&fault->read_wait);
+	init_waitqueue_head(&fault->drain_wait);
+	hrtimer_init(&fault->timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
+	fault->timer.function = fault_timeout;
+	INIT_WORK(&fault->work, fault_work);
+	spin_lock_init(&fault->lock);
+	INIT_LIST_HEAD(&fault->deliver);
+	INIT_LIST_HEAD(&fault->fetches);
+	INIT_LIST_HEAD(&fault->aging);
+	INIT_LIST_HEAD(&fault->unused);
+}
+
+static int fault_check(const struct iommu_fault_alloc *cmd)
+{
+	const u32 flags = IOMMU_FAULT_ALLOC_BLOCKING | IOMMU_FAULT_ALLOC_IMMEDIATE |
+			  IOMMU_FAULT_ALLOC_REPORT_LOSS;
+
+	if ((cmd->flags & ~flags) || cmd->__reserved)
+		return -EOPNOTSUPP;
+	if (cmd->depth > IOMMUFD_FAULT_MAX_DEPTH || cmd->deadline_ms > IOMMUFD_FAULT_MAX_MS)
+		return -EINVAL;
+	if (cmd->deadline_code > IOMMUFD_PAGE_RESP_FAILURE ||
+	    (cmd->deadline_code && !cmd->deadline_ms))
+		return -EINVAL;
 	return 0;
 }
 
@@ -531,8 +983,8 @@ static int fault_init(struct iommufd_fault *fault, struct iommufd_ctx *ictx)
  * iommufd_fault_alloc() - ioctl(IOMMU_FAULT_QUEUE_ALLOC)
  * @ucmd: the ioctl
  *
- * Return: 0, -EOPNOTSUPP for unknown flags, -ENOMEM, -EMFILE or -ENFILE, or
- * -EFAULT.
+ * Return: 0, -EOPNOTSUPP for unknown flags or a reserved field that is not 0,
+ * -EINVAL for values out of range, -ENOMEM, -EMFILE or -ENFILE, or -EFAULT.
  */
 int iommufd_fault_alloc(struct iommufd_ucmd *ucmd)
 {
@@ -541,17 +993,18 @@ int iommufd_fault_alloc(struct iommufd_ucmd *ucmd)
 	struct file *filep;
 	int fd, rc;
 
-	if (cmd->flags & ~IOMMU_FAULT_ALLOC_BLOCKING)
-		return -EOPNOTSUPP;
+	rc = fault_check(cmd);
+	if (rc)
+		return rc;
 
 	fault = iommufd_object_alloc(ucmd->ictx, fault, IOMMUFD_OBJ_FAULT);
 	if (IS_ERR(fault))
 		return PTR_ERR(fault);
 
-	rc = fault_init(fault, ucmd->ictx);
+	fault_init(fault, ucmd->ictx, cmd);
+	rc = fault_alloc_slots(fault);
 	if (rc)
 		goto err_abort;
-	fault->blocking = cmd->flags & IOMMU_FAULT_ALLOC_BLOCKING;
 
 	filep = iommufd_fault_file_create(fault);
 	if (IS_ERR(filep)) {

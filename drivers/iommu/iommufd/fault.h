@@ -7,32 +7,131 @@
 #ifndef __IOMMUFD_FAULT_H
 #define __IOMMUFD_FAULT_H
 
+#include <linux/hrtimer.h>
 #include <linux/iommu.h>
 #include <linux/list.h>
+#include <linux/log2.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
 struct io_uring_cmd;
+struct iommufd_access;
 struct iommufd_attachment;
 struct iommufd_hw_pagetable;
 
-/* Groups that one fault object holds at the most, a power of two */
+/* Groups that a fault object holds unless user space says otherwise, and the most */
 #define IOMMUFD_FAULT_DEPTH	4096
+#define IOMMUFD_FAULT_MAX_DEPTH	65536
+/* The longest deadline: an hour */
+#define IOMMUFD_FAULT_MAX_MS	(3600 * MSEC_PER_SEC)
 /* Answers that are claimed, given and finished together */
 #define IOMMUFD_FAULT_BATCH	64
 
 /**
+ * enum iommufd_fault_slot_state - What an answer to a slot's cookie meets
+ * @FAULT_SLOT_FREE: no group, -EINVAL
+ * @FAULT_SLOT_STALE: no group; the last one was recalled or timed out, -ESTALE
+ * @FAULT_SLOT_QUEUED: a group on &iommufd_fault.deliver; -EINVAL, or -EBUSY if
+ *                     user space has seen a part of it
+ * @FAULT_SLOT_OPEN: immediate delivery: a group that a reader is copying, or of
+ *                   which more requests are to come; -EBUSY
+ * @FAULT_SLOT_DELIVERED: a group that user space was given whole; it is answered
+ */
+enum iommufd_fault_slot_state {
+	FAULT_SLOT_FREE,
+	FAULT_SLOT_STALE,
+	FAULT_SLOT_QUEUED,
+	FAULT_SLOT_OPEN,
+	FAULT_SLOT_DELIVERED,
+};
+
+/**
  * struct iommufd_fault_slot - What a cookie stands for
- * @group: the group, NULL when the slot is free
+ * @group: the group, if @state is not one of the two without
  * @cookie: number of uses times the depth, plus the index of the slot; never 0
  * @next: index of the next free slot
- * @queued: @group is on &iommufd_fault.deliver: user space has not seen @cookie
+ * @state: enum iommufd_fault_slot_state
  */
 struct iommufd_fault_slot {
 	struct iopf_group *group;
 	u32 cookie;
-	u32 next : 31;
-	u32 queued : 1;
+	u16 next;
+	u8 state;
+};
+
+/**
+ * struct iommufd_fault_age - A slot's place in the order of the deadlines
+ * @node: node in &iommufd_fault.aging, empty if the group is not complete
+ * @expires: when the group is answered by the kernel
+ */
+struct iommufd_fault_age {
+	struct list_head node;
+	ktime_t expires;
+};
+
+/**
+ * struct iommufd_fault_part - How much of a group is delivered
+ * @first: the oldest request that user space was not given
+ * @pending: number of those, from @first on
+ * @taken: how many of them a reader copies; 0 if it copies the recall message
+ * @open: the last request has not come
+ * @reading: a reader copies
+ * @seen: user space was given one and knows the cookie
+ * @ended: nobody answers it any more; a message that says so is @pending, unless
+ *         the slot only waits for the reader
+ * @tell: the end is to be told
+ *
+ * For immediate delivery, one beside each slot. The core appends a request
+ * under the device's lock and then accounts it here under the object's. What
+ * is accounted does not change any more: a reader may walk from @first over
+ * @taken requests with no lock.
+ */
+struct iommufd_fault_part {
+	struct iopf_fault *first;
+	unsigned int pending;
+	unsigned int taken;
+	bool open;
+	bool reading;
+	bool seen;
+	bool ended;
+	bool tell;
+};
+
+/**
+ * struct iommufd_fault_stats - What has happened to a fault object
+ * @requests: page requests of the groups that were queued
+ * @groups: groups that were queued
+ * @delivered: groups that user space began to read
+ * @answers: answers to the hardware, by code
+ * @causes: those of them that user space did not give, by cause
+ * @taken: groups that the core answered because their device was removed
+ * @withdrawn: groups that the driver which had reported them took back
+ * @recalled: groups that were recalled
+ * @refused: groups that found no slot
+ * @overflows: times that a hardware queue may have lost requests
+ * @no_room: requests and groups for which the core had no room
+ * @stale: answers to groups that were recalled or timed out
+ * @unknown: answers to what is no cookie of a delivered group, nor stale
+ * @busy: answers to groups that were not read to the end
+ * @peak: the most slots that were in use at a time
+ */
+struct iommufd_fault_stats {
+	u64 requests;
+	u64 groups;
+	u64 delivered;
+	u64 answers[IOMMU_PAGE_RESP_FAILURE + 1];
+	u64 causes[IOPF_NR_CAUSES];
+	u64 taken;
+	u64 withdrawn;
+	u64 recalled;
+	u64 refused;
+	u64 overflows;
+	u64 no_room;
+	u64 stale;
+	u64 unknown;
+	u64 busy;
+	u32 peak;
 };
 
 /**
@@ -40,33 +139,55 @@ struct iommufd_fault_slot {
  * @obj: its user-visible id
  * @ictx: the context, referenced by the open file
  * @filep: the file, only valid until the allocation is finished
- * @blocking: read(2) waits, set when the object is allocated
+ * @flags: enum iommu_fault_alloc_flags, set when the object is allocated
+ * @mask: number of slots, a power of two, less 1
+ * @deadline_ms: when the kernel answers a group, 0 for never
+ * @deadline_code: what it answers then
  * @poll_wait: pollers, woken when @deliver becomes non-empty
  * @read_wait: sleeping readers, one woken for each time there is something
  * @drain_wait: woken when an attachment has no group outstanding any more
+ * @timer: queues @work when the oldest deadline is over
+ * @work: answers groups whose deadline is over, and frees @unused
  * @lock: protects all below and the attachments of every handle that feeds it
  * @closed: the file is gone; nothing is queued any more
- * @deliver: queued groups, oldest first
+ * @wake: @deliver was empty, and pollers and readers were not woken since; they
+ *        are at the end of a drain of the hardware queue
+ * @lost: requests were lost, and user space asked to be told and was not yet
+ * @timing: @timer is started, or @work will start it
+ * @deliver: groups with something to read, oldest first
  * @queued: number of groups on @deliver
- * @delivered: number of groups that user space was given and has not answered
+ * @delivered: number of other groups that have a slot
  * @fetches: FETCH commands that wait, first come first served
  * @fetching: one was taken off @fetches and is about to read
  * @free_first: index of the free slot that is used next
  * @free_last: index of the free slot that is used last
- * @slots: IOMMUFD_FAULT_DEPTH slots
+ * @slots: the slots
+ * @ages: one for each slot if there is a deadline, else NULL
+ * @aging: those of complete groups, oldest first
+ * @parts: one for each slot if delivery is immediate, else NULL
+ * @unused: groups to be freed by @work
+ * @stats: counters
  */
 struct iommufd_fault {
 	struct iommufd_object obj;
 	struct iommufd_ctx *ictx;
 	struct file *filep;
-	bool blocking;
+	u32 flags;
+	u32 mask;
+	u32 deadline_ms;
+	enum iommu_page_response_code deadline_code;
 
 	wait_queue_head_t poll_wait;
 	wait_queue_head_t read_wait;
 	wait_queue_head_t drain_wait;
+	struct hrtimer timer;
+	struct work_struct work;
 
 	spinlock_t lock;	/* all below, and attachments */
 	bool closed;
+	bool wake;
+	bool lost;
+	bool timing;
 	struct list_head deliver;
 	unsigned int queued;
 	unsigned int delivered;
@@ -75,6 +196,11 @@ struct iommufd_fault {
 	u32 free_first;
 	u32 free_last;
 	struct iommufd_fault_slot *slots;
+	struct iommufd_fault_age *ages;
+	struct list_head aging;
+	struct iommufd_fault_part *parts;
+	struct list_head unused;
+	struct iommufd_fault_stats stats;
 };
 
 /**
@@ -94,14 +220,26 @@ struct iommufd_attach_handle {
 /**
  * struct iommufd_attachment - One device attached through one handle
  * @node: node in &iommufd_attach_handle.attachments
- * @idev: the device
+ * @idev: the device, NULL for that of a &struct iommufd_fault_source
+ * @dev_id: what user space calls it
  * @outstanding: its groups that are queued, delivered or being answered;
  *               protected by the fault object's lock
  */
 struct iommufd_attachment {
 	struct list_head node;
 	struct iommufd_device *idev;
+	u32 dev_id;
 	unsigned int outstanding;
+};
+
+/**
+ * struct iommufd_fault_source - A fault object bound to an emulated device
+ * @fault: the object; the source is one of its users
+ * @attachment: the device, in no handle's list
+ */
+struct iommufd_fault_source {
+	struct iommufd_fault *fault;
+	struct iommufd_attachment attachment;
 };
 
 static inline struct iommufd_attach_handle *
@@ -117,27 +255,105 @@ iommufd_get_fault(struct iommufd_ucmd *ucmd, u32 id)
 			    struct iommufd_fault, obj);
 }
 
-/* fault.c: the object */
-int iommufd_fault_alloc(struct iommufd_ucmd *ucmd);
-void iommufd_fault_destroy(struct iommufd_object *obj);
-int iommufd_fault_iopf_handler(struct iopf_group *group);
-ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
-			      struct list_head *batch, size_t room);
-void iommufd_fault_delivered(struct iommufd_fault *fault,
-			     struct list_head *batch, size_t copied);
-unsigned int
-iommufd_fault_respond(struct iommufd_fault *fault,
-		      const struct iommu_hwpt_page_response *responses,
-		      unsigned int count);
-void iommufd_fault_drain(struct iommufd_fault *fault,
-			 struct iommufd_attachment *attachment);
-void iommufd_fault_close(struct iommufd_fault *fault);
+static inline struct iommufd_fault_slot *
+iommufd_fault_slot(struct iommufd_fault *fault, u32 cookie)
+{
+	return &fault->slots[cookie & fault->mask];
+}
+
+static inline bool iommufd_fault_slot_used(const struct iommufd_fault_slot *slot)
+{
+	return slot->state > FAULT_SLOT_STALE;
+}
+
+static inline bool iommufd_fault_slot_holds(const struct iommufd_fault_slot *slot,
+					    const struct iopf_group *group)
+{
+	return slot->group == group && iommufd_fault_slot_used(slot);
+}
 
 /* Without the lock: see iommufd_fault_poll() for what makes this safe. */
 static inline bool iommufd_fault_is_empty(struct iommufd_fault *fault)
 {
 	return !READ_ONCE(fault->queued);
 }
+
+static inline void iommufd_fault_set_queued(struct iommufd_fault *fault,
+					    unsigned int queued)
+{
+	/* Pollers read it without the lock. */
+	WRITE_ONCE(fault->queued, queued);
+}
+
+/* Drop a reference; what nobody holds goes to @unused, to be freed. */
+static inline void iommufd_fault_put_group(struct iopf_group *group,
+					   struct list_head *unused)
+{
+	if (!--group->refs)
+		list_add_tail(&group->node, unused);
+}
+
+/* The flags of a read's first message; to be given back if it is not copied. */
+static inline u32 iommufd_fault_take_loss(struct iommufd_fault *fault)
+{
+	if (likely(!fault->lost))
+		return 0;
+	fault->lost = false;
+	return IOMMU_PGFAULT_FLAGS_LOST;
+}
+
+static inline void iommufd_fault_untake_loss(struct iommufd_fault *fault, u32 flags)
+{
+	fault->lost |= !!flags;
+}
+
+/* fault.c: the object */
+int iommufd_fault_alloc(struct iommufd_ucmd *ucmd);
+void iommufd_fault_destroy(struct iommufd_object *obj);
+int iommufd_fault_iopf_handler(struct iopf_group *group);
+const struct iopf_handler_ops *iommufd_fault_iopf_ops(const struct iommufd_fault *fault);
+int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			struct iopf_group *group);
+void iommufd_fault_start_aging(struct iommufd_fault *fault, const struct iopf_group *group);
+void iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
+			    enum iommufd_fault_slot_state state);
+void iommufd_fault_wake(struct iommufd_fault *fault, bool was_empty,
+			struct io_uring_cmd *fetch);
+ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
+			      struct list_head *batch, size_t room, u32 *flags);
+void iommufd_fault_delivered(struct iommufd_fault *fault, struct list_head *batch,
+			     size_t copied, u32 flags);
+int iommufd_fault_respond(struct iommufd_fault *fault,
+			  const struct iommu_hwpt_page_response *responses,
+			  unsigned int count);
+void iommufd_fault_drain(struct iommufd_fault *fault,
+			 struct iommufd_attachment *attachment);
+void iommufd_fault_close(struct iommufd_fault *fault);
+int iommufd_fault_queue(struct iommufd_fault *fault,
+			struct iommufd_attachment *attachment,
+			struct iopf_group *group);
+bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group);
+void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
+			  enum iommu_page_response_code code);
+
+/* fault_immediate.c: page requests one by one */
+static inline struct iommufd_fault_part *
+iommufd_fault_part(const struct iommufd_fault *fault, u32 cookie)
+{
+	return &fault->parts[cookie & fault->mask];
+}
+
+int iommufd_fault_part_add(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			   struct iopf_group *group);
+bool iommufd_fault_part_end(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
+			    bool tell);
+bool iommufd_fault_part_drop(struct iommufd_fault *fault, struct iommufd_fault_slot *slot);
+int iommufd_fault_part_refuse(const struct iommufd_fault *fault,
+			      const struct iommufd_fault_slot *slot);
+size_t iommufd_fault_part_deliver(struct iommufd_fault *fault, struct list_head *batch,
+				  size_t room, u32 *flags);
+void iommufd_fault_part_delivered(struct iommufd_fault *fault, struct list_head *batch,
+				  size_t copied, u32 flags);
 
 /* fault_file.c: its file */
 struct file *iommufd_fault_file_create(struct iommufd_fault *fault);
@@ -150,7 +366,15 @@ int iommufd_fault_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags);
 struct io_uring_cmd *iommufd_fault_uring_next(struct iommufd_fault *fault);
 void iommufd_fault_uring_start(struct io_uring_cmd *cmd);
 
+/* fault_driver.c: faults that device drivers find */
+int iommufd_fault_bind(struct iommufd_ucmd *ucmd);
+void iommufd_fault_unbind(struct iommufd_access *access,
+			  struct iommufd_fault_source *source);
+
 /* attach.c: devices and PASIDs on HWPTs */
+struct iommufd_attachment *
+iommufd_find_attachment(struct iommufd_device *idev, ioasid_t pasid,
+			struct iommufd_fault **fault);
 int iommufd_attach(struct iommufd_hw_pagetable *hwpt,
 		   struct iommufd_device *idev, ioasid_t pasid);
 struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev,

@@ -17,6 +17,8 @@
  *
  * So a read through io_uring stays posted until there is something to read,
  * also on a file that is O_NONBLOCK.
+ *
+ * With immediate delivery a read gets single messages, as many as fit.
  */
 #include <linux/anon_inodes.h>
 #include <linux/fs.h>
@@ -53,16 +55,18 @@ fault_message(struct iommu_hwpt_pgfault *message, const struct iopf_group *group
 		.pasid = prm->pasid,
 		.grpid = prm->grpid,
 		.perm = prm->perm,
+		.length = group->length,
 		.addr = prm->addr,
 		.cookie = group->cookie,
 	};
 }
 
 /*
- * Store the messages of all groups in user memory, without a copy in between;
- * returns how many whole ones arrived.
+ * Store the messages of all groups in user memory, without a copy in between,
+ * the first one with @flags; returns how many whole ones arrived.
  */
-static size_t fault_store(struct list_head *batch, size_t messages, void __user *to)
+static size_t fault_store(struct list_head *batch, size_t messages, void __user *to,
+			  u32 flags)
 {
 	u64 __user *next = to;
 	struct iopf_group *group;
@@ -81,6 +85,8 @@ static size_t fault_store(struct list_head *batch, size_t messages, void __user 
 	list_for_each_entry(group, batch, node) {
 		list_for_each_entry(iopf, &group->faults, list) {
 			fault_message(&u.message, group, &iopf->fault.prm);
+			u.message.flags |= flags;
+			flags = 0;
 			unsafe_put_user(u.words[0], &next[0], out_end);
 			unsafe_put_user(u.words[1], &next[1], out_end);
 			unsafe_put_user(u.words[2], &next[2], out_end);
@@ -106,7 +112,8 @@ static size_t fault_copy_some(const struct iommu_hwpt_pgfault *messages, size_t 
 }
 
 /* The same as fault_store() for memory of any kind: vectors, registered buffers */
-static noinline_for_stack size_t fault_copy(struct list_head *batch, struct iov_iter *to)
+static noinline_for_stack size_t fault_copy(struct list_head *batch, struct iov_iter *to,
+					    u32 flags)
 {
 	/* Each message is written as a whole before it is copied. */
 	struct iommu_hwpt_pgfault messages[FAULT_COPY_BATCH] __uninitialized;
@@ -119,6 +126,8 @@ static noinline_for_stack size_t fault_copy(struct list_head *batch, struct iov_
 			fault_message(&messages[filled++], group, &iopf->fault.prm);
 			if (filled < FAULT_COPY_BATCH)
 				continue;
+			messages[0].flags |= flags;
+			flags = 0;
 			n = fault_copy_some(messages, filled, to);
 			copied += n;
 			if (n < filled)
@@ -126,9 +135,87 @@ static noinline_for_stack size_t fault_copy(struct list_head *batch, struct iov_
 			filled = 0;
 		}
 	}
-	if (filled)
+	if (filled) {
+		messages[0].flags |= flags;
 		copied += fault_copy_some(messages, filled, to);
+	}
 	return copied;
+}
+
+/* The message that a group has ended which user space has read a part of */
+static void fault_recall_message(struct iommu_hwpt_pgfault *message,
+				 const struct iopf_group *group)
+{
+	const struct iopf_fault *iopf;
+
+	iopf = list_first_entry(&group->faults, struct iopf_fault, list);
+	*message = (struct iommu_hwpt_pgfault) {
+		.flags = (iopf->fault.prm.flags & IOMMU_PGFAULT_FLAGS_PASID_VALID) |
+			 IOMMU_PGFAULT_FLAGS_RECALLED,
+		.dev_id = group->dev_id,
+		.pasid = iopf->fault.prm.pasid,
+		.grpid = iopf->fault.prm.grpid,
+		.cookie = group->cookie,
+	};
+}
+
+/* Copy what was taken of one group; returns how many whole messages arrived. */
+static size_t fault_copy_part(const struct iopf_group *group,
+			      const struct iommufd_fault_part *part,
+			      struct iov_iter *to, u32 flags)
+{
+	struct iopf_fault *iopf = part->first;
+	struct iommu_hwpt_pgfault message;
+	size_t copied = 0;
+
+	if (!part->taken) {
+		fault_recall_message(&message, group);
+		message.flags |= flags;
+		return fault_copy_some(&message, 1, to);
+	}
+	for (;;) {
+		fault_message(&message, group, &iopf->fault.prm);
+		if (!(message.flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE))
+			message.flags |= IOMMU_PGFAULT_FLAGS_OPEN;
+		message.flags |= flags;
+		flags = 0;
+		if (!fault_copy_some(&message, 1, to) || ++copied == part->taken)
+			return copied;
+		iopf = list_next_entry(iopf, list);
+	}
+}
+
+/* As fault_copy(), of groups that are delivered as they arrive */
+static size_t fault_copy_parts(struct iommufd_fault *fault, struct list_head *batch,
+			       struct iov_iter *to, u32 flags)
+{
+	const struct iommufd_fault_part *part;
+	struct iopf_group *group;
+	size_t copied = 0, n;
+
+	list_for_each_entry(group, batch, node) {
+		part = iommufd_fault_part(fault, group->cookie);
+		n = fault_copy_part(group, part, to, flags);
+		copied += n;
+		if (n < (part->taken ?: 1))
+			break;
+		flags = 0;
+	}
+	return copied;
+}
+
+static ssize_t fault_read_parts(struct iommufd_fault *fault, struct iov_iter *to,
+				size_t room)
+{
+	LIST_HEAD(batch);
+	size_t copied;
+	u32 flags;
+
+	if (!iommufd_fault_part_deliver(fault, &batch, room, &flags))
+		return 0;
+	copied = fault_copy_parts(fault, &batch, to, flags);
+	iommufd_fault_part_delivered(fault, &batch, copied, flags);
+	return copied ? copied * FAULT_MESSAGE_SIZE : -EFAULT;
 }
 
 /* The number of messages among the first @copied that end a whole group */
@@ -147,11 +234,11 @@ static size_t fault_whole_groups(struct list_head *batch, size_t copied)
 
 /* What a read returns when @copied of the @messages in @batch have arrived */
 static ssize_t fault_read_done(struct iommufd_fault *fault, struct list_head *batch,
-			       size_t messages, size_t copied)
+			       size_t messages, size_t copied, u32 flags)
 {
 	if (unlikely(copied < messages))
 		copied = fault_whole_groups(batch, copied);
-	iommufd_fault_delivered(fault, batch, copied);
+	iommufd_fault_delivered(fault, batch, copied, flags);
 	return copied ? copied * FAULT_MESSAGE_SIZE : -EFAULT;
 }
 
@@ -167,13 +254,21 @@ static ssize_t fault_read_done(struct iommufd_fault *fault, struct list_head *ba
  */
 ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, size_t room)
 {
+	ssize_t messages, copied;
+	struct iov_iter iter;
 	LIST_HEAD(batch);
-	ssize_t messages;
+	u32 flags;
 
-	messages = iommufd_fault_deliver(fault, &batch, room);
+	if (unlikely(fault->parts)) {
+		iov_iter_ubuf(&iter, ITER_DEST, to, room * FAULT_MESSAGE_SIZE);
+		return fault_read_parts(fault, &iter, room);
+	}
+
+	messages = iommufd_fault_deliver(fault, &batch, room, &flags);
 	if (messages <= 0)
 		return messages;
-	return fault_read_done(fault, &batch, messages, fault_store(&batch, messages, to));
+	copied = fault_store(&batch, messages, to, flags);
+	return fault_read_done(fault, &batch, messages, copied, flags);
 }
 
 /**
@@ -184,25 +279,31 @@ ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, si
  * Context: Process context, may sleep to fault user memory in.
  *
  * Return: bytes read, 0 if nothing is queued, -EINVAL if the first group does
- * not fit, -EFAULT if it could not be copied; it stays queued then.
+ * not fit, -EFAULT if it could not be copied; it stays queued then. Groups that
+ * are delivered immediately need room for one message only.
  */
 ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to)
 {
 	size_t room = iov_iter_count(to) / FAULT_MESSAGE_SIZE;
+	ssize_t messages, copied;
 	LIST_HEAD(batch);
-	ssize_t messages;
+	u32 flags;
+
+	if (unlikely(fault->parts))
+		return fault_read_parts(fault, to, room);
 
 	if (iter_is_ubuf(to)) {
-		messages = iommufd_fault_read_user(fault, to->ubuf + to->iov_offset, room);
-		if (messages > 0)
-			iov_iter_advance(to, messages);
-		return messages;
+		copied = iommufd_fault_read_user(fault, to->ubuf + to->iov_offset, room);
+		if (copied > 0)
+			iov_iter_advance(to, copied);
+		return copied;
 	}
 
-	messages = iommufd_fault_deliver(fault, &batch, room);
+	messages = iommufd_fault_deliver(fault, &batch, room, &flags);
 	if (messages <= 0)
 		return messages;
-	return fault_read_done(fault, &batch, messages, fault_copy(&batch, to));
+	copied = fault_copy(&batch, to, flags);
+	return fault_read_done(fault, &batch, messages, copied, flags);
 }
 
 static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
@@ -221,7 +322,7 @@ static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			return rc;
 		if (iocb->ki_flags & IOCB_NOWAIT)
 			return -EAGAIN;
-		if (is_sync_kiocb(iocb) && !fault->blocking)
+		if (is_sync_kiocb(iocb) && !(fault->flags & IOMMU_FAULT_ALLOC_BLOCKING))
 			return 0;
 		if (is_sync_kiocb(iocb) && iocb->ki_filp->f_flags & O_NONBLOCK)
 			return -EAGAIN;
@@ -240,20 +341,24 @@ static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
  * Context: Process context, may sleep.
  *
  * Return: bytes of the answers that were given. It stops at one that cannot be
- * copied or is wrong; if that is the first, -EFAULT or -EINVAL is returned.
+ * copied or is wrong; if that is the first, -EFAULT is returned, or an error as
+ * of iommufd_fault_respond().
  */
 ssize_t iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from)
 {
 	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH] __uninitialized;
-	size_t wanted, copied, given, done = 0;
+	size_t wanted, copied, done = 0;
+	int given;
 
 	while (iov_iter_count(from)) {
 		wanted = min(sizeof(responses), iov_iter_count(from));
 		copied = copy_from_iter(responses, wanted, from) / FAULT_RESPONSE_SIZE;
 		given = iommufd_fault_respond(fault, responses, copied);
+		if (given < 0)
+			return done ?: given;
 		done += given * FAULT_RESPONSE_SIZE;
 		if (given < copied)
-			return done ?: -EINVAL;
+			return done;
 		if (copied * FAULT_RESPONSE_SIZE < wanted)
 			return done ?: -EFAULT;
 	}
@@ -290,20 +395,64 @@ static __poll_t iommufd_fault_poll(struct file *filep, struct poll_table_struct 
 	return events;
 }
 
+static void fault_show(struct seq_file *m, const char *name, u64 value)
+{
+	seq_printf(m, "iommufd-fault-%s:\t%llu\n", name, value);
+}
+
+static void fault_show_answers(struct seq_file *m, const struct iommufd_fault_stats *stats)
+{
+	const u64 *causes = stats->causes;
+	u64 user;
+
+	fault_show(m, "answered-success", stats->answers[IOMMU_PAGE_RESP_SUCCESS]);
+	fault_show(m, "answered-invalid", stats->answers[IOMMU_PAGE_RESP_INVALID]);
+	fault_show(m, "answered-failure", stats->answers[IOMMU_PAGE_RESP_FAILURE]);
+
+	/* Most answers are user space's: those are not counted one by one. */
+	user = stats->answers[IOMMU_PAGE_RESP_SUCCESS] +
+	       stats->answers[IOMMU_PAGE_RESP_INVALID] +
+	       stats->answers[IOMMU_PAGE_RESP_FAILURE] -
+	       causes[IOPF_CAUSE_DETACH] - causes[IOPF_CAUSE_CLOSE] -
+	       causes[IOPF_CAUSE_DEADLINE];
+	fault_show(m, "by-user", user);
+	fault_show(m, "by-detach", causes[IOPF_CAUSE_DETACH]);
+	fault_show(m, "by-close", causes[IOPF_CAUSE_CLOSE]);
+	fault_show(m, "by-deadline", causes[IOPF_CAUSE_DEADLINE]);
+	fault_show(m, "by-removal", stats->taken);
+	fault_show(m, "withdrawn", stats->withdrawn);
+}
+
 static void iommufd_fault_show_fdinfo(struct seq_file *m, struct file *filep)
 {
 	struct iommufd_fault *fault = filep->private_data;
+	struct iommufd_fault_stats stats;
 	unsigned int queued, delivered;
 
 	spin_lock(&fault->lock);
 	queued = fault->queued;
 	delivered = fault->delivered;
+	stats = fault->stats;
 	spin_unlock(&fault->lock);
 
-	seq_printf(m, "iommufd-fault-id:\t%u\n", fault->obj.id);
-	seq_printf(m, "iommufd-fault-depth:\t%u\n", IOMMUFD_FAULT_DEPTH);
-	seq_printf(m, "iommufd-fault-queued:\t%u\n", queued);
-	seq_printf(m, "iommufd-fault-delivered:\t%u\n", delivered);
+	fault_show(m, "id", fault->obj.id);
+	fault_show(m, "flags", fault->flags);
+	fault_show(m, "depth", fault->mask + 1);
+	fault_show(m, "deadline-ms", fault->deadline_ms);
+	fault_show(m, "queued", queued);
+	fault_show(m, "delivered", delivered);
+	fault_show(m, "peak", stats.peak);
+	fault_show(m, "total-requests", stats.requests);
+	fault_show(m, "total-groups", stats.groups);
+	fault_show(m, "total-delivered", stats.delivered);
+	fault_show_answers(m, &stats);
+	fault_show(m, "recalled", stats.recalled);
+	fault_show(m, "refused", stats.refused);
+	fault_show(m, "overflows", stats.overflows);
+	fault_show(m, "no-room", stats.no_room);
+	fault_show(m, "answers-stale", stats.stale);
+	fault_show(m, "answers-early", stats.busy);
+	fault_show(m, "answers-unknown", stats.unknown);
 }
 
 static int iommufd_fault_release(struct inode *inode, struct file *filep)

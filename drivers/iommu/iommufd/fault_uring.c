@@ -206,7 +206,7 @@ static ssize_t fault_uring_respond(struct iommufd_fault *fault, struct io_uring_
 
 	*wanted = ucmd.count ?: 1;
 	if (!ucmd.count)
-		return iommufd_fault_respond(fault, &ucmd.response, 1) ? 1 : -EINVAL;
+		return iommufd_fault_respond(fault, &ucmd.response, 1);
 
 	/* A registered buffer is the one to fetch into; answers are not in it. */
 	rc = import_ubuf(ITER_SOURCE, u64_to_user_ptr(ucmd.responses_uptr),

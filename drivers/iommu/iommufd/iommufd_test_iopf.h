@@ -15,15 +15,17 @@
 enum {
 	IOMMU_TEST_OP_IOPF_BATCH = 0x1000,
 	IOMMU_TEST_OP_IOPF_STATS,
+	/* 0x1002 is in iommufd_test.h; this one is not in the peer */
+	IOMMU_TEST_OP_IOPF_EVENT = 0x1003,
 };
 
-/* IOMMU_TEST_CMD's argument for these two, as long as struct iommu_test_cmd. */
+/* IOMMU_TEST_CMD's argument for these, as long as struct iommu_test_cmd. */
 struct iommu_test_iopf_cmd {
 	__u32 size;
 	__u32 op;
-	/* STATS: a mock device's idev id, or 0 for all that have gone away */
+	/* STATS, EVENT: a mock device's idev id; STATS: 0 for all that have gone away */
 	__u32 id;
-	/* STATS: IOMMU_TEST_IOPF_STATS_RESET */
+	/* STATS: IOMMU_TEST_IOPF_STATS_RESET; EVENT: enum iommu_test_iopf_event */
 	__u32 flags;
 	/* User address and size of the structure below that goes with @op */
 	__aligned_u64 arg;
@@ -85,6 +87,19 @@ enum {
 };
 
 /**
+ * enum iommu_test_iopf_event - What happens to a device's page requests
+ * @IOMMU_TEST_IOPF_DRAIN: A BATCH, the argument, comes as one drain of the
+ *                         hardware queue
+ * @IOMMU_TEST_IOPF_OVERFLOW: The hardware queue of all mock devices overflows
+ * @IOMMU_TEST_IOPF_RESET: The device is reset: it forgets its groups
+ */
+enum iommu_test_iopf_event {
+	IOMMU_TEST_IOPF_DRAIN = 1,
+	IOMMU_TEST_IOPF_OVERFLOW,
+	IOMMU_TEST_IOPF_RESET,
+};
+
+/**
  * struct iommu_test_iopf_stats - What a mock device sent and was answered
  * @requests: Requests handed to the core, by any of the test operations
  * @groups: Those of them that were the last of a group, so want one answer
@@ -97,6 +112,7 @@ enum {
  * @last_grpid: Group id of the latest answer
  * @last_code: Code of the latest answer
  * @last_flags: Flags of the request that the latest answer is for
+ * @forgotten: Groups that a reset of the device took the answer from
  */
 struct iommu_test_iopf_stats {
 	__aligned_u64 requests;
@@ -109,6 +125,7 @@ struct iommu_test_iopf_stats {
 	__u32 last_grpid;
 	__u32 last_code;
 	__u32 last_flags;
+	__aligned_u64 forgotten;
 };
 
 #endif

@@ -19,12 +19,6 @@
 
 static_assert(sizeof(struct iommu_test_iopf_cmd) == sizeof(struct iommu_test_cmd));
 
-struct mock_group {
-	struct hlist_node node;
-	u32 pasid;
-	u32 grpid;
-};
-
 /* One device of a batch, and its entries for the groups to come. */
 struct batch_dev {
 	struct iommufd_device *idev;
@@ -66,6 +60,7 @@ static void add_to_gone(const struct iommu_test_iopf_stats *stats)
 	gone_stats.bad_codes += stats->bad_codes;
 	gone_stats.unmatched += stats->unmatched;
 	gone_stats.outstanding += stats->outstanding;
+	gone_stats.forgotten += stats->forgotten;
 	spin_unlock(&gone_lock);
 }
 
@@ -265,7 +260,8 @@ static int run_batch(struct iommu_test_iopf_batch *batch, struct batch_dev *devs
 	return 0;
 }
 
-static struct iommufd_device *get_mock(struct iommufd_ucmd *ucmd, u32 id)
+/* The device with an idev id; the caller puts it back. */
+struct iommufd_device *iommufd_mock_get(struct iommufd_ucmd *ucmd, u32 id)
 {
 	struct iommufd_device *idev = iommufd_get_device(ucmd, id);
 
@@ -287,7 +283,7 @@ static int get_batch_devs(struct iommufd_ucmd *ucmd, const struct iommu_test_iop
 
 		if (get_user(id, &ids[i]))
 			return -EFAULT;
-		idev = get_mock(ucmd, id);
+		idev = iommufd_mock_get(ucmd, id);
 		if (IS_ERR(idev))
 			return PTR_ERR(idev);
 		devs[i].idev = idev;
@@ -306,7 +302,7 @@ static void put_batch_devs(struct iommufd_ucmd *ucmd, struct batch_dev *devs, u3
 	}
 }
 
-static int test_batch(struct iommufd_ucmd *ucmd, const struct iommu_test_iopf_cmd *cmd)
+int iommufd_mock_iopf_batch(struct iommufd_ucmd *ucmd, const struct iommu_test_iopf_cmd *cmd)
 {
 	void __user *arg = u64_to_user_ptr(cmd->arg);
 	struct iommu_test_iopf_batch batch;
@@ -357,7 +353,7 @@ static int test_stats(struct iommufd_ucmd *ucmd, const struct iommu_test_iopf_cm
 	if (!cmd->id) {
 		take_stats(&gone_lock, &gone_stats, &copy, reset, false);
 	} else {
-		idev = get_mock(ucmd, cmd->id);
+		idev = iommufd_mock_get(ucmd, cmd->id);
 		if (IS_ERR(idev))
 			return PTR_ERR(idev);
 		state = dev_get_drvdata(idev->dev);
@@ -376,7 +372,7 @@ int iommufd_mock_iopf_test(struct iommufd_ucmd *ucmd)
 
 	switch (cmd->op) {
 	case IOMMU_TEST_OP_IOPF_BATCH:
-		return test_batch(ucmd, cmd);
+		return iommufd_mock_iopf_batch(ucmd, cmd);
 	case IOMMU_TEST_OP_IOPF_STATS:
 		return test_stats(ucmd, cmd);
 	default:

@@ -19,6 +19,13 @@ struct iommufd_ucmd;
 
 #define MOCK_IOPF_HASH_BITS 9
 
+/* A group that waits for its answer, or an entry for one */
+struct mock_group {
+	struct hlist_node node;
+	u32 pasid;
+	u32 grpid;
+};
+
 /**
  * struct mock_state - Injector and PASID state of a mock device
  * @attach_rwsem: Written around attach, replace and detach, read around a report
@@ -50,6 +57,11 @@ int iommufd_mock_trigger_iopf(struct device *dev, struct iopf_fault *evt);
 void iommufd_mock_page_response(struct device *dev, const struct iopf_fault *evt,
 				const struct iommu_page_response *resp);
 int iommufd_mock_iopf_test(struct iommufd_ucmd *ucmd);
+int iommufd_mock_iopf_batch(struct iommufd_ucmd *ucmd, const struct iommu_test_iopf_cmd *cmd);
+struct iommufd_device *iommufd_mock_get(struct iommufd_ucmd *ucmd, u32 id);
+int iommufd_mock_iopf_event(struct iommufd_ucmd *ucmd);
+
+int iommufd_mock_driver_open(struct iommufd_ucmd *ucmd);
 
 int iommufd_mock_set_dev_pasid(struct iommu_domain *domain, struct device *dev, ioasid_t pasid,
 			       struct iommu_domain *old);

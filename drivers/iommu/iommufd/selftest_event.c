@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What else happens to the mock device's page requests: the hardware queue
+ * overflows, the device is reset, requests come as one drain of the queue.
+ */
+#include <linux/rcupdate.h>
+
+#include "iommufd_private.h"
+#include "selftest_mock.h"
+
+/* The queue outlives its devices. */
+static struct iopf_queue *event_queue(struct device *dev)
+{
+	struct iommu_fault_param *param;
+	struct iopf_queue *queue = NULL;
+
+	rcu_read_lock();
+	param = rcu_dereference(dev->iommu->fault_param);
+	if (param)
+		queue = param->queue;
+	rcu_read_unlock();
+	return queue;
+}
+
+static int event_drain(struct iommufd_ucmd *ucmd, const struct iommu_test_iopf_cmd *cmd,
+		       struct iopf_queue *queue)
+{
+	int rc;
+
+	iopf_queue_begin(queue);
+	rc = iommufd_mock_iopf_batch(ucmd, cmd);
+	iopf_queue_end(queue);
+	return rc;
+}
+
+/* The device waits for no answer any more. */
+static void event_reset(struct device *dev)
+{
+	struct mock_state *state = dev_get_drvdata(dev);
+	struct mock_group *group;
+	struct hlist_node *next;
+	unsigned int i;
+
+	iopf_device_reset(dev);
+
+	spin_lock(&state->lock);
+	for (i = 0; i != ARRAY_SIZE(state->open); i++) {
+		hlist_for_each_entry_safe(group, next, &state->open[i], node) {
+			hlist_del(&group->node);
+			hlist_add_head(&group->node, &state->spare);
+		}
+	}
+	state->stats.forgotten += state->stats.outstanding;
+	state->stats.outstanding = 0;
+	spin_unlock(&state->lock);
+}
+
+/**
+ * iommufd_mock_iopf_event() - IOMMU_TEST_OP_IOPF_EVENT
+ * @ucmd: the ioctl, with a struct iommu_test_iopf_cmd
+ *
+ * Return: 0, -ENODEV if the device has no page requests enabled, or an error.
+ */
+int iommufd_mock_iopf_event(struct iommufd_ucmd *ucmd)
+{
+	const struct iommu_test_iopf_cmd *cmd = ucmd->cmd;
+	struct iommufd_device *idev;
+	struct iopf_queue *queue;
+	int rc = 0;
+
+	idev = iommufd_mock_get(ucmd, cmd->id);
+	if (IS_ERR(idev))
+		return PTR_ERR(idev);
+
+	queue = event_queue(idev->dev);
+	if (!queue)
+		rc = -ENODEV;
+	else if (cmd->flags == IOMMU_TEST_IOPF_DRAIN)
+		rc = event_drain(ucmd, cmd, queue);
+	else if (cmd->flags == IOMMU_TEST_IOPF_OVERFLOW)
+		rc = iopf_queue_discard_partial(queue);
+	else if (cmd->flags == IOMMU_TEST_IOPF_RESET)
+		event_reset(idev->dev);
+	else
+		rc = -EOPNOTSUPP;
+	iommufd_put_object(ucmd->ictx, &idev->obj);
+	return rc;
+}
