@@ -15,8 +15,8 @@
 enum {
 	IOMMU_TEST_OP_IOPF_BATCH = 0x1000,
 	IOMMU_TEST_OP_IOPF_STATS,
-	/* 0x1002 is in iommufd_test.h; this one is not in the peer */
-	IOMMU_TEST_OP_IOPF_EVENT = 0x1003,
+	/* Not in the peer; those between are in iommufd_test.h */
+	IOMMU_TEST_OP_IOPF_EVENT = 0x1010,
 };
 
 /* IOMMU_TEST_CMD's argument for these, as long as struct iommu_test_cmd. */
