@@ -378,6 +378,24 @@ static void fault_restore(struct iommufd_fault *fault, struct iopf_group *group,
 	iommufd_fault_put_group(group, unused);
 }
 
+/* Queue the groups of @batch again, in their old order, ahead of all others. */
+static void fault_restore_batch(struct iommufd_fault *fault, struct list_head *batch,
+				struct list_head *unused)
+{
+	struct iopf_group *group, *next;
+	struct io_uring_cmd *fetch;
+	bool was_empty;
+
+	spin_lock(&fault->lock);
+	was_empty = iommufd_fault_is_empty(fault);
+	list_for_each_entry_safe_reverse(group, next, batch, node)
+		fault_restore(fault, group, unused);
+	fetch = iommufd_fault_uring_next(fault);
+	spin_unlock(&fault->lock);
+
+	iommufd_fault_wake(fault, was_empty, fetch);
+}
+
 /**
  * iommufd_fault_delivered() - Finish what iommufd_fault_deliver() began
  * @fault: the object
@@ -391,13 +409,10 @@ static void fault_restore(struct iommufd_fault *fault, struct iopf_group *group,
 void iommufd_fault_delivered(struct iommufd_fault *fault, struct list_head *batch,
 			     size_t copied, u32 flags)
 {
-	struct io_uring_cmd *fetch = NULL;
 	struct iopf_group *group, *next;
-	bool was_empty, restored;
 	LIST_HEAD(unused);
 
 	spin_lock(&fault->lock);
-	was_empty = iommufd_fault_is_empty(fault);
 	if (unlikely(!copied))
 		iommufd_fault_untake_loss(fault, flags);
 	list_for_each_entry_safe(group, next, batch, node) {
@@ -407,16 +422,10 @@ void iommufd_fault_delivered(struct iommufd_fault *fault, struct list_head *batc
 		list_del(&group->node);
 		iommufd_fault_put_group(group, &unused);
 	}
-	restored = !list_empty(batch);
-	if (unlikely(restored)) {
-		list_for_each_entry_safe_reverse(group, next, batch, node)
-			fault_restore(fault, group, &unused);
-		fetch = iommufd_fault_uring_next(fault);
-	}
 	spin_unlock(&fault->lock);
 
-	if (unlikely(restored))
-		iommufd_fault_wake(fault, was_empty, fetch);
+	if (unlikely(!list_empty(batch)))
+		fault_restore_batch(fault, batch, &unused);
 	if (unlikely(!list_empty(&unused)))
 		iopf_free_groups(&unused);
 }

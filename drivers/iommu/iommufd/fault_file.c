@@ -62,10 +62,11 @@ fault_message(struct iommu_hwpt_pgfault *message, const struct iopf_group *group
 }
 
 /*
- * Store the messages of all groups in user memory, without a copy in between;
- * returns how many whole ones arrived.
+ * Store the messages of all groups in user memory, without a copy in between,
+ * the first one with @flags; returns how many whole ones arrived.
  */
-static size_t fault_store(struct list_head *batch, size_t messages, void __user *to)
+static size_t fault_store(struct list_head *batch, size_t messages, void __user *to,
+			  u32 flags)
 {
 	u64 __user *next = to;
 	struct iopf_group *group;
@@ -84,6 +85,8 @@ static size_t fault_store(struct list_head *batch, size_t messages, void __user 
 	list_for_each_entry(group, batch, node) {
 		list_for_each_entry(iopf, &group->faults, list) {
 			fault_message(&u.message, group, &iopf->fault.prm);
+			u.message.flags |= flags;
+			flags = 0;
 			unsafe_put_user(u.words[0], &next[0], out_end);
 			unsafe_put_user(u.words[1], &next[1], out_end);
 			unsafe_put_user(u.words[2], &next[2], out_end);
@@ -108,12 +111,9 @@ static size_t fault_copy_some(const struct iommu_hwpt_pgfault *messages, size_t 
 	return likely(copied == size) ? count : copied / FAULT_MESSAGE_SIZE;
 }
 
-/*
- * The same as fault_store() for memory of any kind: vectors, registered buffers.
- * The first message gets @flags besides.
- */
-static noinline_for_stack size_t
-fault_copy(struct list_head *batch, struct iov_iter *to, u32 flags)
+/* The same as fault_store() for memory of any kind: vectors, registered buffers */
+static noinline_for_stack size_t fault_copy(struct list_head *batch, struct iov_iter *to,
+					    u32 flags)
 {
 	/* Each message is written as a whole before it is copied. */
 	struct iommu_hwpt_pgfault messages[FAULT_COPY_BATCH] __uninitialized;
@@ -242,18 +242,6 @@ static ssize_t fault_read_done(struct iommufd_fault *fault, struct list_head *ba
 	return copied ? copied * FAULT_MESSAGE_SIZE : -EFAULT;
 }
 
-static ssize_t fault_read_groups(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
-{
-	ssize_t messages;
-	LIST_HEAD(batch);
-	u32 flags;
-
-	messages = iommufd_fault_deliver(fault, &batch, room, &flags);
-	if (messages <= 0)
-		return messages;
-	return fault_read_done(fault, &batch, messages, fault_copy(&batch, to, flags), flags);
-}
-
 /**
  * iommufd_fault_read_user() - iommufd_fault_read() into one piece of user memory
  * @fault: the object
@@ -266,8 +254,8 @@ static ssize_t fault_read_groups(struct iommufd_fault *fault, struct iov_iter *t
  */
 ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, size_t room)
 {
-	struct iov_iter iter __uninitialized;
 	ssize_t messages, copied;
+	struct iov_iter iter;
 	LIST_HEAD(batch);
 	u32 flags;
 
@@ -279,13 +267,7 @@ ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, si
 	messages = iommufd_fault_deliver(fault, &batch, room, &flags);
 	if (messages <= 0)
 		return messages;
-
-	if (likely(!flags)) {
-		copied = fault_store(&batch, messages, to);
-	} else {
-		iov_iter_ubuf(&iter, ITER_DEST, to, room * FAULT_MESSAGE_SIZE);
-		copied = fault_copy(&batch, &iter, flags);
-	}
+	copied = fault_store(&batch, messages, to, flags);
 	return fault_read_done(fault, &batch, messages, copied, flags);
 }
 
@@ -303,17 +285,25 @@ ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, si
 ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to)
 {
 	size_t room = iov_iter_count(to) / FAULT_MESSAGE_SIZE;
-	ssize_t bytes;
+	ssize_t messages, copied;
+	LIST_HEAD(batch);
+	u32 flags;
 
-	if (iter_is_ubuf(to)) {
-		bytes = iommufd_fault_read_user(fault, to->ubuf + to->iov_offset, room);
-		if (bytes > 0)
-			iov_iter_advance(to, bytes);
-		return bytes;
-	}
 	if (unlikely(fault->parts))
 		return fault_read_parts(fault, to, room);
-	return fault_read_groups(fault, to, room);
+
+	if (iter_is_ubuf(to)) {
+		copied = iommufd_fault_read_user(fault, to->ubuf + to->iov_offset, room);
+		if (copied > 0)
+			iov_iter_advance(to, copied);
+		return copied;
+	}
+
+	messages = iommufd_fault_deliver(fault, &batch, room, &flags);
+	if (messages <= 0)
+		return messages;
+	copied = fault_copy(&batch, to, flags);
+	return fault_read_done(fault, &batch, messages, copied, flags);
 }
 
 static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
