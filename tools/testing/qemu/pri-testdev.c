@@ -1073,8 +1073,8 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 	if (info->version.cur < PLUGIN_API || info->version.min > PLUGIN_API ||
 	    !info->system_emulation ||
 	    (strcmp(info->target, "x86_64") && strcmp(info->target, "aarch64")))
-		refuse("unknown QEMU: system emulation of x86_64 or aarch64 with plugin API %d is wanted",
-		       PLUGIN_API);
+		refuse("unknown QEMU: wanted is a system emulation of %s with plugin API %d",
+		       "x86_64 or aarch64", PLUGIN_API);
 	check_version(version);
 	type_register_static(&type);
 	return 0;

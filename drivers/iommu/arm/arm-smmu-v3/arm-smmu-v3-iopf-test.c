@@ -1059,7 +1059,7 @@ static void drain(struct kunit *test)
 			push_stall(f, &r);
 		reinit_completion(&f->drained);
 		schedule_work(&f->drain);
-		msleep(1);
+		fsleep(1000);
 		KUNIT_EXPECT_FALSE(test, completion_done(&f->drained));
 		run_evtq(f);
 		wait_for_completion(&f->drained);
@@ -1153,6 +1153,7 @@ static struct kunit_suite arm_smmu_v3_iopf_suite = {
 	.exit = fake_exit,
 	.test_cases = arm_smmu_v3_iopf_cases,
 };
+
 kunit_test_suites(&arm_smmu_v3_iopf_suite);
 
 MODULE_IMPORT_NS(EXPORTED_FOR_KUNIT_TESTING);

@@ -45,7 +45,7 @@
 #define SUCCESS IOMMUFD_PAGE_RESP_SUCCESS
 #define INVALID IOMMUFD_PAGE_RESP_INVALID
 #define FAILURE IOMMUFD_PAGE_RESP_FAILURE
-#define offsetofend(type, member) (offsetof(type, member) + sizeof(((type *)0)->member))
+#define PRM_REFUSED (1 << 3) /* the driver's word to the core */
 #define PERM_RW (IOMMU_PGFAULT_PERM_READ | IOMMU_PGFAULT_PERM_WRITE)
 
 struct queue {
@@ -316,7 +316,7 @@ TEST_F(fault, alloc_errors)
 
 	EXPECT_EQ(-EOPNOTSUPP, fault_queue_alloc_flags(fd, 1U << 31, &q.id, &q.fd));
 	EXPECT_EQ(-EOPNOTSUPP, fault_queue_alloc_flags(fd, UINT32_MAX, &q.id, &q.fd));
-	cmd.size = offsetofend(struct iommu_fault_alloc, out_fault_fd) - 1;
+	cmd.size = offsetof(struct iommu_fault_alloc, depth) - 1;
 	EXPECT_EQ(-EINVAL, iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd));
 	EXPECT_EQ(-EFAULT, iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, end));
 
@@ -398,8 +398,9 @@ TEST_F(fault, message)
 		.grpid = want.grpid,
 		.nr_pasids = 1,
 		.perm = want.perm,
-		/* no flags that user space knows of */
-		.prm_flags = ~(IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE),
+		/* all that the kernel has no use for */
+		.prm_flags = ~(IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE |
+			       PRM_REFUSED),
 	};
 
 	if (!self->env.additions)

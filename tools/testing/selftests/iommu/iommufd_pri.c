@@ -946,7 +946,8 @@ TEST_F_TIMEOUT(pri, replace_never_crosses, 600)
 	EXPECT_EQ(0, iopf_device_detach_pasid(vfio, PASID));
 	EXPECT_EQ(0, epochs_judge(epochs, &known));
 	EXPECT_GT(known, rounds);
-	ksft_print_msg("%u rounds, %u requests, %u of a known epoch\n", rounds, epochs->sent, known);
+	ksft_print_msg("%u rounds, %u requests, %u of a known epoch\n", rounds, epochs->sent,
+		       known);
 	EXPECT_EQ(0, other_close(&self->server, &other));
 	free(epochs);
 }
@@ -1244,7 +1245,7 @@ TEST_F_TIMEOUT(pri_all, flood, 600)
 			       floods[i].sent[1], c.groups, c.responses, c.success, c.invalid,
 			       c.failure, c.refused);
 		EXPECT_EQ(c.groups, c.responses);
-		EXPECT_GT(c.success, c.invalid);
+		EXPECT_GT(c.success, 0);
 		EXPECT_GT(c.invalid, 0);
 	}
 }

@@ -25,6 +25,8 @@
 
 #define MAX_SERVERS 3
 #define PASIDS 3
+/* A few devices, so that each sees much. */
+#define UNITS 2
 #define STUCK_MS 60000
 
 static struct stress_shared *shared;
@@ -33,7 +35,7 @@ struct world {
 	struct server server;
 	/* a second queue, and a table for each device that feeds it */
 	struct iopf_queue queue;
-	uint32_t faulting[MAX_UNITS];
+	uint32_t faulting[UNITS];
 	pid_t servers[MAX_SERVERS];
 	bool stop;
 	uint64_t seed;
@@ -152,11 +154,11 @@ static void tend_servers(struct world *world)
 
 static int world_open(struct world *world)
 {
-	int rc = server_open(&world->server, 0, MAX_UNITS), i;
+	int rc = server_open(&world->server, 0, UNITS), i;
 
 	if (!rc)
 		rc = iopf_queue_alloc(&world->server.io, 0, &world->queue);
-	for (i = 0; i < MAX_UNITS && !rc; i++)
+	for (i = 0; i < UNITS && !rc; i++)
 		rc = iopf_hwpt_alloc(&world->server.io, world->server.unit[i].pri.vfio.id,
 				     world->server.unit[i].ioas, IOMMU_HWPT_ALLOC_PASID,
 				     world->queue.id, &world->faulting[i]);
@@ -173,7 +175,7 @@ static void world_close(struct world *world)
 		kill(world->servers[i], SIGKILL);
 		waitpid(world->servers[i], NULL, 0);
 	}
-	for (i = 0; i < MAX_UNITS && !rc; i++) {
+	for (i = 0; i < UNITS && !rc; i++) {
 		for (uint32_t pasid = 1; pasid <= PASIDS; pasid++)
 			iopf_device_detach_pasid(&world->server.unit[i].pri.vfio, pasid);
 		rc = iopf_destroy(&world->server.io, world->faulting[i]);
@@ -191,7 +193,7 @@ static void __attribute__((noreturn)) world_main(uint64_t seed)
 	struct world world = { .seed = seed, .rng = rng_of(seed, 0) };
 	uint32_t end = rng_below(&world.rng, 3);
 	uint64_t until = clock_ms() + 500 + rng_below(&world.rng, 4000);
-	struct actor actors[MAX_UNITS + 1];
+	struct actor actors[UNITS + 1];
 	int i, rc;
 
 	rc = world_open(&world);
@@ -199,13 +201,13 @@ static void __attribute__((noreturn)) world_main(uint64_t seed)
 		stress_fail(shared, "open a world: %s", strerror(-rc));
 		_exit(1);
 	}
-	for (i = 0; i <= MAX_UNITS; i++) {
+	for (i = 0; i <= UNITS; i++) {
 		actors[i] = (struct actor){
 			.world = &world, .rng = rng_of(seed, 10 + i),
-			.unit = i < MAX_UNITS ? &world.server.unit[i] : NULL,
+			.unit = i < UNITS ? &world.server.unit[i] : NULL,
 		};
 		pthread_create(&actors[i].thread, NULL,
-			       i < MAX_UNITS ? device_thread : churn_thread, &actors[i]);
+			       i < UNITS ? device_thread : churn_thread, &actors[i]);
 	}
 	while (clock_ms() < until && !stress_over(shared)) {
 		tend_servers(&world);
@@ -214,7 +216,7 @@ static void __attribute__((noreturn)) world_main(uint64_t seed)
 	if (end == 0)
 		_exit(0);
 	__atomic_store_n(&world.stop, true, __ATOMIC_RELAXED);
-	for (i = 0; i <= MAX_UNITS; i++)
+	for (i = 0; i <= UNITS; i++)
 		pthread_join(actors[i].thread, NULL);
 	world_close(&world);
 	_exit(0);
@@ -225,7 +227,7 @@ static void __attribute__((noreturn)) world_main(uint64_t seed)
 struct supervisor {
 	struct stress_options opt;
 	struct rng rng;
-	struct pri_address found[MAX_UNITS];
+	struct pri_address found[UNITS];
 	unsigned int lives, kills, unplugged;
 	uint64_t groups, success, invalid, failure;
 };
@@ -320,11 +322,11 @@ static void live(struct supervisor *sv)
 		}
 		usleep(5000);
 	}
-	for (i = 0; i < MAX_UNITS; i++)
+	for (i = 0; i < UNITS; i++)
 		check_device(sv, sv->found[i].bdf);
 	/* Its servers, now without any device */
 	reap_all();
-	for (i = 0; i < MAX_UNITS; i++)
+	for (i = 0; i < UNITS; i++)
 		shake_device(sv, sv->found[i].bdf);
 }
 
@@ -338,10 +340,10 @@ int main(int argc, char **argv)
 
 	stress_parse(&sv.opt, argc, argv);
 	ksft_print_header();
-	ksft_set_plan(2);
 	stress_print_repeat(&sv.opt);
-	if (pri_find(sv.found, MAX_UNITS) < MAX_UNITS)
+	if (pri_find(sv.found, UNITS) < UNITS)
 		ksft_exit_skip("fewer than two pri-testdev (1234:9171) here\n");
+	ksft_set_plan(2);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 		      -1, 0);
 	if (shared == MAP_FAILED)
