@@ -424,7 +424,7 @@ VISIBLE_IF_KUNIT irqreturn_t prq_event_thread(int irq, void *data)
 
 /* ---- drain ---- */
 
-/* Does the queue hold a request of @pasid from @sid? */
+/* Does the queue hold a request of @pasid, or IOMMU_PASID_INVALID for any, from @sid? */
 static bool prq_has_request(struct intel_iommu *iommu, u16 sid, u32 pasid)
 {
 	u32 head = prq_head(iommu), tail = prq_tail(iommu);
@@ -432,7 +432,8 @@ static bool prq_has_request(struct intel_iommu *iommu, u16 sid, u32 pasid)
 	for (; head != tail; head = prq_next(head)) {
 		struct page_req_dsc *req = prq_at(iommu, head);
 
-		if (prq_source(req) == sid && prq_pasid(req) == pasid)
+		if (prq_source(req) == sid &&
+		    (pasid == IOMMU_PASID_INVALID || prq_pasid(req) == pasid))
 			return true;
 	}
 
@@ -451,6 +452,17 @@ static void prq_wait_reported(struct intel_iommu *iommu, u16 sid, u32 pasid)
 
 	wait_event(iommu->prq_wait, !prq_has_request(iommu, sid, pasid) ||
 		   READ_ONCE(iommu->prq_passes) - begin >= 2);
+}
+
+/* Push what is on its way into the queue, and answers out, behind @desc. */
+static void prq_push(struct intel_iommu *iommu, struct qi_desc *desc, unsigned int count)
+{
+	/* An overflow stops the drain: once the thread cleared it, start over. */
+	qi_submit_sync(iommu, desc, count, QI_OPT_WAIT_DRAIN);
+	while (prq_overflowed(iommu)) {
+		wait_event(iommu->prq_wait, !prq_overflowed(iommu));
+		qi_submit_sync(iommu, desc, count, QI_OPT_WAIT_DRAIN);
+	}
 }
 
 /**
@@ -488,15 +500,28 @@ void intel_iommu_drain_pasid_prq(struct device *dev, u32 pasid, u16 did)
 					MAX_AGAW_PFN_WIDTH, &desc[2]);
 	}
 
-	/* An overflow stops the drain: once the thread cleared it, start over. */
-	qi_submit_sync(iommu, desc, 3, QI_OPT_WAIT_DRAIN);
-	while (prq_overflowed(iommu)) {
-		wait_event(iommu->prq_wait, !prq_overflowed(iommu));
-		qi_submit_sync(iommu, desc, 3, QI_OPT_WAIT_DRAIN);
-	}
-
+	prq_push(iommu, desc, 3);
 	prq_wait_reported(iommu, sid, pasid);
 	iopf_queue_flush_dev(dev);
+}
+
+/**
+ * intel_iommu_page_drain() - Wait for what a device sent before it was reset
+ * @dev: the device, its ATS and PRI off
+ *
+ * No invalidation takes part: the device has no translations left. The reads of
+ * its configuration that told the end of the reset have pushed its requests to the
+ * IOMMU, and the wait descriptor pushes them into the queue.
+ *
+ * Context: Process context, sleeps.
+ */
+void intel_iommu_page_drain(struct device *dev)
+{
+	struct device_domain_info *info = dev_iommu_priv_get(dev);
+	struct qi_desc none = { };
+
+	prq_push(info->iommu, &none, 0);
+	prq_wait_reported(info->iommu, prq_source_of(dev), IOMMU_PASID_INVALID);
 }
 
 /* ---- setting up ---- */

@@ -8,6 +8,8 @@
  *		-device intel-iommu,scalable-mode=on,fsts=on,device-iotlb=on,svm=on,pasid-bits=20 \
  *		-device pri-testdev [-device pri-testdev ...]
  *
+ * With the plugin's argument flr=on the devices have Function Level Reset.
+ *
  * pri-testdev.h is its data sheet.  No QEMU headers are used, only functions
  * that the executable exports and the declarations below, so each of them is
  * checked as far as a check can reach.  A QEMU that does not match gets one
@@ -73,7 +75,8 @@ struct mmio_ops {
 struct pci_class_tail {
 	void (*realize)(PCIDevice *dev, void **errp);
 	void (*exit)(PCIDevice *dev);
-	void *config_read, *config_write;
+	void *config_read;
+	void (*config_write)(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 	uint16_t vendor_id, device_id;
 	uint8_t revision;
 	uint16_t class_id, subsystem_vendor_id, subsystem_id;
@@ -111,11 +114,14 @@ extern AddressSpace address_space_memory WEAK;
 WEAK void *type_register_static(const struct type_info *info);
 WEAK ObjectClass *object_class_by_name(const char *name);
 WEAK int pcie_endpoint_cap_init(PCIDevice *dev, uint8_t at);
+WEAK void pcie_cap_flr_init(PCIDevice *dev);
+WEAK void pcie_cap_flr_write_config(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 WEAK void pcie_ats_init(PCIDevice *dev, uint16_t at, bool aligned);
 WEAK void pcie_pasid_init(PCIDevice *dev, uint16_t at, uint8_t width, bool exec, bool priv);
 WEAK void pcie_pri_init(PCIDevice *dev, uint16_t at, uint32_t capacity, bool resp_pasid);
 WEAK void pci_register_bar(PCIDevice *dev, int bar, uint8_t type, MemoryRegion *mr);
 WEAK uint32_t pci_default_read_config(PCIDevice *dev, uint32_t at, int size);
+WEAK void pci_default_write_config(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 WEAK void memory_region_init_io(MemoryRegion *mr, Object *owner, const struct mmio_ops *ops,
 				void *opaque, const char *name, uint64_t size);
 WEAK int pci_pri_register_notifier(PCIDevice *dev, uint32_t pasid, struct pri_notifier *n);
@@ -138,6 +144,7 @@ WEAK const struct version_info *qmp_query_version(void **errp);
 #define PAGE		4096ull
 #define PAGE_OF(addr)	((addr) & ~(PAGE - 1))
 #define ADDR_MAX	(1ull << 57)
+#define CONFIG_EXPRESS	0x60
 #define CONFIG_ATS	0x100
 #define CONFIG_PASID	0x110
 #define CONFIG_PRI	0x120
@@ -190,6 +197,7 @@ struct device {
 	_Alignas(64) uint8_t mr[4096];
 	_Alignas(64) uint8_t timer[512];
 	PCIDevice *pci;
+	struct device *older;
 	unsigned int instance;
 	uint32_t regs[PTD_REGISTERS_END / 4];
 	struct engine engine;
@@ -198,7 +206,7 @@ struct device {
 
 #define R(s, reg) ((s)->regs[(reg) / 4])
 
-static bool debug;
+static bool debug, flr;
 #define say(s, fmt, ...) do { \
 	if (debug) \
 		fprintf(stderr, "pri-testdev.%u: " fmt "\n", (s)->instance, ##__VA_ARGS__); \
@@ -945,6 +953,33 @@ static void check_config(PCIDevice *pci)
 	}
 }
 
+static struct device *newest;
+
+/* QEMU itself resets the header alone: the capabilities and the function are ours. */
+static void flr_reset(struct device *s)
+{
+	pci_default_write_config(s->pci, CONFIG_ATS + 4, 0, 4);
+	pci_default_write_config(s->pci, CONFIG_PASID + 4, 20 << 8, 4);
+	pci_default_write_config(s->pci, CONFIG_PRI + 4, 0, 2);
+	pci_default_write_config(s->pci, CONFIG_PRI + 12, 0, 4);
+	reset(s);
+	say(s, "function level reset");
+}
+
+static void config_write(PCIDevice *pci, uint32_t at, uint32_t value, int size)
+{
+	struct device *s;
+
+	pci_default_write_config(pci, at, value, size);
+	if (!flr || at != CONFIG_EXPRESS + 8 || !(value & 0x8000))
+		return;
+	pcie_cap_flr_write_config(pci, at, value, size);
+	for (s = newest; s && s->pci != pci; s = s->older)
+		;
+	if (s)
+		flr_reset(s);
+}
+
 static void realize(PCIDevice *pci, void **errp)
 {
 	static unsigned int instances;
@@ -956,12 +991,16 @@ static void realize(PCIDevice *pci, void **errp)
 	memset(s, 0, sizeof(*s));
 	s->pci = pci;
 	s->instance = instances++;
+	s->older = newest;
+	newest = s;
 	reset(s);
 	timer_init_full((QEMUTimer *)s->timer, NULL, CLOCK_OF_GUEST, 1, 0, engine_step, s);
 	memory_region_init_io((MemoryRegion *)s->mr, (Object *)pci, &mmio_ops, s, "pri-testdev",
 			      PTD_BAR_SIZE);
 	pci_register_bar(pci, 0, 0, (MemoryRegion *)s->mr);
-	pcie_endpoint_cap_init(pci, 0x60);
+	pcie_endpoint_cap_init(pci, CONFIG_EXPRESS);
+	if (flr)
+		pcie_cap_flr_init(pci);
 	pcie_ats_init(pci, CONFIG_ATS, true);
 	pcie_pasid_init(pci, CONFIG_PASID, 20, false, false);
 	pcie_pri_init(pci, CONFIG_PRI, PTD_CREDITS_MAX, true);
@@ -996,6 +1035,7 @@ static void class_init(ObjectClass *class, const void *data)
 		refuse("unknown QEMU: PCIDeviceClass not recognised");
 	tail = (void *)((uint8_t *)class + at - ids);
 	tail->realize = realize;
+	tail->config_write = config_write;
 	tail->vendor_id = PTD_VENDOR_ID;
 	tail->device_id = PTD_DEVICE_ID;
 	tail->revision = PTD_VERSION_VALUE;
@@ -1010,11 +1050,14 @@ static void check_symbols(void)
 		SYMBOL(type_register_static),
 		SYMBOL(object_class_by_name),
 		SYMBOL(pcie_endpoint_cap_init),
+		SYMBOL(pcie_cap_flr_init),
+		SYMBOL(pcie_cap_flr_write_config),
 		SYMBOL(pcie_ats_init),
 		SYMBOL(pcie_pasid_init),
 		SYMBOL(pcie_pri_init),
 		SYMBOL(pci_register_bar),
 		SYMBOL(pci_default_read_config),
+		SYMBOL(pci_default_write_config),
 		SYMBOL(memory_region_init_io),
 		SYMBOL(pci_pri_register_notifier),
 		SYMBOL(pci_pri_unregister_notifier),
@@ -1048,7 +1091,10 @@ static void check_version(const char *pretended)
 
 __attribute__((visibility("default"))) int qemu_plugin_version = PLUGIN_API;
 
-/* Arguments: debug=on traces to stderr; version=X.Y tries out the version check. */
+/*
+ * Arguments: debug=on traces to stderr; flr=on adds Function Level Reset;
+ * version=X.Y tries out the version check.
+ */
 __attribute__((visibility("default")))
 int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, char **argv)
 {
@@ -1066,7 +1112,9 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 			version = argv[i] + 8;
 		else if (!strcmp(argv[i], "debug=on"))
 			debug = true;
-		else if (strcmp(argv[i], "debug=off"))
+		else if (!strcmp(argv[i], "flr=on"))
+			flr = true;
+		else if (strcmp(argv[i], "debug=off") && strcmp(argv[i], "flr=off"))
 			refuse("unknown argument %s", argv[i]);
 	}
 	check_symbols();

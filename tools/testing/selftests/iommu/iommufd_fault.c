@@ -31,6 +31,7 @@
 #include "../../../iommu/lib/iopf.h"
 #include "../kselftest_harness.h"
 #include "iommufd_fault_utils.h"
+#include "iommufd_fdinfo.h"
 
 #define ADDR 0x40000000ULL
 #define PAGE 4096
@@ -1289,25 +1290,6 @@ TEST_F(fault, sigkill_owner)
 	kill_victim(_metadata, pid);
 	expect_gone(_metadata, &self->env, 0, 8);
 	close(again);
-}
-
-/* The number behind @name in the fdinfo of a descriptor, or -1. */
-static long fdinfo_number(int fd, const char *name)
-{
-	char path[64], line[128];
-	size_t n = strlen(name);
-	long value = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, name, n) && line[n] == ':')
-			value = strtol(line + n + 1, NULL, 10);
-	}
-	if (f)
-		fclose(f);
-	return value;
 }
 
 TEST_F(fault, fdinfo)

@@ -24,6 +24,7 @@
 #include "../../../iommu/lib/iopf.h"
 #include "../kselftest_harness.h"
 #include "iommufd_fault_utils.h"
+#include "iommufd_fdinfo.h"
 
 #define ADDR 0x40000000ULL
 #define PAGE 4096
@@ -900,22 +901,6 @@ TEST_F(fetch, ring_exit_passes_on)
 	io_uring_queue_exit(&other);
 }
 
-/* How many groups somebody was given and has not answered, by the file's fdinfo. */
-static int count_delivered(fetch_t *self)
-{
-	char line[128];
-	int n = -1;
-	FILE *f;
-
-	snprintf(line, sizeof(line), "/proc/self/fdinfo/%d", self->queue);
-	f = fopen(line, "r");
-	while (f && fgets(line, sizeof(line), f))
-		sscanf(line, "iommufd-fault-delivered: %d", &n);
-	if (f)
-		fclose(f);
-	return n;
-}
-
 /* Faults come while rings end: each is fetched, once, or still there. */
 TEST_F(fetch, ring_exit_race)
 {
@@ -943,11 +928,12 @@ TEST_F(fetch, ring_exit_race)
 		waitpid(pid, NULL, 0);
 	}
 	/* The last rings may still be ending, and give groups back. */
-	while (count_delivered(self) < 8 * ROUNDS && ms++ < LONG_MS) {
+	while (fdinfo_number(self->queue, "iommufd-fault-delivered") < 8 * ROUNDS &&
+	       ms++ < LONG_MS) {
 		if (fault_read(self->queue, m, ROOM) <= 0)
 			usleep(1000);
 	}
-	EXPECT_EQ(8 * ROUNDS, count_delivered(self));
+	EXPECT_EQ(8 * ROUNDS, fdinfo_number(self->queue, "iommufd-fault-delivered"));
 	EXPECT_EQ(0, fault_read(self->queue, m, ROOM));
 }
 
