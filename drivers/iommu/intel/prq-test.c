@@ -62,6 +62,7 @@ struct fake {
 	struct list_head groups;
 	unsigned int n_groups;
 	unsigned int n_requests;
+	unsigned int n_wakeups;
 	void (*on_group)(struct fake *fake, struct iopf_group *group);
 
 	/* of the page request queue's hardware */
@@ -76,6 +77,7 @@ struct fake {
 	struct fake_error error;
 	unsigned int doorbells;
 	unsigned int n_invalidations;
+	bool overflow_amid;		/* the thread clears one during each of them */
 	struct qi_desc last;
 	unsigned int n_answers;
 	unsigned int n_code[16];
@@ -84,6 +86,7 @@ struct fake {
 
 	/* for a thread beside the test */
 	struct completion begin, end;
+	struct mover *mover;
 };
 
 static struct fake *fake_of(struct intel_iommu *iommu)
@@ -135,6 +138,7 @@ static void fake_execute(struct fake *fake, const struct qi_desc *desc)
 		break;
 	case QI_DEIOTLB_TYPE:
 		fake->n_invalidations++;
+		fake->iommu.prq_overflows += fake->overflow_amid;
 		break;
 	case QI_IWD_TYPE:
 		if (desc->qw0 & QI_IWD_STATUS_WRITE)
@@ -220,6 +224,15 @@ static int fake_handler(struct iopf_group *group)
 		fake->on_group(fake, group);
 	return 0;
 }
+
+static void fake_flush(struct iommu_attach_handle *handle)
+{
+	container_of(handle->domain, struct fake, domain)->n_wakeups++;
+}
+
+static const struct iopf_handler_ops fake_handler_ops = {
+	.flush = fake_flush,
+};
 
 /* Answer what the handler has, in batches of @batch. */
 static void answer_all(struct fake *fake, unsigned int batch,
@@ -335,7 +348,9 @@ static void queues_init(struct kunit *test, struct fake *fake)
 	KUNIT_ASSERT_NOT_NULL(test, iommu->prq);
 	KUNIT_ASSERT_NOT_NULL(test, fake->qi.desc);
 
+	raw_spin_lock_init(&iommu->register_lock);
 	raw_spin_lock_init(&fake->qi.q_lock);
+	spin_lock_init(&iommu->lock);
 	mutex_init(&iommu->iopf_lock);
 	spin_lock_init(&iommu->device_rbtree_lock);
 	iommu->device_rbtree = RB_ROOT;
@@ -365,6 +380,7 @@ static int prq_test_init(struct kunit *test)
 	fake->domain.owner = &fake->ops;
 	fake->domain.ops = &fake->domain_ops;
 	fake->domain.iopf_handler = fake_handler;
+	fake->domain.iopf_ops = &fake_handler_ops;
 	kunit_activate_static_stub(test, qi_ring_doorbell, fake_doorbell);
 	kunit_activate_static_stub(test, qi_clear_fault, fake_clear_fault);
 	kunit_activate_static_stub(test, prq_acknowledge, fake_acknowledge);
@@ -454,6 +470,8 @@ static const struct field_case field_cases[] = {
 	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_WRITE, 0x7000 } },
 	{ "execute", WITH_PASID | PRQ_EXEC, PRQ_READ | PRQ_LPIG, FIRST, 0,
 	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_READ | IOMMU_FAULT_PERM_EXEC, 0 } },
+	{ "execute bit without read", WITH_PASID | PRQ_EXEC, PRQ_WRITE | PRQ_LPIG, FIRST, 0,
+	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_WRITE, 0 } },
 	{ "privileged", WITH_PASID | PRQ_PRIV, PRQ_WRITE | PRQ_LPIG, FIRST, SUPERVISOR,
 	  { FLAGS_PASID, PASID, 0, IOMMU_FAULT_PERM_WRITE | IOMMU_FAULT_PERM_PRIV, 0 } },
 	{ "privileged, nested", WITH_PASID | PRQ_PRIV, PRQ_READ | PRQ_LPIG, NESTED, SUPERVISOR,
@@ -549,6 +567,7 @@ static const struct field_case refused_cases[] = {
 	{ "privileged, nested and not allowed", WITH_PASID | PRQ_PRIV, PRQ_READ, NESTED, 0 },
 	{ "privileged without PASID", PRQ_PRIV, PRQ_READ, FIRST, SUPERVISOR },
 	{ "execute without PASID", PRQ_EXEC, PRQ_READ, FIRST, 0 },
+	{ "nothing, without PASID", 0, 0, FIRST, 0 },
 	{ "not canonical", WITH_PASID, 0x800000000000 | PRQ_READ, FIRST, 0 },
 	{ "not canonical, upper", WITH_PASID, 0xffff7ffffffff000 | PRQ_READ, NESTED, 0 },
 	{ "not canonical, five levels", WITH_PASID, 1ULL << 56 | PRQ_READ, FIRST, FIVE_LEVELS },
@@ -668,7 +687,8 @@ static void prq_test_stop_marker(struct kunit *test)
 	put(fake, device, 1, 5, false);
 	put(fake, device, 2, 5, false);
 	put(fake, &fake->device[1], 1, 5, false);
-	put_raw(fake, word0(device, 1), PRQ_LPIG);
+	/* what else it may have of the PASID's prefix is reserved */
+	put_raw(fake, word0(device, 1) | PRQ_EXEC | PRQ_PRIV, PRQ_LPIG);
 	run(fake);
 	KUNIT_EXPECT_EQ(test, 0, fake->n_answers);
 
@@ -714,13 +734,62 @@ static void prq_test_mixed(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, DEVICES * PASIDS, fake->answered[9]);
 }
 
+static void forget_device(struct fake *fake, struct iopf_group *group)
+{
+	fake->on_group = NULL;
+	rb_erase(&fake->device[0].info.node, &fake->iommu.device_rbtree);
+}
+
+/* A run of requests looks its device up once: at its beginning. */
+static void prq_test_run(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	unsigned int n;
+
+	fake->on_group = forget_device;
+	for (n = 0; n < 20; n++)
+		put(fake, &fake->device[0], PASID, n, true);
+	put(fake, &fake->device[1], PASID, 20, true);
+	put(fake, &fake->device[0], PASID, 21, true);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 21, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, 1, fake->answered[21]);
+}
+
+static void check_batching(struct fake *fake, struct iopf_group *group)
+{
+	KUNIT_EXPECT_TRUE(fake->test, iopf_queue_batching(group));
+	KUNIT_EXPECT_EQ(fake->test, 0, fake->n_wakeups);
+}
+
+/* One wake-up a pass for each attachment, at the end, however many groups it had */
+static void prq_test_wake_once(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	unsigned int n;
+
+	fake->on_group = check_batching;
+	for (n = 0; n < 120; n++)
+		put(fake, &fake->device[n % DEVICES], 1 + n / 10 % (PASIDS - 1), n, true);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 120, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, DEVICES * (PASIDS - 1), fake->n_wakeups);
+
+	/* there is nobody to be woken for these */
+	put(fake, &fake->device[0], PASID, 1, false);
+	put(fake, &fake->device[0], PASIDS, 2, true);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, DEVICES * (PASIDS - 1), fake->n_wakeups);
+}
+
 /* Slots come back while the thread still works. */
 static void check_head_moves(struct fake *fake, struct iopf_group *group)
 {
-	u32 free = (reg_get(fake, DMAR_PQT_REG) - reg_get(fake, DMAR_PQH_REG)) & PRQ_RING_MASK;
+	u32 used = (reg_get(fake, DMAR_PQT_REG) - reg_get(fake, DMAR_PQH_REG)) & PRQ_RING_MASK;
 	u32 left = SLOTS - 1 - (fake->n_groups - 1);
 
-	KUNIT_EXPECT_LT(fake->test, free / DSC_SIZE - left, 16);
+	KUNIT_EXPECT_LT(fake->test, used / DSC_SIZE - left, 16);
 }
 
 /* Begin anywhere, fill the ring, cross its end. */
@@ -827,8 +896,8 @@ static void prq_test_storm(struct kunit *test)
 			qw0 |= r >> 19 & 7 ? 0 : PRQ_PRIV;
 			qw0 |= r >> 22 & 7 ? 0 : PRQ_EXEC;
 			qw0 ^= r >> 25 & 31 ? 0 : FIELD_PREP(PRQ_SID, 0x40);
-			/* all last requests but stop markers; none asks for a reply to nothing */
-			if (qw1 & PRQ_LPIG && (qw1 & 3 || qw0 & PRQ_EXEC))
+			/* all last requests but stop markers */
+			if (qw1 & PRQ_LPIG && (qw1 & 3 || !(qw0 & PRQ_PASID_PRESENT)))
 				owed++;
 			else
 				dropped++;
@@ -954,6 +1023,379 @@ static void prq_test_drain(struct kunit *test)
 	intel_iommu_drain_pasid_prq(fake->device[1].dev, IOMMU_NO_PASID, FLPT_DEFAULT_DID);
 	wait_for_completion(&fake->end);
 	KUNIT_EXPECT_EQ(test, 8, fake->n_groups);
+}
+
+/*
+ * The RID's domain goes, and its requests are out of the queue by then. The thread
+ * comes later than a teardown that does not wait for it.
+ */
+static void prq_test_rid_teardown(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct task_struct *thread;
+
+	init_completion(&fake->begin);
+	init_completion(&fake->end);
+	thread = kthread_run(drain_thread, fake, "prq-drain");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(thread));
+
+	put(fake, &fake->device[0], IOMMU_NO_PASID, 1, true);
+	complete(&fake->begin);
+	intel_pasid_tear_down_entry(&fake->iommu, fake->device[0].dev, IOMMU_NO_PASID, false);
+	KUNIT_EXPECT_EQ(test, reg_get(fake, DMAR_PQT_REG), reg_get(fake, DMAR_PQH_REG));
+	wait_for_completion(&fake->end);
+}
+
+/* ---- a device's capability ---- */
+
+/* A device with the capability at PRI_CAP: the control register, and "stopped" */
+#define PRI_CAP		0x100
+
+struct fake_pci {
+	struct pci_dev pdev;
+	struct pci_bus bus;
+	struct dev_iommu iommu;
+	struct device_domain_info info;
+	u32 control;
+};
+
+static int config_read(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
+{
+	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
+
+	*value = where == PRI_CAP + PCI_PRI_CTRL ? pci->control :
+		 where == PRI_CAP + PCI_PRI_STATUS ? PCI_PRI_STATUS_STOPPED : 0;
+	return 0;
+}
+
+static int config_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
+{
+	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
+
+	if (where == PRI_CAP + PCI_PRI_CTRL)
+		pci->control = value;
+	return 0;
+}
+
+static struct fake_pci *pci_init(struct kunit *test, struct fake *fake)
+{
+	static struct pci_ops ops = { .read = config_read, .write = config_write };
+	struct fake_pci *pci = kunit_kzalloc(test, sizeof(*pci), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, pci);
+	pci->bus.ops = &ops;
+	pci->pdev.bus = &pci->bus;
+	pci->pdev.pri_cap = PRI_CAP;
+	pci->pdev.dev.bus = &pci_bus_type;
+	pci->pdev.dev.init_name = "prq-pci";
+	pci->pdev.dev.iommu = &pci->iommu;
+	mutex_init(&pci->iommu.lock);
+	pci->iommu.iommu_dev = &fake->iommu.iommu;
+	pci->iommu.priv = &pci->info;
+	pci->info = (struct device_domain_info){
+		.dev = &pci->pdev.dev, .iommu = &fake->iommu,
+		.ats_enabled = 1, .pri_supported = 1, .pasid_enabled = 1,
+	};
+	return pci;
+}
+
+static void enable_and_disable(struct kunit *test, struct fake_pci *pci)
+{
+	const struct iommu_ops *ops = &intel_iommu_ops;
+	struct device *dev = &pci->pdev.dev;
+
+	KUNIT_EXPECT_EQ(test, 0, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, PCI_PRI_CTRL_ENABLE, pci->control);
+	KUNIT_EXPECT_EQ(test, -EBUSY, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, 0, ops->dev_disable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, 0, pci->control);
+}
+
+/*
+ * A device that uses PASIDs, but wants none in its answers, could not tell whose
+ * answer it got: its page requests stay off.
+ */
+static void prq_test_enable(struct kunit *test)
+{
+	struct fake_pci *pci = pci_init(test, test->priv);
+	const struct iommu_ops *ops = &intel_iommu_ops;
+
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			ops->dev_enable_feat(&pci->pdev.dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, 0, pci->control);
+	pci->pdev.pasid_required = 1;
+	enable_and_disable(test, pci);
+	pci->pdev.pasid_required = 0;
+	pci->info.pasid_enabled = 0;
+	enable_and_disable(test, pci);
+}
+
+/* ---- domains that take turns under load ---- */
+
+#define MOVES 500
+
+struct move_case {
+	const char *name;
+	u64 type;			/* of the PASID table's entry */
+	unsigned int domain_type;
+};
+
+static const struct move_case move_cases[] = {
+	{ "first stage", FIRST, IOMMU_DOMAIN_UNMANAGED },
+	{ "nested", NESTED, IOMMU_DOMAIN_NESTED },
+};
+
+KUNIT_ARRAY_PARAM_DESC(move, move_cases, name);
+
+/* A device that never stops, behind an IOMMU whose thread never rests */
+struct mover {
+	struct fake *fake;
+	struct fake_device *device;
+	const struct move_case *how;
+	ioasid_t pasid;
+	struct task_struct *thread;
+	bool stop;
+	struct iommu_domain_ops ops;
+	struct iommu_domain domain[2];
+
+	spinlock_t bus;			/* below: what the hardware goes by */
+	bool present;			/* the entry */
+	u64 epoch;			/* number of the domain */
+	unsigned int sent;
+
+	spinlock_t lock;		/* below, and the groups of a turn */
+	unsigned int n_groups;
+	unsigned int n_strays;
+};
+
+/* A domain's turn; freed when it is over, for KASAN to see who still looks at it */
+struct turn {
+	struct iommu_attach_handle handle;
+	struct mover *mover;
+	u64 epoch;
+	struct list_head groups;
+};
+
+/* The address of a request is the epoch that it was sent in. */
+static int mover_handler(struct iopf_group *group)
+{
+	struct turn *turn = container_of(group->attach_handle, struct turn, handle);
+	struct mover *mover = turn->mover;
+
+	spin_lock(&mover->lock);
+	mover->n_groups++;
+	mover->n_strays += group->last_fault.fault.prm.addr >> PAGE_SHIFT < turn->epoch;
+	list_add_tail(&group->node, &turn->groups);
+	spin_unlock(&mover->lock);
+	return 0;
+}
+
+static void mover_send(struct mover *mover)
+{
+	spin_lock(&mover->bus);
+	if (mover->present) {
+		put_raw(mover->fake, word0(mover->device, mover->pasid),
+			mover->epoch << PAGE_SHIFT | PRQ_READ | PRQ_LPIG |
+			FIELD_PREP(PRQ_INDEX, mover->sent % GROUP_IDS));
+		mover->sent++;
+	}
+	spin_unlock(&mover->bus);
+}
+
+static int mover_thread(void *data)
+{
+	struct mover *mover = data;
+	unsigned int n;
+
+	current->kunit_test = mover->fake->test;
+	while (!READ_ONCE(mover->stop)) {
+		for (n = 0; n < 8; n++)
+			mover_send(mover);
+		prq_event_thread(0, &mover->fake->iommu);
+		cond_resched();
+	}
+	current->kunit_test = NULL;
+	return 0;
+}
+
+static void mover_set_present(struct mover *mover, bool present)
+{
+	spin_lock(&mover->bus);
+	mover->present = present;
+	mover->epoch += present;
+	entry_of(mover->device, mover->pasid)->val[0] =
+		present ? mover->how->type << 6 | PASID_PTE_PRESENT : 0;
+	spin_unlock(&mover->bus);
+}
+
+/* As the driver does it: non-present, drained, and present with another domain */
+static int mover_set_dev_pasid(struct iommu_domain *domain, struct device *dev, ioasid_t pasid,
+			       struct iommu_domain *old)
+{
+	struct mover *mover = domain->fault_data;
+
+	if (mover->present) {
+		mover_set_present(mover, false);
+		intel_iommu_drain_pasid_prq(dev, pasid, FLPT_DEFAULT_DID);
+	}
+	mover_set_present(mover, true);
+	return 0;
+}
+
+static struct mover *mover_init(struct kunit *test, ioasid_t pasid)
+{
+	struct mover *mover = kunit_kzalloc(test, sizeof(*mover), GFP_KERNEL);
+	struct fake *fake = test->priv;
+	unsigned int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, mover);
+	fake->mover = mover;
+	mover->fake = fake;
+	mover->device = &fake->device[0];
+	mover->how = test->param_value;
+	mover->pasid = pasid;
+	spin_lock_init(&mover->bus);
+	spin_lock_init(&mover->lock);
+	mover->ops.set_dev_pasid = mover_set_dev_pasid;
+	for (i = 0; i < 2; i++)
+		mover->domain[i] = (struct iommu_domain){
+			.type = mover->how->domain_type, .owner = &fake->ops,
+			.ops = &mover->ops, .iopf_handler = mover_handler, .fault_data = mover,
+		};
+	return mover;
+}
+
+/* From here on the device sends. */
+static void mover_start(struct mover *mover)
+{
+	mover->thread = kthread_run(mover_thread, mover, "prq-mover");
+	KUNIT_ASSERT_FALSE(mover->fake->test, IS_ERR(mover->thread));
+	get_task_struct(mover->thread);
+}
+
+/* Let a few requests go to the domain whose turn it is. */
+static void mover_wait(struct mover *mover)
+{
+	unsigned int sent = READ_ONCE(mover->sent);
+
+	while (READ_ONCE(mover->sent) - sent < 3)
+		usleep_range(10, 20);
+}
+
+static void mover_stop(struct mover *mover)
+{
+	WRITE_ONCE(mover->stop, true);
+	kthread_stop_put(mover->thread);
+}
+
+/* The next domain's turn; the first one's has @old NULL. */
+static struct turn *mover_next(struct mover *mover, struct turn *old)
+{
+	struct iommu_domain *domain = &mover->domain[mover->epoch % 2];
+	struct turn *turn = kzalloc(sizeof(*turn), GFP_KERNEL);
+	struct device *dev = mover->device->dev;
+	int rc;
+
+	KUNIT_ASSERT_NOT_NULL(mover->fake->test, turn);
+	turn->mover = mover;
+	turn->epoch = mover->epoch + 1;
+	INIT_LIST_HEAD(&turn->groups);
+	if (old)
+		rc = iommu_replace_device_pasid(domain, dev, mover->pasid, &turn->handle);
+	else
+		rc = iommu_attach_device_pasid(domain, dev, mover->pasid, &turn->handle);
+	KUNIT_ASSERT_EQ(mover->fake->test, 0, rc);
+	return turn;
+}
+
+/* As an owner of domains does it, see iopf_quiesce(). The handle is hidden already. */
+static void mover_over(struct mover *mover, struct turn *turn)
+{
+	struct device *dev = mover->device->dev;
+
+	iopf_quiesce(dev, mover->pasid, &turn->handle);
+	list_splice(&turn->groups, &mover->fake->groups);
+	answer_all(mover->fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	iopf_recall_sync(dev);
+	kfree(turn);
+}
+
+/* No request that was sent to a domain reaches the next one, or a handle that is gone. */
+static void prq_test_replace(struct kunit *test)
+{
+	struct mover *mover = mover_init(test, PASIDS);
+	struct fake *fake = test->priv;
+	struct turn *turn, *old;
+	unsigned int i;
+
+	turn = mover_next(mover, NULL);
+	mover_start(mover);
+	for (i = 0; i < MOVES; i++) {
+		mover_wait(mover);
+		old = turn;
+		turn = mover_next(mover, old);
+		mover_over(mover, old);
+	}
+	mover_set_present(mover, false);
+	intel_iommu_drain_pasid_prq(mover->device->dev, PASIDS, FLPT_DEFAULT_DID);
+	iommu_detach_device_pasid(turn->handle.domain, mover->device->dev, PASIDS);
+	mover_over(mover, turn);
+	mover_stop(mover);
+	KUNIT_EXPECT_EQ(test, 0, mover->n_strays);
+	KUNIT_EXPECT_GT(test, mover->n_groups, MOVES);
+	KUNIT_EXPECT_EQ(test, mover->sent, fake->n_answers);
+}
+
+static void mover_report(struct device *dev, struct iopf_fault *evt)
+{
+	struct fake *fake = kunit_get_current_test()->priv;
+	struct mover *mover = fake->mover;
+
+	mover->n_groups++;
+	mover->n_strays += evt->fault.prm.addr >> PAGE_SHIFT < READ_ONCE(mover->epoch);
+}
+
+/* The same for the RID, whose domain only a real device can get: the driver's part */
+static void prq_test_replace_rid(struct kunit *test)
+{
+	struct mover *mover = mover_init(test, IOMMU_NO_PASID);
+	unsigned int i;
+
+	kunit_activate_static_stub(test, prq_report, mover_report);
+	mover_set_present(mover, true);
+	mover_start(mover);
+	for (i = 0; i < MOVES; i++) {
+		mover_wait(mover);
+		mover_set_dev_pasid(&mover->domain[i % 2], mover->device->dev, IOMMU_NO_PASID,
+				    NULL);
+	}
+	mover_set_present(mover, false);
+	intel_iommu_drain_pasid_prq(mover->device->dev, IOMMU_NO_PASID, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, mover->sent, mover->n_groups);
+	mover_stop(mover);
+	KUNIT_EXPECT_EQ(test, 0, mover->n_strays);
+}
+
+/* Two rounds if there was an overflow, even while it lasts; else one */
+static void prq_test_drain_overflow(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct device *dev = fake->device[0].dev;
+
+	intel_iommu_drain_pasid_prq(dev, PASID, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_invalidations);
+
+	reg_set(fake, DMAR_PRS_REG, DMA_PRS_PRO);
+	intel_iommu_drain_pasid_prq(dev, PASID, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, 3, fake->n_invalidations);
+	run(fake);
+	intel_iommu_drain_pasid_prq(dev, PASID, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, 4, fake->n_invalidations);
+
+	/* come and gone */
+	fake->overflow_amid = true;
+	intel_iommu_drain_pasid_prq(dev, PASID, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, 6, fake->n_invalidations);
 }
 
 /* ---- answers ---- */
@@ -1113,6 +1555,21 @@ static void prq_test_queue_error_of_answers(struct kunit *test)
 	check_queue_works(fake);
 }
 
+/* Nobody at all comes by: the hardware tells. */
+static void prq_test_queue_error_when_idle(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	put_groups(fake, 100);
+	fake->error = (struct fake_error){ 40, DMA_FSTS_IQE, 0 };
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(test, 40, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, IRQ_HANDLED, dmar_fault(0, &fake->iommu));
+	KUNIT_EXPECT_EQ(test, 99, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, 0, fake->answered[40]);
+	check_queue_works(fake);
+}
+
 static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_fields),
 	KUNIT_CASE(prq_test_answer_words),
@@ -1123,12 +1580,19 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_unknown_device),
 	KUNIT_CASE(prq_test_stop_marker),
 	KUNIT_CASE(prq_test_mixed),
+	KUNIT_CASE(prq_test_run),
+	KUNIT_CASE(prq_test_wake_once),
 	KUNIT_CASE(prq_test_full_ring),
 	KUNIT_CASE(prq_test_empty),
 	KUNIT_CASE(prq_test_overflow),
 	KUNIT_CASE(prq_test_storm),
 	KUNIT_CASE(prq_test_device_vanishes),
 	KUNIT_CASE(prq_test_drain),
+	KUNIT_CASE(prq_test_rid_teardown),
+	KUNIT_CASE(prq_test_enable),
+	KUNIT_CASE(prq_test_drain_overflow),
+	KUNIT_CASE_PARAM(prq_test_replace, move_gen_params),
+	KUNIT_CASE_PARAM(prq_test_replace_rid, move_gen_params),
 	KUNIT_CASE(prq_test_batch),
 	KUNIT_CASE(prq_test_slow_hardware),
 	KUNIT_CASE(prq_test_timeout_after_answers),
@@ -1137,6 +1601,7 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_timeout_given_up),
 	KUNIT_CASE(prq_test_queue_error),
 	KUNIT_CASE(prq_test_queue_error_of_answers),
+	KUNIT_CASE(prq_test_queue_error_when_idle),
 	{}
 };
 

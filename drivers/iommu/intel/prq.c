@@ -13,13 +13,13 @@
  * by the core, or, if nothing is known of the device, here. While the queue
  * overflows, the hardware answers what it cannot write.
  *
- * Names in quotation marks are headings and registers of the "Intel
- * Virtualization Technology for Directed I/O" specification, revision 4.1.
+ * Section numbers are those of the "Intel Virtualization Technology for Directed
+ * I/O" specification, revision 5.10.
  *
  * Who may touch what:
  *
  *	head register, prq_seq_number	the thread alone
- *	prq_passes			written by the thread, read by drainers
+ *	prq_passes, prq_overflows	written by the thread, read by drainers
  *	device of a source id		stays as long as iopf_lock is held; taken
  *					once for a run of requests from one source
  */
@@ -41,7 +41,7 @@
 
 #define PRQ_DSC_SIZE	sizeof(struct page_req_dsc)
 
-/* "Scalable-Mode PASID Table Entry", third word: SRE, and FLPM for 5 levels */
+/* Third word of a PASID table entry (9.6): SRE, and FSPM for 5 levels */
 #define PASID_SUPERVISOR	BIT_ULL(0)
 #define PASID_FIVE_LEVELS	BIT_ULL(2)
 
@@ -84,7 +84,7 @@ static u32 prq_pasid(const struct page_req_dsc *req)
 	return qw0 & PRQ_PASID_PRESENT ? FIELD_GET(PRQ_PASID, qw0) : IOMMU_NO_PASID;
 }
 
-/* Bits of "Page Request Status Register" are cleared by writing ones to them. */
+/* Bits of the Page Request Status Register (11.4.11.4) are cleared by writing ones. */
 VISIBLE_IF_KUNIT void prq_acknowledge(struct intel_iommu *iommu, u32 bits)
 {
 	KUNIT_STATIC_STUB_REDIRECT(prq_acknowledge, iommu, bits);
@@ -100,8 +100,8 @@ static bool prq_overflowed(struct intel_iommu *iommu)
 /* ---- answers ---- */
 
 /*
- * "Page Group Response Descriptor". The core's codes are PCIe's numbers except
- * for FAILURE. Whether the request was the last is no part of it since revision 4.
+ * Page Group Response Descriptor (7.6.1). The core's codes are PCIe's numbers (table
+ * 32) except for FAILURE. It only ever answers the last request of a group (7.6).
  */
 static struct qi_desc prq_answer(u16 sid, const struct iommu_fault_page_request *prm,
 				 enum iommu_page_response_code code)
@@ -172,6 +172,13 @@ void intel_iommu_page_response_batch(struct iommu_device *iommu_dev,
 
 /* ---- requests ---- */
 
+/* "Execute Requested" has a meaning beside "Read Requested" alone (7.4.1.1). */
+static bool prq_executes(const struct page_req_dsc *req)
+{
+	return req->qw[0] & PRQ_EXEC && req->qw[1] & PRQ_READ;
+}
+
+/* Page Request Descriptor (7.4.1.1); what is reserved in it is not looked at. */
 static void prq_decode(const struct page_req_dsc *req, struct iommu_fault *fault)
 {
 	struct iommu_fault_page_request *prm = &fault->prm;
@@ -192,7 +199,7 @@ static void prq_decode(const struct page_req_dsc *req, struct iommu_fault *fault
 		prm->perm |= IOMMU_FAULT_PERM_READ;
 	if (qw1 & PRQ_WRITE)
 		prm->perm |= IOMMU_FAULT_PERM_WRITE;
-	if (qw0 & PRQ_EXEC)
+	if (prq_executes(req))
 		prm->perm |= IOMMU_FAULT_PERM_EXEC;
 	if (qw0 & PRQ_PRIV)
 		prm->perm |= IOMMU_FAULT_PERM_PRIV;
@@ -239,8 +246,8 @@ static bool prq_translatable(struct intel_iommu *iommu, struct pasid_entry *entr
 /*
  * Why a request cannot be served whatever a handler maps, or NULL. Permissions
  * beyond read and write need the device's PASID capability to have them enabled.
- * A first stage refuses privileged accesses unless the "Supervisor Request Enable"
- * field of its entry is set; so far only user-managed tables ask for that.
+ * A first stage refuses privileged accesses unless Supervisor Request Enable is set
+ * in its entry (9.6); so far only user-managed tables ask for that.
  *
  * Without an entry the domain is being detached, and the core knows what to do.
  */
@@ -249,11 +256,11 @@ static const char *prq_refusal(struct device_domain_info *info, const struct pag
 	u64 qw0 = req->qw[0], qw1 = req->qw[1];
 	struct pasid_entry *entry;
 
-	if (!(qw1 & (PRQ_READ | PRQ_WRITE)) && !(qw0 & PRQ_EXEC))
+	if (!(qw1 & (PRQ_READ | PRQ_WRITE)))
 		return "asks for no access";
-	if (qw0 & (PRQ_EXEC | PRQ_PRIV) && !(qw0 & PRQ_PASID_PRESENT))
+	if ((prq_executes(req) || qw0 & PRQ_PRIV) && !(qw0 & PRQ_PASID_PRESENT))
 		return "execute or privileged, but without a PASID";
-	if (qw0 & PRQ_EXEC && !(info->pasid_supported & PCI_PASID_CAP_EXEC))
+	if (prq_executes(req) && !(info->pasid_supported & PCI_PASID_CAP_EXEC))
 		return "the device may not execute";
 	if (qw0 & PRQ_PRIV && !(info->pasid_supported & PCI_PASID_CAP_PRIV))
 		return "the device may not be privileged";
@@ -271,14 +278,15 @@ static const char *prq_refusal(struct device_domain_info *info, const struct pag
 }
 
 /*
- * A "Stop Marker" (PCIe 6.0, 10.4.1.2.1) ends the use of a PASID. It is not a
+ * A Stop Marker (PCIe 6.0, 10.4.1.2.1) ends the use of a PASID. It is not a
  * request: it takes no credit and gets no answer. The device has sent all it
  * will of this PASID, so a group that lacks its last request now will not get it.
+ * The same without a PASID is a request that asks for nothing.
  */
 static bool prq_is_stop_marker(const struct page_req_dsc *req)
 {
 	return (req->qw[1] & (PRQ_LPIG | PRQ_WRITE | PRQ_READ)) == PRQ_LPIG &&
-	       !(req->qw[0] & PRQ_EXEC);
+	       req->qw[0] & PRQ_PASID_PRESENT;
 }
 
 /* Nobody to be told of the request: the device has left, or never was here. */
@@ -367,7 +375,7 @@ static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 tail)
 
 /*
  * All that is in the queue now. What comes later interrupts again, because the
- * pending bit is cleared before the tail is read.
+ * pending bit is cleared before the tail is read (7.5).
  */
 static void prq_pass(struct intel_iommu *iommu)
 {
@@ -387,10 +395,11 @@ static void prq_pass(struct intel_iommu *iommu)
 }
 
 /*
- * After an overflow nothing is written to the queue, and the hardware answers
- * what it drops, until the overflow bit is cleared ("Page Request Status
- * Register"). That is done when the queue is empty: only then are the last
- * requests that the core still waits for known to be lost.
+ * After an overflow nothing is written to the queue until the overflow bit is
+ * cleared. Of what the hardware drops, it answers the last requests, with SUCCESS
+ * (7.4.1, table 31): the device asks again. The bit is cleared when the queue is
+ * empty: only then are the last requests that the core still waits for known to
+ * be lost. The count of overflows comes first, see intel_iommu_drain_pasid_prq().
  *
  * Return: false if there are requests to be handled first.
  */
@@ -403,6 +412,7 @@ static bool prq_recover(struct intel_iommu *iommu)
 
 	pr_info_ratelimited("%s: page request queue overflow\n", iommu->name);
 	iopf_queue_discard_partial(iommu->iopf_queue);
+	WRITE_ONCE(iommu->prq_overflows, iommu->prq_overflows + 1);
 	prq_acknowledge(iommu, DMA_PRS_PRO);
 	return true;
 }
@@ -454,15 +464,19 @@ static void prq_wait_reported(struct intel_iommu *iommu, u16 sid, u32 pasid)
 		   READ_ONCE(iommu->prq_passes) - begin >= 2);
 }
 
-/* Push what is on its way into the queue, and answers out, behind @desc. */
+/*
+ * Push what is on its way into the queue, and answers out, behind @desc. What met
+ * an overflow was answered by the hardware itself, and a second round drains such
+ * answers (7.10 d). One is enough, however long the overflow lasts: requests later
+ * than the first find no entry.
+ */
 static void prq_push(struct intel_iommu *iommu, struct qi_desc *desc, unsigned int count)
 {
-	/* An overflow stops the drain: once the thread cleared it, start over. */
+	unsigned int overflows = READ_ONCE(iommu->prq_overflows);
+
 	qi_submit_sync(iommu, desc, count, QI_OPT_WAIT_DRAIN);
-	while (prq_overflowed(iommu)) {
-		wait_event(iommu->prq_wait, !prq_overflowed(iommu));
+	if (prq_overflowed(iommu) || READ_ONCE(iommu->prq_overflows) != overflows)
 		qi_submit_sync(iommu, desc, count, QI_OPT_WAIT_DRAIN);
-	}
 }
 
 /**
@@ -472,10 +486,9 @@ static void prq_push(struct intel_iommu *iommu, struct qi_desc *desc, unsigned i
  *	   IOMMU_NO_PASID for the requests without one
  * @did: domain id the entry had
  *
- * Pushes what is still between the device and the queue into the queue, as
- * "Software Steps to Drain Page Requests & Responses" (7.10) asks for, and waits
- * until all of it was reported or answered. Answers that were queued before are
- * out, and handlers on the workqueue have returned as well.
+ * Pushes what is still between the device and the queue into the queue, by the
+ * steps of 7.10, and waits until all of it was reported or answered. Answers that
+ * were queued before are out, and handlers on the workqueue have returned as well.
  *
  * Context: Process context, sleeps.
  */
@@ -485,6 +498,7 @@ void intel_iommu_drain_pasid_prq(struct device *dev, u32 pasid, u16 did)
 	struct intel_iommu *iommu = info->iommu;
 	u16 sid = prq_source_of(dev);
 	struct qi_desc desc[3] = { };
+	unsigned int overflows;
 
 	if (!info->pri_enabled)
 		return;
@@ -544,14 +558,45 @@ static int prq_request_irq(struct intel_iommu *iommu)
 	/* By its number the MSI code knows which registers it belongs to. */
 	iommu->pr_irq = irq;
 	snprintf(iommu->prq_name, sizeof(iommu->prq_name), "dmar%d-prq", iommu->seq_id);
-	ret = request_threaded_irq(irq, NULL, prq_event_thread, IRQF_ONESHOT,
-				   iommu->prq_name, iommu);
-	if (ret) {
-		dmar_free_hwirq(irq);
-		iommu->pr_irq = 0;
-	}
+	ret = request_threaded_irq(irq, NULL, prq_event_thread, IRQF_ONESHOT, iommu->prq_name,
+				   iommu);
+	if (!ret)
+		return 0;
 
+	iommu->pr_irq = 0;
+	dmar_free_hwirq(irq);
 	return ret;
+}
+
+static void prq_free_irq(struct intel_iommu *iommu)
+{
+	int irq = iommu->pr_irq;
+
+	if (!irq)
+		return;
+	/* Its number stays known until it is masked, see prq_request_irq(). */
+	free_irq(irq, iommu);
+	iommu->pr_irq = 0;
+	dmar_free_hwirq(irq);
+}
+
+/* The ring and the fault queue, as far as they are there */
+static void prq_free(struct intel_iommu *iommu)
+{
+	if (iommu->iopf_queue)
+		iopf_queue_free(iommu->iopf_queue);
+	if (iommu->prq)
+		iommu_free_pages(iommu->prq, PRQ_ORDER);
+	iommu->iopf_queue = NULL;
+	iommu->prq = NULL;
+}
+
+static int prq_alloc(struct intel_iommu *iommu)
+{
+	snprintf(iommu->iopfq_name, sizeof(iommu->iopfq_name), "dmar%d-iopfq", iommu->seq_id);
+	iommu->iopf_queue = iopf_queue_alloc(iommu->iopfq_name);
+	iommu->prq = iommu_alloc_pages_node(iommu->node, GFP_KERNEL, PRQ_ORDER);
+	return iommu->iopf_queue && iommu->prq ? 0 : -ENOMEM;
 }
 
 /**
@@ -564,38 +609,24 @@ static int prq_request_irq(struct intel_iommu *iommu)
  */
 int intel_iommu_enable_prq(struct intel_iommu *iommu)
 {
-	int ret = -ENOMEM;
+	int ret;
 
 	/* Without the core nothing enables page requests of a device. */
 	if (!IS_ENABLED(CONFIG_IOMMU_IOPF))
 		return 0;
 
 	init_waitqueue_head(&iommu->prq_wait);
-	iommu->prq = iommu_alloc_pages_node(iommu->node, GFP_KERNEL, PRQ_ORDER);
-	if (!iommu->prq)
-		goto err;
-
-	snprintf(iommu->iopfq_name, sizeof(iommu->iopfq_name), "dmar%d-iopfq", iommu->seq_id);
-	iommu->iopf_queue = iopf_queue_alloc(iommu->iopfq_name);
-	if (!iommu->iopf_queue)
-		goto err_free_ring;
-
-	ret = prq_request_irq(iommu);
-	if (ret)
-		goto err_free_queue;
+	ret = prq_alloc(iommu);
+	if (!ret)
+		ret = prq_request_irq(iommu);
+	if (ret) {
+		prq_free(iommu);
+		pr_err("%s: no page request queue: %d\n", iommu->name, ret);
+		return ret;
+	}
 
 	prq_write_base(iommu, virt_to_phys(iommu->prq) | PRQ_ORDER);
 	return 0;
-
-err_free_queue:
-	iopf_queue_free(iommu->iopf_queue);
-	iommu->iopf_queue = NULL;
-err_free_ring:
-	iommu_free_pages(iommu->prq, PRQ_ORDER);
-	iommu->prq = NULL;
-err:
-	pr_err("%s: no page request queue: %d\n", iommu->name, ret);
-	return ret;
 }
 
 /**
@@ -609,16 +640,7 @@ err:
 int intel_iommu_finish_prq(struct intel_iommu *iommu)
 {
 	prq_write_base(iommu, 0);
-
-	if (iommu->pr_irq) {
-		free_irq(iommu->pr_irq, iommu);
-		dmar_free_hwirq(iommu->pr_irq);
-		iommu->pr_irq = 0;
-	}
-
-	iopf_queue_free(iommu->iopf_queue);
-	iommu->iopf_queue = NULL;
-	iommu_free_pages(iommu->prq, PRQ_ORDER);
-	iommu->prq = NULL;
+	prq_free_irq(iommu);
+	prq_free(iommu);
 	return 0;
 }

@@ -14,8 +14,8 @@ struct intel_iommu;
 struct iopf_fault;
 
 /*
- * "Page Request Descriptor" of the VT-d specification, 256 bits. Since its
- * revision 4 the two upper words, once private data of the device, are reserved.
+ * Page Request Descriptor, 7.4.1.1 of the VT-d specification, revision 5.10: 256
+ * bits. The two upper words, once private data of the device, are reserved.
  */
 struct page_req_dsc {
 	u64 qw[4];

@@ -75,6 +75,9 @@ struct bench {
 
 	/* of injections: ns that the fault core says it took */
 	uint64_t reported;
+	/* when the last messages were here, if somebody asks */
+	bool want_seen;
+	uint64_t seen;
 	/* of the modes: messages taken, answers given, and completions without a fault */
 	uint64_t messages;
 	uint64_t answers;
@@ -96,6 +99,8 @@ static inline void answer_all(struct bench *b, const struct iommu_hwpt_pgfault *
 {
 	unsigned int i;
 
+	if (b->want_seen)
+		b->seen = now();
 	for (i = 0; i < n; i++)
 		answers[i] = (struct iommu_hwpt_page_response){
 			.cookie = messages[i].cookie,

@@ -28,6 +28,8 @@
  *             injected is taken out of the queue between the clock's readings
  *   serve     total - inject: to wake whoever waits, to deliver, to respond
  *   reported  the part of inject that went into the core's report function
+ *   seen      with source=pri: from the doorbell until the program has the last
+ *             message of a batch in its memory, in a run after that
  * With source=pri nothing is subtracted: total is from the doorbell to the
  * device's response.  The clock's own cost is measured, and taken off.  Each
  * time is the least of three runs.
@@ -70,7 +72,7 @@ static bool bare;
 /* What a child tells its parent, in shared memory. */
 struct outcome {
 	char why[200];
-	double total, inject, reported;
+	double total, inject, reported, seen;
 	uint64_t spurious, allocations;
 	char sites[600];
 };
@@ -171,6 +173,24 @@ static int time_total(struct bench *b, unsigned int n, struct outcome *out)
 	return rc;
 }
 
+static int time_seen(struct bench *b, unsigned int n, struct outcome *out)
+{
+	double cost = clock_cost();
+	uint64_t sum = 0, before;
+	unsigned int i;
+	int rc = 0;
+
+	b->want_seen = true;
+	for (i = 0; i < n && !rc; i++) {
+		before = now();
+		rc = steps(b, 1);
+		sum += b->seen - before;
+	}
+	b->want_seen = false;
+	out->seen = sum / (double)n - cost;
+	return rc;
+}
+
 static int run_figure(struct bench *b, enum figure which, unsigned int n, struct outcome *out)
 {
 	int on, rc;
@@ -202,7 +222,7 @@ static int run_figure(struct bench *b, enum figure which, unsigned int n, struct
 static int run_opened(struct bench *b, enum figure which, unsigned int n, struct outcome *out)
 {
 	unsigned int warm_up = WARM_UP / b->spec.batch + 1, injected = warm_up + n;
-	bool mock = b->spec.source == &mock_source;
+	bool mock = b->spec.source == &mock_source, seen = false;
 	uint64_t groups;
 	int rc = 0;
 
@@ -213,6 +233,9 @@ static int run_opened(struct bench *b, enum figure which, unsigned int n, struct
 		if (!rc)
 			rc = time_inject(b, n, out);
 		injected += warm_up + n;
+	} else if (which == FIGURE_TIME && !bare) {
+		seen = true;
+		injected += n;
 	}
 	groups = (uint64_t)injected * b->spec.batch;
 	if (!rc)
@@ -221,6 +244,8 @@ static int run_opened(struct bench *b, enum figure which, unsigned int n, struct
 		rc = steps(b, warm_up);
 	if (!rc)
 		rc = run_figure(b, which, n, out);
+	if (!rc && seen)
+		rc = time_seen(b, n, out);
 	if (!rc)
 		rc = flush(b);
 	if (!rc && (b->messages != groups || b->answers != groups))
@@ -328,6 +353,7 @@ static int run_time(const struct spec *spec, unsigned int faults, struct outcome
 		best.total = least(best.total, out->total);
 		best.inject = least(best.inject, out->inject);
 		best.reported = least(best.reported, out->reported);
+		best.seen = least(best.seen, out->seen);
 		best.spurious += out->spurious;
 	}
 	if (rc)
@@ -343,7 +369,7 @@ static void print_time(const struct spec *spec, unsigned int faults, const struc
 	printf("\"faults\": %.0f, ", rounded(spec, faults) * (bare ? 1 : TIME_RUNS));
 	printf("\"total\": %.1f, \"inject\": %.1f, ", out->total / batch, out->inject / batch);
 	printf("\"serve\": %.1f, ", (out->total - out->inject) / batch);
-	printf("\"reported\": %.1f, ", out->reported / batch);
+	printf("\"reported\": %.1f, \"seen\": %.1f, ", out->reported / batch, out->seen / batch);
 	printf("\"spurious\": %llu, ", (unsigned long long)out->spurious);
 }
 

@@ -31,7 +31,6 @@
 #include "../../../iommu/lib/iopf.h"
 #include "../kselftest_harness.h"
 #include "iommufd_fault_utils.h"
-#include "iommufd_fdinfo.h"
 
 #define ADDR 0x40000000ULL
 #define PAGE 4096

@@ -24,7 +24,6 @@
 #include "../../../iommu/lib/iopf.h"
 #include "../kselftest_harness.h"
 #include "iommufd_fault_utils.h"
-#include "iommufd_fdinfo.h"
 
 #define ADDR 0x40000000ULL
 #define PAGE 4096
@@ -901,6 +900,12 @@ TEST_F(fetch, ring_exit_passes_on)
 	io_uring_queue_exit(&other);
 }
 
+/* How many groups somebody was given and has not answered */
+static long count_delivered(fetch_t *self)
+{
+	return fdinfo_number(self->queue, "iommufd-fault-delivered");
+}
+
 /* Faults come while rings end: each is fetched, once, or still there. */
 TEST_F(fetch, ring_exit_race)
 {
@@ -928,12 +933,11 @@ TEST_F(fetch, ring_exit_race)
 		waitpid(pid, NULL, 0);
 	}
 	/* The last rings may still be ending, and give groups back. */
-	while (fdinfo_number(self->queue, "iommufd-fault-delivered") < 8 * ROUNDS &&
-	       ms++ < LONG_MS) {
+	while (count_delivered(self) < 8 * ROUNDS && ms++ < LONG_MS) {
 		if (fault_read(self->queue, m, ROOM) <= 0)
 			usleep(1000);
 	}
-	EXPECT_EQ(8 * ROUNDS, fdinfo_number(self->queue, "iommufd-fault-delivered"));
+	EXPECT_EQ(8 * ROUNDS, count_delivered(self));
 	EXPECT_EQ(0, fault_read(self->queue, m, ROOM));
 }
 
