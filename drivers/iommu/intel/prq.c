@@ -498,7 +498,6 @@ void intel_iommu_drain_pasid_prq(struct device *dev, u32 pasid, u16 did)
 	struct intel_iommu *iommu = info->iommu;
 	u16 sid = prq_source_of(dev);
 	struct qi_desc desc[3] = { };
-	unsigned int overflows;
 
 	if (!info->pri_enabled)
 		return;
