@@ -56,10 +56,12 @@
  * the memory of the last one is back. Nothing is allocated for a fault once the
  * pool has grown. What finds no room is answered INVALID at once.
  *
- * Locks, outermost first:
+ * Locks, outermost first. A driver may hold mutexes of its own while it reports,
+ * and iommufd holds igroup->lock while it attaches and detaches:
  *
  *	iopf_queue::lock (mutex)	the queue's list of devices
  *	dev_iommu::lock (mutex)		publishing and removing fault_param
+ *	iopf_debugfs_dir() (mutex)	making the directory once
  *	iopf_device::lock (spin)	the pool, the table of groups without last
  *					request, the counters; and the time from the
  *					look-up of an attach handle until the handler
@@ -71,8 +73,8 @@
  *
  * RCU protects the way from a device to its iopf_device, which a reference keeps
  * after that, and the way from {group, PASID} to the attach handle, which is kept
- * by iopf_device::lock: see iopf_quiesce(). No lock is held while the hardware is
- * answered.
+ * by iopf_device::lock: see iopf_quiesce(). None of these locks is held while the
+ * hardware is answered, or waited for.
  */
 
 #include <linux/debugfs.h>
@@ -1364,25 +1366,35 @@ static void iopf_wait_answered(struct iopf_device *fdev)
 	spin_unlock(&fdev->lock);
 }
 
+static void iopf_drain_hardware(struct device *dev)
+{
+	if (dev_iommu_ops(dev)->page_drain)
+		dev_iommu_ops(dev)->page_drain(dev);
+}
+
 /**
  * iopf_device_reset() - The device was reset and has forgotten its page requests
- * @dev: the device
+ * @dev: the device, with or without an IOMMU
  *
  * Groups without their last request are forgotten, all that a handler holds are
  * recalled, and nothing is sent to the device. Answers that were under way are out
- * when this returns. To be called when the device is quiet and its requests were
- * drained from the hardware queue, before it may send new ones.
+ * when this returns: they would hit the groups that it sends next. To be called
+ * before it may send any.
  *
- * Context: Process context, sleeps until the last answer is out.
+ * Context: Process context, sleeps until the last answer is out. The caller keeps
+ * @dev from being removed from its bus.
  */
 void iopf_device_reset(struct device *dev)
 {
-	struct iopf_device *fdev = iopf_device_get(dev);
+	struct iopf_device *fdev = dev->iommu ? iopf_device_get(dev) : NULL;
 	struct iopf_page *page;
 	unsigned int i;
 
 	if (!fdev)
 		return;
+
+	/* What the hardware still holds is of before the reset, too. */
+	iopf_drain_hardware(dev);
 
 	spin_lock(&fdev->lock);
 	iopf_drop_all(fdev, IOPF_CAUSE_RESET);
@@ -1393,6 +1405,7 @@ void iopf_device_reset(struct device *dev)
 	spin_unlock(&fdev->lock);
 
 	iopf_wait_answered(fdev);
+	iopf_drain_hardware(dev);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_device_reset);
