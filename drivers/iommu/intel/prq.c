@@ -520,7 +520,6 @@ void intel_iommu_drain_pasid_prq(struct device *dev, u32 pasid, u16 did)
 		return;
 
 	prq_drain_descs(desc, info, sid, pasid, did);
-
 	prq_push(iommu, desc, 3);
 	prq_wait_reported(iommu, sid, pasid);
 	iopf_queue_flush_dev(dev);
