@@ -351,6 +351,7 @@ static void queues_init(struct kunit *test, struct fake *fake)
 
 	raw_spin_lock_init(&iommu->register_lock);
 	raw_spin_lock_init(&fake->qi.q_lock);
+	spin_lock_init(&iommu->lock);
 	mutex_init(&iommu->iopf_lock);
 	spin_lock_init(&iommu->device_rbtree_lock);
 	iommu->device_rbtree = RB_ROOT;
@@ -1025,6 +1026,111 @@ static void prq_test_drain(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 8, fake->n_groups);
 }
 
+/*
+ * The RID's domain goes, and its requests are out of the queue by then. The thread
+ * comes later than a teardown that does not wait for it.
+ */
+static void prq_test_rid_teardown(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct task_struct *thread;
+
+	init_completion(&fake->begin);
+	init_completion(&fake->end);
+	thread = kthread_run(drain_thread, fake, "prq-drain");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(thread));
+
+	put(fake, &fake->device[0], IOMMU_NO_PASID, 1, true);
+	complete(&fake->begin);
+	intel_pasid_tear_down_entry(&fake->iommu, fake->device[0].dev, IOMMU_NO_PASID, false);
+	KUNIT_EXPECT_EQ(test, reg_get(fake, DMAR_PQT_REG), reg_get(fake, DMAR_PQH_REG));
+	wait_for_completion(&fake->end);
+}
+
+/* ---- a device's capability ---- */
+
+/* A device with the capability at PRI_CAP: the control register, and "stopped" */
+#define PRI_CAP		0x100
+
+struct fake_pci {
+	struct pci_dev pdev;
+	struct pci_bus bus;
+	struct dev_iommu iommu;
+	struct device_domain_info info;
+	u32 control;
+};
+
+static int config_read(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
+{
+	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
+
+	*value = where == PRI_CAP + PCI_PRI_CTRL ? pci->control :
+		 where == PRI_CAP + PCI_PRI_STATUS ? PCI_PRI_STATUS_STOPPED : 0;
+	return 0;
+}
+
+static int config_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
+{
+	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
+
+	if (where == PRI_CAP + PCI_PRI_CTRL)
+		pci->control = value;
+	return 0;
+}
+
+static struct fake_pci *pci_init(struct kunit *test, struct fake *fake)
+{
+	static struct pci_ops ops = { .read = config_read, .write = config_write };
+	struct fake_pci *pci = kunit_kzalloc(test, sizeof(*pci), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, pci);
+	pci->bus.ops = &ops;
+	pci->pdev.bus = &pci->bus;
+	pci->pdev.pri_cap = PRI_CAP;
+	pci->pdev.dev.bus = &pci_bus_type;
+	pci->pdev.dev.init_name = "prq-pci";
+	pci->pdev.dev.iommu = &pci->iommu;
+	mutex_init(&pci->iommu.lock);
+	pci->iommu.iommu_dev = &fake->iommu.iommu;
+	pci->iommu.priv = &pci->info;
+	pci->info = (struct device_domain_info){
+		.dev = &pci->pdev.dev, .iommu = &fake->iommu,
+		.ats_enabled = 1, .pri_supported = 1, .pasid_enabled = 1,
+	};
+	return pci;
+}
+
+static void enable_and_disable(struct kunit *test, struct fake_pci *pci)
+{
+	const struct iommu_ops *ops = &intel_iommu_ops;
+	struct device *dev = &pci->pdev.dev;
+
+	KUNIT_EXPECT_EQ(test, 0, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, PCI_PRI_CTRL_ENABLE, pci->control);
+	KUNIT_EXPECT_EQ(test, -EBUSY, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, 0, ops->dev_disable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, 0, pci->control);
+}
+
+/*
+ * A device that uses PASIDs, but wants none in its answers, could not tell whose
+ * answer it got: its page requests stay off.
+ */
+static void prq_test_enable(struct kunit *test)
+{
+	struct fake_pci *pci = pci_init(test, test->priv);
+	const struct iommu_ops *ops = &intel_iommu_ops;
+
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			ops->dev_enable_feat(&pci->pdev.dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, 0, pci->control);
+	pci->pdev.pasid_required = 1;
+	enable_and_disable(test, pci);
+	pci->pdev.pasid_required = 0;
+	pci->info.pasid_enabled = 0;
+	enable_and_disable(test, pci);
+}
+
 /* ---- domains that take turns under load ---- */
 
 /* For longer runs: prq_test.moves=2000 on the kernel's command line */
@@ -1496,6 +1602,8 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_storm),
 	KUNIT_CASE(prq_test_device_vanishes),
 	KUNIT_CASE(prq_test_drain),
+	KUNIT_CASE(prq_test_rid_teardown),
+	KUNIT_CASE(prq_test_enable),
 	KUNIT_CASE(prq_test_drain_overflow),
 	KUNIT_CASE_PARAM(prq_test_replace, move_gen_params),
 	KUNIT_CASE_PARAM(prq_test_replace_rid, move_gen_params),

@@ -532,14 +532,45 @@ static int prq_request_irq(struct intel_iommu *iommu)
 	/* By its number the MSI code knows which registers it belongs to. */
 	iommu->pr_irq = irq;
 	snprintf(iommu->prq_name, sizeof(iommu->prq_name), "dmar%d-prq", iommu->seq_id);
-	ret = request_threaded_irq(irq, NULL, prq_event_thread, IRQF_ONESHOT,
-				   iommu->prq_name, iommu);
-	if (ret) {
-		dmar_free_hwirq(irq);
-		iommu->pr_irq = 0;
-	}
+	ret = request_threaded_irq(irq, NULL, prq_event_thread, IRQF_ONESHOT, iommu->prq_name,
+				   iommu);
+	if (!ret)
+		return 0;
 
+	iommu->pr_irq = 0;
+	dmar_free_hwirq(irq);
 	return ret;
+}
+
+static void prq_free_irq(struct intel_iommu *iommu)
+{
+	int irq = iommu->pr_irq;
+
+	if (!irq)
+		return;
+	/* Its number stays known until it is masked, see prq_request_irq(). */
+	free_irq(irq, iommu);
+	iommu->pr_irq = 0;
+	dmar_free_hwirq(irq);
+}
+
+/* The ring and the fault queue, as far as they are there */
+static void prq_free(struct intel_iommu *iommu)
+{
+	if (iommu->iopf_queue)
+		iopf_queue_free(iommu->iopf_queue);
+	if (iommu->prq)
+		iommu_free_pages(iommu->prq, PRQ_ORDER);
+	iommu->iopf_queue = NULL;
+	iommu->prq = NULL;
+}
+
+static int prq_alloc(struct intel_iommu *iommu)
+{
+	snprintf(iommu->iopfq_name, sizeof(iommu->iopfq_name), "dmar%d-iopfq", iommu->seq_id);
+	iommu->iopf_queue = iopf_queue_alloc(iommu->iopfq_name);
+	iommu->prq = iommu_alloc_pages_node(iommu->node, GFP_KERNEL, PRQ_ORDER);
+	return iommu->iopf_queue && iommu->prq ? 0 : -ENOMEM;
 }
 
 /**
@@ -552,38 +583,24 @@ static int prq_request_irq(struct intel_iommu *iommu)
  */
 int intel_iommu_enable_prq(struct intel_iommu *iommu)
 {
-	int ret = -ENOMEM;
+	int ret;
 
 	/* Without the core nothing enables page requests of a device. */
 	if (!IS_ENABLED(CONFIG_IOMMU_IOPF))
 		return 0;
 
 	init_waitqueue_head(&iommu->prq_wait);
-	iommu->prq = iommu_alloc_pages_node(iommu->node, GFP_KERNEL, PRQ_ORDER);
-	if (!iommu->prq)
-		goto err;
-
-	snprintf(iommu->iopfq_name, sizeof(iommu->iopfq_name), "dmar%d-iopfq", iommu->seq_id);
-	iommu->iopf_queue = iopf_queue_alloc(iommu->iopfq_name);
-	if (!iommu->iopf_queue)
-		goto err_free_ring;
-
-	ret = prq_request_irq(iommu);
-	if (ret)
-		goto err_free_queue;
+	ret = prq_alloc(iommu);
+	if (!ret)
+		ret = prq_request_irq(iommu);
+	if (ret) {
+		prq_free(iommu);
+		pr_err("%s: no page request queue: %d\n", iommu->name, ret);
+		return ret;
+	}
 
 	prq_write_base(iommu, virt_to_phys(iommu->prq) | PRQ_ORDER);
 	return 0;
-
-err_free_queue:
-	iopf_queue_free(iommu->iopf_queue);
-	iommu->iopf_queue = NULL;
-err_free_ring:
-	iommu_free_pages(iommu->prq, PRQ_ORDER);
-	iommu->prq = NULL;
-err:
-	pr_err("%s: no page request queue: %d\n", iommu->name, ret);
-	return ret;
 }
 
 /**
@@ -597,16 +614,7 @@ err:
 int intel_iommu_finish_prq(struct intel_iommu *iommu)
 {
 	prq_write_base(iommu, 0);
-
-	if (iommu->pr_irq) {
-		free_irq(iommu->pr_irq, iommu);
-		dmar_free_hwirq(iommu->pr_irq);
-		iommu->pr_irq = 0;
-	}
-
-	iopf_queue_free(iommu->iopf_queue);
-	iommu->iopf_queue = NULL;
-	iommu_free_pages(iommu->prq, PRQ_ORDER);
-	iommu->prq = NULL;
+	prq_free_irq(iommu);
+	prq_free(iommu);
 	return 0;
 }

@@ -142,8 +142,8 @@ static void add_site(struct site *sites, const char *name)
 /* The injector allocates an array for each batch: inlined, it counts as its caller. */
 static bool is_injector(const char *name)
 {
-	return !strcmp(name, "iommufd_mock_iopf_batch") || !strcmp(name, "iommufd_mock_iopf_test") ||
-	       !strcmp(name, "iommufd_test");
+	return !strcmp(name, "iommufd_mock_iopf_batch") ||
+	       !strcmp(name, "iommufd_mock_iopf_test") || !strcmp(name, "iommufd_test");
 }
 
 /* Each case keeps to the first CPU. */

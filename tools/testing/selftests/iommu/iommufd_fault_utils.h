@@ -14,6 +14,9 @@
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -55,6 +58,25 @@ static inline int ioas_map_fixed(int fd, uint32_t ioas_id, uint64_t iova, const 
 	};
 
 	return iommufd_call(fd, IOMMU_IOAS_MAP, &cmd);
+}
+
+/* The number behind @name in the fdinfo of a descriptor, or -1. */
+static inline long fdinfo_number(int fd, const char *name)
+{
+	size_t n = strlen(name);
+	char path[64], line[128];
+	long value = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, name, n) && line[n] == ':')
+			value = strtol(line + n + 1, NULL, 10);
+	}
+	if (f)
+		fclose(f);
+	return value;
 }
 
 /* The fault queue: its object and its file. */
@@ -384,6 +406,36 @@ static inline int iopf_stats_reset(int fd, uint32_t idev_id)
 	struct iommu_test_iopf_stats stats;
 
 	return iopf_stats_flags(fd, idev_id, IOMMU_TEST_IOPF_STATS_RESET, &stats);
+}
+
+/* Faults that a driver reports; see iommufd_test_iopf.h. */
+
+/* A mock driver of the device, or of an emulated one (@idev_id 0) */
+static inline int driver_open(int fd, uint32_t idev_id, uint32_t *dev_id, int *driver_fd)
+{
+	struct iommu_test_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_DRIVER_OPEN,
+		.id = idev_id,
+	};
+	int rc = iommufd_call(fd, IOMMU_TEST_CMD, &cmd);
+
+	if (rc)
+		return rc;
+	*dev_id = cmd.driver_open.out_dev_id;
+	*driver_fd = cmd.driver_open.out_fd;
+	return 0;
+}
+
+static inline int fault_bind(int fd, uint32_t dev_id, uint32_t fault_id)
+{
+	struct iommu_fault_bind cmd = {
+		.size = sizeof(cmd),
+		.dev_id = dev_id,
+		.fault_id = fault_id,
+	};
+
+	return iommufd_call(fd, IOMMU_FAULT_BIND, &cmd);
 }
 
 #endif
