@@ -210,6 +210,33 @@ TEST_F(ring, one_by_one)
 	}
 }
 
+static uint32_t odd_is_invalid(void *arg, const struct iopf_group *group)
+{
+	*(unsigned int *)arg += group->n;
+	return group->cookie % 2 ? IOMMUFD_PAGE_RESP_INVALID : IOMMUFD_PAGE_RESP_SUCCESS;
+}
+
+/* Each group gets the answer that the function returned for it. */
+TEST_F(ring, serve)
+{
+	struct iommu_hwpt_pgfault open = message(9, 0x1000, false);
+	unsigned int requests = 0;
+	uint32_t cookie;
+
+	EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_serve(&self->ring, 0, odd_is_invalid, &requests));
+	for (cookie = 1; cookie <= READS; cookie++) {
+		ASSERT_TRUE(send_fault(self->kernel, cookie));
+		ASSERT_EQ(IOPF_FAULTS,
+			  iopf_ring_serve(&self->ring, 1000, odd_is_invalid, &requests));
+		ASSERT_EQ(IOPF_ANSWERED,
+			  iopf_ring_serve(&self->ring, 1000, odd_is_invalid, &requests));
+		EXPECT_TRUE(got_answer(self->kernel, cookie, cookie % 2));
+	}
+	EXPECT_EQ(2 * READS, requests);
+	ASSERT_EQ(sizeof(open), write(self->kernel, &open, sizeof(open)));
+	EXPECT_EQ(-EPROTO, iopf_ring_serve(&self->ring, 1000, odd_is_invalid, &requests));
+}
+
 TEST_F(ring, as_many_as_slots)
 {
 	struct iopf_slot *slot;

@@ -86,6 +86,7 @@ struct fake {
 
 	/* for a thread beside the test */
 	struct completion begin, end;
+	struct mover *mover;
 };
 
 static struct fake *fake_of(struct intel_iommu *iommu)
@@ -201,11 +202,6 @@ static void fake_clear_fault(struct intel_iommu *iommu, u32 bits)
 
 /* ---- devices and the handler ---- */
 
-static int fake_attach_dev(struct iommu_domain *domain, struct device *dev)
-{
-	return 0;
-}
-
 static int fake_set_dev_pasid(struct iommu_domain *domain, struct device *dev, ioasid_t pasid,
 			      struct iommu_domain *old)
 {
@@ -229,13 +225,9 @@ static int fake_handler(struct iopf_group *group)
 	return 0;
 }
 
-/* When all of a pass was reported */
 static void fake_flush(struct iommu_attach_handle *handle)
 {
-	struct fake *fake = container_of(handle->domain, struct fake, domain);
-
-	KUNIT_EXPECT_EQ(fake->test, reg_get(fake, DMAR_PQH_REG), reg_get(fake, DMAR_PQT_REG));
-	fake->n_wakeups++;
+	container_of(handle->domain, struct fake, domain)->n_wakeups++;
 }
 
 static const struct iopf_handler_ops fake_handler_ops = {
@@ -383,7 +375,6 @@ static int prq_test_init(struct kunit *test)
 	fake->ops.page_response_batch = intel_iommu_page_response_batch;
 	fake->ops.remove_dev_pasid = fake_remove_dev_pasid;
 	fake->iommu.iommu.ops = &fake->ops;
-	fake->domain_ops.attach_dev = fake_attach_dev;
 	fake->domain_ops.set_dev_pasid = fake_set_dev_pasid;
 	fake->domain.type = IOMMU_DOMAIN_UNMANAGED;
 	fake->domain.owner = &fake->ops;
@@ -1145,16 +1136,13 @@ static void prq_test_enable(struct kunit *test)
 
 struct move_case {
 	const char *name;
-	ioasid_t pasid;
 	u64 type;			/* of the PASID table's entry */
 	unsigned int domain_type;
 };
 
 static const struct move_case move_cases[] = {
-	{ "PASID, first stage", PASIDS, FIRST, IOMMU_DOMAIN_UNMANAGED },
-	{ "PASID, nested", PASIDS, NESTED, IOMMU_DOMAIN_NESTED },
-	{ "RID, first stage", IOMMU_NO_PASID, FIRST, IOMMU_DOMAIN_UNMANAGED },
-	{ "RID, nested", IOMMU_NO_PASID, NESTED, IOMMU_DOMAIN_NESTED },
+	{ "first stage", FIRST, IOMMU_DOMAIN_UNMANAGED },
+	{ "nested", NESTED, IOMMU_DOMAIN_NESTED },
 };
 
 KUNIT_ARRAY_PARAM_DESC(move, move_cases, name);
@@ -1164,9 +1152,11 @@ struct mover {
 	struct fake *fake;
 	struct fake_device *device;
 	const struct move_case *how;
+	ioasid_t pasid;
+	struct task_struct *thread;
+	bool stop;
 	struct iommu_domain_ops ops;
 	struct iommu_domain domain[2];
-	bool stop;
 
 	spinlock_t bus;			/* below: what the hardware goes by */
 	bool present;			/* the entry */
@@ -1204,9 +1194,9 @@ static void mover_send(struct mover *mover)
 {
 	spin_lock(&mover->bus);
 	if (mover->present) {
-		put_raw(mover->fake, word0(mover->device, mover->how->pasid),
-			mover->epoch << PAGE_SHIFT |
-			FIELD_PREP(PRQ_INDEX, mover->sent % GROUP_IDS) | PRQ_READ | PRQ_LPIG);
+		put_raw(mover->fake, word0(mover->device, mover->pasid),
+			mover->epoch << PAGE_SHIFT | PRQ_READ | PRQ_LPIG |
+			FIELD_PREP(PRQ_INDEX, mover->sent % GROUP_IDS));
 		mover->sent++;
 	}
 	spin_unlock(&mover->bus);
@@ -1233,7 +1223,7 @@ static void mover_set_present(struct mover *mover, bool present)
 	spin_lock(&mover->bus);
 	mover->present = present;
 	mover->epoch += present;
-	entry_of(mover->device, mover->how->pasid)->val[0] =
+	entry_of(mover->device, mover->pasid)->val[0] =
 		present ? mover->how->type << 6 | PASID_PTE_PRESENT : 0;
 	spin_unlock(&mover->bus);
 }
@@ -1252,49 +1242,68 @@ static int mover_set_dev_pasid(struct iommu_domain *domain, struct device *dev, 
 	return 0;
 }
 
-static int mover_attach_dev(struct iommu_domain *domain, struct device *dev)
+static struct mover *mover_init(struct kunit *test, ioasid_t pasid)
 {
-	return mover_set_dev_pasid(domain, dev, IOMMU_NO_PASID, NULL);
-}
-
-static void mover_init(struct kunit *test, struct mover *mover)
-{
+	struct mover *mover = kunit_kzalloc(test, sizeof(*mover), GFP_KERNEL);
 	struct fake *fake = test->priv;
 	unsigned int i;
 
+	KUNIT_ASSERT_NOT_NULL(test, mover);
+	fake->mover = mover;
 	mover->fake = fake;
 	mover->device = &fake->device[0];
 	mover->how = test->param_value;
+	mover->pasid = pasid;
 	spin_lock_init(&mover->bus);
 	spin_lock_init(&mover->lock);
 	mover->ops.set_dev_pasid = mover_set_dev_pasid;
-	mover->ops.attach_dev = mover_attach_dev;
 	for (i = 0; i < 2; i++)
 		mover->domain[i] = (struct iommu_domain){
 			.type = mover->how->domain_type, .owner = &fake->ops,
 			.ops = &mover->ops, .iopf_handler = mover_handler, .fault_data = mover,
 		};
+	return mover;
+}
+
+/* From here on the device sends. */
+static void mover_start(struct mover *mover)
+{
+	mover->thread = kthread_run(mover_thread, mover, "prq-mover");
+	KUNIT_ASSERT_FALSE(mover->fake->test, IS_ERR(mover->thread));
+	get_task_struct(mover->thread);
+}
+
+/* Let a few requests go to the domain whose turn it is. */
+static void mover_wait(struct mover *mover)
+{
+	unsigned int sent = READ_ONCE(mover->sent);
+
+	while (READ_ONCE(mover->sent) - sent < 3)
+		usleep_range(10, 20);
+}
+
+static void mover_stop(struct mover *mover)
+{
+	WRITE_ONCE(mover->stop, true);
+	kthread_stop_put(mover->thread);
 }
 
 /* The next domain's turn; the first one's has @old NULL. */
 static struct turn *mover_next(struct mover *mover, struct turn *old)
 {
 	struct iommu_domain *domain = &mover->domain[mover->epoch % 2];
-	struct fake_device *device = mover->device;
-	ioasid_t pasid = mover->how->pasid;
 	struct turn *turn = kzalloc(sizeof(*turn), GFP_KERNEL);
+	struct device *dev = mover->device->dev;
 	int rc;
 
 	KUNIT_ASSERT_NOT_NULL(mover->fake->test, turn);
 	turn->mover = mover;
 	turn->epoch = mover->epoch + 1;
 	INIT_LIST_HEAD(&turn->groups);
-	if (pasid == IOMMU_NO_PASID)
-		rc = old ? iommu_replace_group_handle(device->group, domain, &turn->handle) :
-		     iommu_attach_group_handle(domain, device->group, &turn->handle);
+	if (old)
+		rc = iommu_replace_device_pasid(domain, dev, mover->pasid, &turn->handle);
 	else
-		rc = old ? iommu_replace_device_pasid(domain, device->dev, pasid, &turn->handle) :
-		     iommu_attach_device_pasid(domain, device->dev, pasid, &turn->handle);
+		rc = iommu_attach_device_pasid(domain, dev, mover->pasid, &turn->handle);
 	KUNIT_ASSERT_EQ(mover->fake->test, 0, rc);
 	return turn;
 }
@@ -1304,58 +1313,67 @@ static void mover_over(struct mover *mover, struct turn *turn)
 {
 	struct device *dev = mover->device->dev;
 
-	iopf_quiesce(dev, mover->how->pasid, &turn->handle);
+	iopf_quiesce(dev, mover->pasid, &turn->handle);
 	list_splice(&turn->groups, &mover->fake->groups);
 	answer_all(mover->fake, 64, IOMMU_PAGE_RESP_SUCCESS);
 	iopf_recall_sync(dev);
 	kfree(turn);
 }
 
-static void mover_end(struct mover *mover, struct turn *turn)
-{
-	struct iommu_domain *domain = turn->handle.domain;
-	struct fake_device *device = mover->device;
-	ioasid_t pasid = mover->how->pasid;
-
-	mover_set_present(mover, false);
-	intel_iommu_drain_pasid_prq(device->dev, pasid, FLPT_DEFAULT_DID);
-	if (pasid == IOMMU_NO_PASID)
-		iommu_replace_group_handle(device->group, &mover->fake->domain, NULL);
-	else
-		iommu_detach_device_pasid(domain, device->dev, pasid);
-	mover_over(mover, turn);
-}
-
 /* No request that was sent to a domain reaches the next one, or a handle that is gone. */
 static void prq_test_replace(struct kunit *test)
 {
-	struct mover *mover = kunit_kzalloc(test, sizeof(*mover), GFP_KERNEL);
+	struct mover *mover = mover_init(test, PASIDS);
 	struct fake *fake = test->priv;
-	struct task_struct *thread;
 	struct turn *turn, *old;
-	unsigned int i, sent;
+	unsigned int i;
 
-	KUNIT_ASSERT_NOT_NULL(test, mover);
-	mover_init(test, mover);
 	turn = mover_next(mover, NULL);
-	thread = kthread_run(mover_thread, mover, "prq-mover");
-	KUNIT_ASSERT_FALSE(test, IS_ERR(thread));
-	get_task_struct(thread);
-
+	mover_start(mover);
 	for (i = 0; i < MOVES; i++) {
-		sent = READ_ONCE(mover->sent);
-		while (READ_ONCE(mover->sent) - sent < 3)
-			usleep_range(10, 20);
+		mover_wait(mover);
 		old = turn;
 		turn = mover_next(mover, old);
 		mover_over(mover, old);
 	}
-	mover_end(mover, turn);
-	WRITE_ONCE(mover->stop, true);
-	kthread_stop_put(thread);
+	mover_set_present(mover, false);
+	intel_iommu_drain_pasid_prq(mover->device->dev, PASIDS, FLPT_DEFAULT_DID);
+	iommu_detach_device_pasid(turn->handle.domain, mover->device->dev, PASIDS);
+	mover_over(mover, turn);
+	mover_stop(mover);
 	KUNIT_EXPECT_EQ(test, 0, mover->n_strays);
 	KUNIT_EXPECT_GT(test, mover->n_groups, MOVES);
 	KUNIT_EXPECT_EQ(test, mover->sent, fake->n_answers);
+}
+
+static void mover_report(struct device *dev, struct iopf_fault *evt)
+{
+	struct fake *fake = kunit_get_current_test()->priv;
+	struct mover *mover = fake->mover;
+
+	mover->n_groups++;
+	mover->n_strays += evt->fault.prm.addr >> PAGE_SHIFT < READ_ONCE(mover->epoch);
+}
+
+/* The same for the RID, whose domain only a real device can get: the driver's part */
+static void prq_test_replace_rid(struct kunit *test)
+{
+	struct mover *mover = mover_init(test, IOMMU_NO_PASID);
+	unsigned int i;
+
+	kunit_activate_static_stub(test, prq_report, mover_report);
+	mover_set_present(mover, true);
+	mover_start(mover);
+	for (i = 0; i < MOVES; i++) {
+		mover_wait(mover);
+		mover_set_dev_pasid(&mover->domain[i % 2], mover->device->dev, IOMMU_NO_PASID,
+				    NULL);
+	}
+	mover_set_present(mover, false);
+	intel_iommu_drain_pasid_prq(mover->device->dev, IOMMU_NO_PASID, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, mover->sent, mover->n_groups);
+	mover_stop(mover);
+	KUNIT_EXPECT_EQ(test, 0, mover->n_strays);
 }
 
 /* Two rounds if there was an overflow, even while it lasts; else one */
@@ -1574,6 +1592,7 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_enable),
 	KUNIT_CASE(prq_test_drain_overflow),
 	KUNIT_CASE_PARAM(prq_test_replace, move_gen_params),
+	KUNIT_CASE_PARAM(prq_test_replace_rid, move_gen_params),
 	KUNIT_CASE(prq_test_batch),
 	KUNIT_CASE(prq_test_slow_hardware),
 	KUNIT_CASE(prq_test_timeout_after_answers),

@@ -19,6 +19,7 @@
 #define ACCESS (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
 
 static uint32_t memory[1 << 18] __attribute__((aligned(PAGE)));
+static struct iopf io;
 
 /* Registers and values: reset it, let it fill the memory by DMA under the PASID. */
 static const uint32_t fill[][2] = {
@@ -32,14 +33,15 @@ static bool is_running(const volatile uint32_t *registers)
 }
 
 /* Map the pages that a group asks for; a page may be asked for twice. */
-static uint32_t serve(struct iopf *io, uint32_t ioas, const struct iopf_group *group)
+static uint32_t serve(void *ioas, const struct iopf_group *group)
 {
 	for (unsigned int i = 0; i < group->n; i++) {
 		uint64_t addr = group->requests[i].addr, offset = addr - IOVA;
 
 		if (offset >= sizeof(memory))
 			return IOMMUFD_PAGE_RESP_INVALID;
-		int rc = iopf_map(io, ioas, addr, (char *)memory + offset, PAGE, ACCESS);
+		int rc = iopf_map(&io, *(uint32_t *)ioas, addr, (char *)memory + offset, PAGE,
+				  ACCESS);
 
 		if (rc && rc != -EEXIST)
 			return IOMMUFD_PAGE_RESP_FAILURE;
@@ -50,43 +52,28 @@ static uint32_t serve(struct iopf *io, uint32_t ioas, const struct iopf_group *g
 int main(int argc, char **argv)
 {
 	struct iopf_device dev = { .fd = -1 };
-	uint32_t ioas, plain, faulting;
 	struct iopf_queue queue;
-	struct iopf_group group;
-	struct iopf_slot *slot;
 	struct iopf_ring ring;
 	struct iopf_bar bar;
-	struct iopf io;
+	uint32_t ioas, hwpts[2];
 	int rc = -1;
 
-	/* The device itself needs a table that allows for PASIDs; the PASID's has the queue. */
-	if (argc != 2 || iopf_open(&io) || iopf_queue_alloc(&io, 0, &queue) ||
-	    iopf_ring_init_mode(&ring, &queue, IOPF_FETCH, 8, 256) ||
-	    iopf_ioas_alloc(&io, &ioas) || iopf_device_open(&io, argv[1], &dev) ||
-	    iopf_hwpt_alloc(&io, dev.id, ioas, IOMMU_HWPT_ALLOC_PASID, 0, &plain) ||
-	    iopf_hwpt_alloc(&io, dev.id, ioas, IOMMU_HWPT_ALLOC_PASID, queue.id, &faulting) ||
-	    iopf_device_attach(&dev, plain) || iopf_device_attach_pasid(&dev, PASID, faulting) ||
-	    iopf_device_map_bar(&dev, 0, &bar) || iopf_device_bus_master(&dev, true))
-		goto out;
-	for (size_t i = 0; i < sizeof(fill) / sizeof(fill[0]); i++)
-		((volatile uint32_t *)bar.base)[fill[i][0] / 4] = fill[i][1];
-	while ((rc = iopf_ring_next(&ring, 10, &slot)) >= 0) {
-		if (rc == IOPF_TIMEOUT && !is_running(bar.base))
-			break;
-		if (rc != IOPF_FAULTS)
-			continue;
-		struct iopf_iter iter = iopf_groups(slot->messages, slot->n_messages);
-
-		while (iopf_next_group(&iter, &group) > 0)
-			iopf_slot_answer(slot, group.cookie, serve(&io, ioas, &group));
-		iopf_ring_reply(&ring, slot);
+	if (argc == 2 && !iopf_open(&io) && !iopf_queue_alloc(&io, 0, &queue) &&
+	    !iopf_ring_init_mode(&ring, &queue, IOPF_FETCH, 8, 256) &&
+	    !iopf_ioas_alloc(&io, &ioas) && !iopf_device_open(&io, argv[1], &dev) &&
+	    !iopf_device_attach_queue(&dev, ioas, PASID, &queue, hwpts) &&
+	    !iopf_device_map_bar(&dev, 0, &bar) && !iopf_device_bus_master(&dev, true)) {
+		for (size_t i = 0; i < sizeof(fill) / sizeof(fill[0]); i++)
+			((volatile uint32_t *)bar.base)[fill[i][0] / 4] = fill[i][1];
+		do
+			rc = iopf_ring_serve(&ring, 10, serve, &ioas);
+		while (rc > 0 || (!rc && is_running(bar.base)));
+		iopf_ring_exit(&ring);
 	}
-	iopf_ring_exit(&ring);
-out:
-	if (rc < 0)
+	if (rc)
 		fprintf(stderr, "demand: %s\n", argc == 2 ? iopf_error(&io) : "usage: demand BDF");
 	else
 		printf("first %#x, last %#x\n", memory[0], memory[LAST]);
 	iopf_device_close(&dev);	/* detaches; the driver of before gets it again */
-	return rc < 0 || memory[0] != PATTERN || memory[LAST] != PATTERN;
+	return rc || memory[0] != PATTERN || memory[LAST] != PATTERN;
 }

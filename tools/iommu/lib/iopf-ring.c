@@ -542,6 +542,26 @@ static void stop(struct iopf_ring_impl *ring)
 	io_uring_queue_exit(&ring->uring);
 }
 
+int iopf_ring_serve(struct iopf_ring *ring, unsigned int timeout_ms,
+		    uint32_t (*serve)(void *arg, const struct iopf_group *group), void *arg)
+{
+	struct iopf_group group;
+	struct iopf_slot *slot;
+	struct iopf_iter iter;
+	int event, rc;
+
+	event = iopf_ring_next(ring, timeout_ms, &slot);
+	if (event != IOPF_FAULTS)
+		return event;
+	iter = iopf_groups(slot->messages, slot->n_messages);
+	while ((rc = iopf_next_group(&iter, &group)) > 0)
+		iopf_slot_answer(slot, group.cookie, serve(arg, &group));
+	if (rc)
+		return iopf_fail(ring->impl->queue->io, -rc, "a message that ends no group");
+	iopf_ring_reply(ring, slot);
+	return event;
+}
+
 void iopf_ring_exit(struct iopf_ring *ring)
 {
 	struct iopf_ring_impl *impl = ring->impl;

@@ -275,6 +275,43 @@ int iopf_device_detach_pasid(struct iopf_device *dev, uint32_t pasid)
 	return detach_pt(dev, VFIO_DEVICE_DETACH_PASID, pasid);
 }
 
+int iopf_device_attach_queue(struct iopf_device *dev, uint32_t ioas_id, uint32_t pasid,
+			     const struct iopf_queue *queue, uint32_t hwpt_ids[2])
+{
+	struct iopf *io = dev->io;
+	int rc;
+
+	rc = iopf_hwpt_alloc(io, dev->id, ioas_id, IOMMU_HWPT_ALLOC_PASID, 0, &hwpt_ids[0]);
+	if (rc)
+		return rc;
+	rc = iopf_hwpt_alloc(io, dev->id, ioas_id, IOMMU_HWPT_ALLOC_PASID, queue->id,
+			     &hwpt_ids[1]);
+	if (rc)
+		goto destroy_first;
+	rc = iopf_device_attach(dev, hwpt_ids[0]);
+	if (rc)
+		goto destroy_both;
+	rc = iopf_device_attach_pasid(dev, pasid, hwpt_ids[1]);
+	if (!rc)
+		return 0;
+	/* what failed first stays in io->error: this does not fail */
+	iopf_device_detach(dev);
+destroy_both:
+	iopf_destroy(io, hwpt_ids[1]);
+destroy_first:
+	iopf_destroy(io, hwpt_ids[0]);
+	return rc;
+}
+
+void iopf_device_detach_queue(struct iopf_device *dev, uint32_t pasid,
+			      const uint32_t hwpt_ids[2])
+{
+	iopf_device_detach_pasid(dev, pasid);
+	iopf_device_detach(dev);
+	iopf_destroy(dev->io, hwpt_ids[1]);
+	iopf_destroy(dev->io, hwpt_ids[0]);
+}
+
 static int config_failed(struct iopf_device *dev, unsigned int reg, ssize_t n)
 {
 	return iopf_fail(dev->io, n < 0 ? errno : EIO, "%s: access to config register %#x",

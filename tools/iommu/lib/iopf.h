@@ -7,16 +7,14 @@
  * and attaches a page table that reports to the queue.  Then it asks a ring for
  * what comes next:
  *
- *	while ((event = iopf_ring_next(&ring, 1000, &slot)) >= 0) {
- *		if (event != IOPF_FAULTS)
- *			continue;
- *		iter = iopf_groups(slot->messages, slot->n_messages);
- *		while (iopf_next_group(&iter, &group) > 0) {
- *			... iopf_map() what group.requests ask for ...
- *			iopf_slot_answer(slot, group.cookie, IOMMUFD_PAGE_RESP_SUCCESS);
- *		}
- *		iopf_ring_reply(&ring, slot);
+ *	uint32_t serve(void *arg, const struct iopf_group *group)
+ *	{
+ *		... iopf_map() what group->requests ask for ...
+ *		return IOMMUFD_PAGE_RESP_SUCCESS;
  *	}
+ *
+ *	while (iopf_ring_serve(&ring, 1000, serve, arg) >= 0)
+ *		;
  *
  * examples/demand.c is such a server, whole.  libiopf(3) has the same as this
  * header in the form of a manual page.
@@ -259,6 +257,13 @@ int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_
 void iopf_slot_answer(struct iopf_slot *slot, uint32_t cookie, uint32_t code);
 /* Write the slot's answers, if any, and let it wait for faults again. */
 void iopf_ring_reply(struct iopf_ring *ring, struct iopf_slot *slot);
+/*
+ * All that in one, for who answers at once: iopf_ring_next(), and if faults came,
+ * each group gets the answer that serve() returns.  Returns the event, or as
+ * iopf_ring_next(); -EPROTO: a message that ends no group.
+ */
+int iopf_ring_serve(struct iopf_ring *ring, unsigned int timeout_ms,
+		    uint32_t (*serve)(void *arg, const struct iopf_group *group), void *arg);
 
 /* ---- devices, through VFIO ---- */
 
@@ -299,6 +304,16 @@ int iopf_device_attach(struct iopf_device *dev, uint32_t pt_id);
 int iopf_device_detach(struct iopf_device *dev);
 int iopf_device_attach_pasid(struct iopf_device *dev, uint32_t pasid, uint32_t pt_id);
 int iopf_device_detach_pasid(struct iopf_device *dev, uint32_t pasid);
+/*
+ * Let the PASID's faults on an IOAS go to a queue.  PASIDs work only while the device
+ * itself is attached to a table that allows for them, so two are made and attached:
+ * hwpt_ids[0], without a queue, and hwpt_ids[1].  After a failure there is none.
+ */
+int iopf_device_attach_queue(struct iopf_device *dev, uint32_t ioas_id, uint32_t pasid,
+			     const struct iopf_queue *queue, uint32_t hwpt_ids[2]);
+/* The reverse. */
+void iopf_device_detach_queue(struct iopf_device *dev, uint32_t pasid,
+			      const uint32_t hwpt_ids[2]);
 
 int iopf_device_config_read(struct iopf_device *dev, unsigned int reg, void *buf, size_t len);
 int iopf_device_config_write(struct iopf_device *dev, unsigned int reg, const void *buf,

@@ -214,8 +214,11 @@ static void catch_signals(void)
 {
 	struct sigaction action = { .sa_handler = on_signal };
 
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	const int numbers[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE };
+	size_t i;
+
+	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		sigaction(numbers[i], &action, NULL);
 }
 
 static void complain(const struct server *server)
@@ -237,7 +240,7 @@ static int run(struct server *server)
 	size_t i;
 
 	for (i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
-		rc = phases[i](server);
+		rc = caught_signal ? -EINTR : phases[i](server);
 		if (rc < 0) {
 			complain(server);
 			serve_stop(server);

@@ -213,10 +213,13 @@ int serve(struct server *server, const char *label)
 void serve_stop(struct server *server)
 {
 	uint64_t begin = now_ns();
-	int rc = 0, i;
+	int rc, i;
 
 	for (i = 0; i < server->n_targets; i++)
 		pri_command(&server->targets[i].pri, PTD_CMD_ABORT);
-	while ((rc >= 0 || rc == -EINTR) && any_busy(server) && now_ns() - begin < STOP_NS)
+	/* a device may have its response before we are told that the answer was taken */
+	do {
 		rc = serve_event(server);
+	} while ((rc > 0 || rc == -EINTR || (!rc && any_busy(server))) &&
+		 now_ns() - begin < STOP_NS);
 }

@@ -91,8 +91,8 @@ uint64_t now_ns(void);
 /* A device with an address space of its own. */
 struct target {
 	struct pri_device pri;
-	uint32_t ioas, rid_hwpt, pasid_hwpt;
-	bool rid_attached, pasid_attached;
+	uint32_t ioas, hwpts[2];
+	bool attached;
 	struct buffer copy;
 	struct window src, dst;
 	uint64_t faults, groups;

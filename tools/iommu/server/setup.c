@@ -40,31 +40,16 @@ static int pin_window(struct server *server, struct target *target)
 	return window_map(&server->io, target->ioas, window, iova, pin->size / PAGE_SIZE);
 }
 
-/*
- * PASIDs work only while the device itself is attached to a table that allows
- * for them; only the PASID's own table has the fault queue.
- */
 static int attach_target(struct server *server, struct target *target)
 {
 	struct iopf_device *vfio = &target->pri.vfio;
-	struct iopf *io = &server->io;
 	int rc;
 
-	rc = iopf_hwpt_alloc(io, vfio->id, target->ioas, IOMMU_HWPT_ALLOC_PASID, 0,
-			     &target->rid_hwpt);
-	if (!rc)
-		rc = iopf_hwpt_alloc(io, vfio->id, target->ioas, IOMMU_HWPT_ALLOC_PASID,
-				     server->queue.id, &target->pasid_hwpt);
+	rc = iopf_device_attach_queue(vfio, target->ioas, server->options->pasid,
+				      &server->queue, target->hwpts);
 	if (rc)
 		return rc;
-	rc = iopf_device_attach(vfio, target->rid_hwpt);
-	if (rc)
-		return rc;
-	target->rid_attached = true;
-	rc = iopf_device_attach_pasid(vfio, server->options->pasid, target->pasid_hwpt);
-	if (rc)
-		return rc;
-	target->pasid_attached = true;
+	target->attached = true;
 	return iopf_device_bus_master(vfio, true);
 }
 
@@ -157,14 +142,8 @@ static void remove_target(struct server *server, struct target *target)
 	struct iopf_device *vfio = &target->pri.vfio;
 
 	iopf_device_bus_master(vfio, false);
-	if (target->pasid_attached)
-		iopf_device_detach_pasid(vfio, server->options->pasid);
-	if (target->rid_attached)
-		iopf_device_detach(vfio);
-	if (target->pasid_hwpt)
-		iopf_destroy(&server->io, target->pasid_hwpt);
-	if (target->rid_hwpt)
-		iopf_destroy(&server->io, target->rid_hwpt);
+	if (target->attached)
+		iopf_device_detach_queue(vfio, server->options->pasid, target->hwpts);
 	if (pri_close(&target->pri))
 		fprintf(stderr, "iopf-server: %s\n", iopf_error(&server->io));
 	if (target->ioas)

@@ -136,7 +136,7 @@ static bool is_new(const struct sample *sample, pid_t pid, int fd)
 /* dir is /proc/PID/fd.  The file may be closed meanwhile: no error. */
 static int take_fd(struct sample *sample, const char *dir, const char *name)
 {
-	char path[64], target[64];
+	char path[300], target[64];
 	struct source *source;
 	pid_t pid = atoi(dir + strlen("/proc/"));
 	ssize_t n;

@@ -8,11 +8,8 @@
  *		-device intel-iommu,scalable-mode=on,fsts=on,device-iotlb=on,svm=on,pasid-bits=20 \
  *		-device pri-testdev [-device pri-testdev ...]
  *
- * pri-testdev.h is its data sheet.  No QEMU headers are used, only functions
- * that the executable exports and the declarations below, so each of them is
- * checked as far as a check can reach.  A QEMU that does not match gets one
- * line on stderr and exit status 3; one that has another plugin API says so
- * itself and exits with 1.  The device cannot be unplugged or migrated.
+ * pri-testdev.h is its data sheet, and qemu-plugin.h says how a plugin adds a
+ * device.  The device cannot be unplugged or migrated.
  *
  * Everything here runs under QEMU's big lock: register accesses and page
  * responses from a vCPU, the DMA engine from a timer of the virtual clock.  A
@@ -20,7 +17,6 @@
  * the midst of the IOMMU's invalidation queue.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,59 +24,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
-#include <unistd.h>
 
+#define PLUGIN_NAME "pri-testdev"
 #include "pri-testdev.h"
-
-#define EXIT_UNKNOWN_QEMU	3
-#define QEMU_MAJOR		11	/* the major release this was written for, */
-#define QEMU_MINOR		1	/* from this minor release on */
-#define PLUGIN_API		7
+#include "qemu-plugin.h"
 
 /* ---- what is relied on of QEMU's inside ---- */
-typedef struct Object Object;
-typedef struct ObjectClass ObjectClass;
-typedef struct PCIDevice PCIDevice;
-typedef struct MemoryRegion MemoryRegion;
-typedef struct AddressSpace AddressSpace;
 typedef struct QEMUTimer QEMUTimer;
-typedef uint64_t hwaddr;
-
-struct type_info {
-	const char *name, *parent;
-	size_t instance_size, instance_align;	/* 0: as the parent's */
-	void (*instance_init)(Object *obj);
-	void (*instance_post_init)(Object *obj);
-	void (*instance_finalize)(Object *obj);
-	bool abstract;
-	size_t class_size;			/* 0: as the parent's */
-	void (*class_init)(ObjectClass *klass, const void *data);
-	void (*class_base_init)(ObjectClass *klass, const void *data);
-	const void *class_data;
-	const struct interface { const char *type; } *interfaces;
-};
-
-struct mmio_ops {
-	uint64_t (*read)(void *opaque, hwaddr addr, unsigned int size);
-	void (*write)(void *opaque, hwaddr addr, uint64_t value, unsigned int size);
-	void *read_with_attrs, *write_with_attrs;
-	int endianness;
-	struct { unsigned int min, max; bool unaligned; void *accepts; } valid;
-	struct { unsigned int min, max; bool unaligned; } impl;
-};
-
-/* PCIDeviceClass after its DeviceClass; where that ends is found at run time */
-struct pci_class_tail {
-	void (*realize)(PCIDevice *dev, void **errp);
-	void (*exit)(PCIDevice *dev);
-	void *config_read, *config_write;
-	uint16_t vendor_id, device_id;
-	uint8_t revision;
-	uint16_t class_id, subsystem_vendor_id, subsystem_id;
-};
-
-struct pri_response { int code; uint16_t group_id; };
-struct pri_notifier { void (*notify)(struct pri_notifier *n, struct pri_response *response); };
 
 struct iotlb_entry {
 	AddressSpace *target;
@@ -90,34 +40,10 @@ struct iotlb_entry {
 	uint64_t spare[32];
 };
 
-struct version_info {
-	const struct { int64_t major, minor, micro; } *qemu;
-	const char *package;
-};
-
-struct plugin_info {
-	const char *target;
-	struct { int min, cur; } version;
-	bool system_emulation;
-};
-
-#define DEVICE_LITTLE_ENDIAN	2
 #define CLOCK_OF_GUEST		1	/* QEMU_CLOCK_VIRTUAL */
-#define NO_PASID		UINT32_MAX
 
-/* Weak, so that check_symbols() can name the one that is missing. */
-#define WEAK __attribute__((weak))
-extern AddressSpace address_space_memory WEAK;
-WEAK void *type_register_static(const struct type_info *info);
-WEAK ObjectClass *object_class_by_name(const char *name);
-WEAK int pcie_endpoint_cap_init(PCIDevice *dev, uint8_t at);
 WEAK void pcie_ats_init(PCIDevice *dev, uint16_t at, bool aligned);
-WEAK void pcie_pasid_init(PCIDevice *dev, uint16_t at, uint8_t width, bool exec, bool priv);
 WEAK void pcie_pri_init(PCIDevice *dev, uint16_t at, uint32_t capacity, bool resp_pasid);
-WEAK void pci_register_bar(PCIDevice *dev, int bar, uint8_t type, MemoryRegion *mr);
-WEAK uint32_t pci_default_read_config(PCIDevice *dev, uint32_t at, int size);
-WEAK void memory_region_init_io(MemoryRegion *mr, Object *owner, const struct mmio_ops *ops,
-				void *opaque, const char *name, uint64_t size);
 WEAK int pci_pri_register_notifier(PCIDevice *dev, uint32_t pasid, struct pri_notifier *n);
 WEAK void pci_pri_unregister_notifier(PCIDevice *dev, uint32_t pasid);
 WEAK int pci_pri_request_page(PCIDevice *dev, uint32_t pasid, bool priv, bool exec, hwaddr iova,
@@ -126,13 +52,10 @@ WEAK ssize_t pci_ats_request_translation(PCIDevice *dev, uint32_t pasid, bool pr
 					 hwaddr iova, size_t size, bool no_write,
 					 struct iotlb_entry *entries, size_t max,
 					 uint32_t *errors);
-WEAK uint32_t address_space_rw(AddressSpace *as, hwaddr addr, uint64_t attrs, void *buffer,
-			       hwaddr size, bool write);
 WEAK void timer_init_full(QEMUTimer *timer, void *group, int clock, int scale, int attributes,
 			  void (*expired)(void *opaque), void *opaque);
 WEAK void timer_mod(QEMUTimer *timer, int64_t when);
 WEAK int64_t qemu_clock_get_ns(int clock);
-WEAK const struct version_info *qmp_query_version(void **errp);
 
 /* ---- the device ---- */
 #define PAGE		4096ull
@@ -909,19 +832,6 @@ static const struct mmio_ops mmio_ops = {
 	.valid = { .min = 4, .max = 8 }, .impl = { .min = 4, .max = 4 },
 };
 
-static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	fputs("pri-testdev: ", stderr);
-	vfprintf(stderr, fmt, args);
-	fputc('\n', stderr);
-	va_end(args);
-	fflush(stderr);
-	_exit(EXIT_UNKNOWN_QEMU);
-}
-
 /* Were the classes and prototypes what they are taken to be? */
 static void check_config(PCIDevice *pci)
 {
@@ -969,84 +879,33 @@ static void realize(PCIDevice *pci, void **errp)
 	say(s, "realized");
 }
 
-/* Where an initialised class has the ids of a stock device: once, or it is no use. */
-static ptrdiff_t find_ids(const char *type, uint16_t vendor, uint16_t device)
-{
-	const uint8_t *class = (const uint8_t *)object_class_by_name(type);
-	ptrdiff_t i, at = -1;
-
-	for (i = 0; class && i < 480; i += 2) {
-		if (memcmp(class + i, &vendor, 2) || memcmp(class + i + 2, &device, 2))
-			continue;
-		if (at >= 0)
-			return -1;
-		at = i;
-	}
-	return at;
-}
-
 static void class_init(ObjectClass *class, const void *data)
 {
-	const ptrdiff_t ids = offsetof(struct pci_class_tail, vendor_id);
-	ptrdiff_t at = find_ids("edu", 0x1234, 0x11e8);
-	struct pci_class_tail *tail;
-
 	(void)data;
-	if (at < ids || at != find_ids("pci-testdev", 0x1b36, 0x0005))
-		refuse("unknown QEMU: PCIDeviceClass not recognised");
-	tail = (void *)((uint8_t *)class + at - ids);
-	tail->realize = realize;
-	tail->vendor_id = PTD_VENDOR_ID;
-	tail->device_id = PTD_DEVICE_ID;
-	tail->revision = PTD_VERSION_VALUE;
-	tail->class_id = 0x00ff;
+	set_class(class, realize, PTD_VENDOR_ID, PTD_DEVICE_ID, PTD_VERSION_VALUE);
 }
 
-static void check_symbols(void)
-{
-#define SYMBOL(name) { #name, (const void *)(uintptr_t)&(name) }
-	static const struct { const char *name; const void *addr; } symbols[] = {
-		SYMBOL(address_space_memory),
-		SYMBOL(type_register_static),
-		SYMBOL(object_class_by_name),
-		SYMBOL(pcie_endpoint_cap_init),
-		SYMBOL(pcie_ats_init),
-		SYMBOL(pcie_pasid_init),
-		SYMBOL(pcie_pri_init),
-		SYMBOL(pci_register_bar),
-		SYMBOL(pci_default_read_config),
-		SYMBOL(memory_region_init_io),
-		SYMBOL(pci_pri_register_notifier),
-		SYMBOL(pci_pri_unregister_notifier),
-		SYMBOL(pci_pri_request_page),
-		SYMBOL(pci_ats_request_translation),
-		SYMBOL(address_space_rw),
-		SYMBOL(timer_init_full),
-		SYMBOL(timer_mod),
-		SYMBOL(qemu_clock_get_ns),
-		SYMBOL(qmp_query_version),
-	};
-	size_t i;
-
-	for (i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
-		if (!symbols[i].addr)
-			refuse("unknown QEMU: it does not export %s", symbols[i].name);
-	}
-}
-
-static void check_version(const char *pretended)
-{
-	const struct version_info *v = qmp_query_version(NULL);
-	int major = v->qemu->major, minor = v->qemu->minor;
-
-	if (pretended && sscanf(pretended, "%d.%d", &major, &minor) != 2)
-		refuse("version=%s: a number like 11.1 is wanted", pretended);
-	if (major != QEMU_MAJOR || minor < QEMU_MINOR)
-		refuse("unknown QEMU: version %d.%d, wanted %d.%d or a later %d.x", major, minor,
-		       QEMU_MAJOR, QEMU_MINOR, QEMU_MAJOR);
-}
-
-__attribute__((visibility("default"))) int qemu_plugin_version = PLUGIN_API;
+static const struct symbol symbols[] = {
+	SYMBOL(address_space_memory),
+	SYMBOL(type_register_static),
+	SYMBOL(object_class_by_name),
+	SYMBOL(pcie_endpoint_cap_init),
+	SYMBOL(pcie_ats_init),
+	SYMBOL(pcie_pasid_init),
+	SYMBOL(pcie_pri_init),
+	SYMBOL(pci_register_bar),
+	SYMBOL(pci_default_read_config),
+	SYMBOL(memory_region_init_io),
+	SYMBOL(pci_pri_register_notifier),
+	SYMBOL(pci_pri_unregister_notifier),
+	SYMBOL(pci_pri_request_page),
+	SYMBOL(pci_ats_request_translation),
+	SYMBOL(address_space_rw),
+	SYMBOL(timer_init_full),
+	SYMBOL(timer_mod),
+	SYMBOL(qemu_clock_get_ns),
+	SYMBOL(qmp_query_version),
+};
 
 /* Arguments: debug=on traces to stderr; version=X.Y tries out the version check. */
 __attribute__((visibility("default")))
@@ -1069,7 +928,7 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 		else if (strcmp(argv[i], "debug=off"))
 			refuse("unknown argument %s", argv[i]);
 	}
-	check_symbols();
+	check_symbols(symbols, sizeof(symbols) / sizeof(symbols[0]));
 	if (info->version.cur < PLUGIN_API || info->version.min > PLUGIN_API ||
 	    !info->system_emulation ||
 	    (strcmp(info->target, "x86_64") && strcmp(info->target, "aarch64")))

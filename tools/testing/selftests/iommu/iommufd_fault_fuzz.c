@@ -862,24 +862,6 @@ static void op_uring(struct ctx *ctx)
 
 /* ---- the file ---- */
 
-static long fdinfo_number(int fd, const char *name)
-{
-	size_t n = strlen(name);
-	char path[64], line[128];
-	long value = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, name, n) && line[n] == ':')
-			value = strtol(line + n + 1, NULL, 10);
-	}
-	if (f)
-		fclose(f);
-	return value;
-}
-
 static void op_file(struct ctx *ctx)
 {
 	struct queue *queue = random_queue(ctx);

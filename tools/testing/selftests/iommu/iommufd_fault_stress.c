@@ -516,24 +516,6 @@ static void stop_servers(struct world *world)
 
 /* ---- the end of a world ---- */
 
-static long fdinfo_number(int fd, const char *name)
-{
-	size_t n = strlen(name);
-	char path[64], line[128];
-	long value = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, name, n) && line[n] == ':')
-			value = strtol(line + n + 1, NULL, 10);
-	}
-	if (f)
-		fclose(f);
-	return value;
-}
-
 static void expect_empty_queue(int fd)
 {
 	long queued = fdinfo_number(fd, "iommufd-fault-queued");

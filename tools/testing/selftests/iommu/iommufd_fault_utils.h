@@ -14,6 +14,9 @@
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -55,6 +58,25 @@ static inline int ioas_map_fixed(int fd, uint32_t ioas_id, uint64_t iova, const 
 	};
 
 	return iommufd_call(fd, IOMMU_IOAS_MAP, &cmd);
+}
+
+/* The number behind @name in the fdinfo of a descriptor, or -1. */
+static inline long fdinfo_number(int fd, const char *name)
+{
+	size_t n = strlen(name);
+	char path[64], line[128];
+	long value = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, name, n) && line[n] == ':')
+			value = strtol(line + n + 1, NULL, 10);
+	}
+	if (f)
+		fclose(f);
+	return value;
 }
 
 /* The fault queue: its object and its file. */
