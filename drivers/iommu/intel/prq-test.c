@@ -17,6 +17,7 @@
 #include <linux/hrtimer.h>
 #include <linux/iommu.h>
 #include <linux/kthread.h>
+#include <linux/moduleparam.h>
 #include <linux/pci.h>
 #include <linux/prandom.h>
 
@@ -86,6 +87,7 @@ struct fake {
 
 	/* for a thread beside the test */
 	struct completion begin, end;
+	struct mover *mover;
 };
 
 static struct fake *fake_of(struct intel_iommu *iommu)
@@ -201,11 +203,6 @@ static void fake_clear_fault(struct intel_iommu *iommu, u32 bits)
 
 /* ---- devices and the handler ---- */
 
-static int fake_attach_dev(struct iommu_domain *domain, struct device *dev)
-{
-	return 0;
-}
-
 static int fake_set_dev_pasid(struct iommu_domain *domain, struct device *dev, ioasid_t pasid,
 			      struct iommu_domain *old)
 {
@@ -229,13 +226,9 @@ static int fake_handler(struct iopf_group *group)
 	return 0;
 }
 
-/* When all of a pass was reported */
 static void fake_flush(struct iommu_attach_handle *handle)
 {
-	struct fake *fake = container_of(handle->domain, struct fake, domain);
-
-	KUNIT_EXPECT_EQ(fake->test, reg_get(fake, DMAR_PQH_REG), reg_get(fake, DMAR_PQT_REG));
-	fake->n_wakeups++;
+	container_of(handle->domain, struct fake, domain)->n_wakeups++;
 }
 
 static const struct iopf_handler_ops fake_handler_ops = {
@@ -358,6 +351,7 @@ static void queues_init(struct kunit *test, struct fake *fake)
 
 	raw_spin_lock_init(&iommu->register_lock);
 	raw_spin_lock_init(&fake->qi.q_lock);
+	spin_lock_init(&iommu->lock);
 	mutex_init(&iommu->iopf_lock);
 	spin_lock_init(&iommu->device_rbtree_lock);
 	iommu->device_rbtree = RB_ROOT;
@@ -382,7 +376,6 @@ static int prq_test_init(struct kunit *test)
 	fake->ops.page_response_batch = intel_iommu_page_response_batch;
 	fake->ops.remove_dev_pasid = fake_remove_dev_pasid;
 	fake->iommu.iommu.ops = &fake->ops;
-	fake->domain_ops.attach_dev = fake_attach_dev;
 	fake->domain_ops.set_dev_pasid = fake_set_dev_pasid;
 	fake->domain.type = IOMMU_DOMAIN_UNMANAGED;
 	fake->domain.owner = &fake->ops;
@@ -1033,39 +1026,152 @@ static void prq_test_drain(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 8, fake->n_groups);
 }
 
+/*
+ * The RID's domain goes, and its requests are out of the queue by then. The thread
+ * comes later than a teardown that does not wait for it.
+ */
+static void prq_test_rid_teardown(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct task_struct *thread;
+
+	init_completion(&fake->begin);
+	init_completion(&fake->end);
+	thread = kthread_run(drain_thread, fake, "prq-drain");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(thread));
+
+	put(fake, &fake->device[0], IOMMU_NO_PASID, 1, true);
+	complete(&fake->begin);
+	intel_pasid_tear_down_entry(&fake->iommu, fake->device[0].dev, IOMMU_NO_PASID, false);
+	KUNIT_EXPECT_EQ(test, reg_get(fake, DMAR_PQT_REG), reg_get(fake, DMAR_PQH_REG));
+	wait_for_completion(&fake->end);
+}
+
+/* ---- a device's capability ---- */
+
+/* A device with the capability at PRI_CAP: the control register, and "stopped" */
+#define PRI_CAP		0x100
+
+struct fake_pci {
+	struct pci_dev pdev;
+	struct pci_bus bus;
+	struct dev_iommu iommu;
+	struct device_domain_info info;
+	u32 control;
+};
+
+static int config_read(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
+{
+	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
+
+	*value = where == PRI_CAP + PCI_PRI_CTRL ? pci->control :
+		 where == PRI_CAP + PCI_PRI_STATUS ? PCI_PRI_STATUS_STOPPED : 0;
+	return 0;
+}
+
+static int config_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
+{
+	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
+
+	if (where == PRI_CAP + PCI_PRI_CTRL)
+		pci->control = value;
+	return 0;
+}
+
+static struct fake_pci *pci_init(struct kunit *test, struct fake *fake)
+{
+	static struct pci_ops ops = { .read = config_read, .write = config_write };
+	struct fake_pci *pci = kunit_kzalloc(test, sizeof(*pci), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, pci);
+	pci->bus.ops = &ops;
+	pci->pdev.bus = &pci->bus;
+	pci->pdev.pri_cap = PRI_CAP;
+	pci->pdev.dev.bus = &pci_bus_type;
+	pci->pdev.dev.init_name = "prq-pci";
+	pci->pdev.dev.iommu = &pci->iommu;
+	mutex_init(&pci->iommu.lock);
+	pci->iommu.iommu_dev = &fake->iommu.iommu;
+	pci->iommu.priv = &pci->info;
+	pci->info = (struct device_domain_info){
+		.dev = &pci->pdev.dev, .iommu = &fake->iommu,
+		.ats_enabled = 1, .pri_supported = 1, .pasid_enabled = 1,
+	};
+	return pci;
+}
+
+static void enable_and_disable(struct kunit *test, struct fake_pci *pci)
+{
+	const struct iommu_ops *ops = &intel_iommu_ops;
+	struct device *dev = &pci->pdev.dev;
+
+	KUNIT_EXPECT_EQ(test, 0, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, PCI_PRI_CTRL_ENABLE, pci->control);
+	KUNIT_EXPECT_EQ(test, -EBUSY, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, 0, ops->dev_disable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, 0, pci->control);
+}
+
+/*
+ * A device that uses PASIDs, but wants none in its answers, could not tell whose
+ * answer it got: its page requests stay off.
+ */
+static void prq_test_enable(struct kunit *test)
+{
+	struct fake_pci *pci = pci_init(test, test->priv);
+	const struct iommu_ops *ops = &intel_iommu_ops;
+
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			ops->dev_enable_feat(&pci->pdev.dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, 0, pci->control);
+	pci->pdev.pasid_required = 1;
+	enable_and_disable(test, pci);
+	pci->pdev.pasid_required = 0;
+	pci->info.pasid_enabled = 0;
+	enable_and_disable(test, pci);
+}
+
 /* ---- domains that take turns under load ---- */
 
-#define MOVES 500
+/* For longer runs: prq_test.moves=2000 on the kernel's command line */
+static unsigned int moves = 100;
+module_param(moves, uint, 0);
+MODULE_PARM_DESC(moves, "How often domains are replaced under load");
+
+/* Requests to a domain, at most; after the first few it may be replaced. */
+#define MOVE_REQUESTS 16
+#define MOVE_FEW 3
 
 struct move_case {
 	const char *name;
-	ioasid_t pasid;
 	u64 type;			/* of the PASID table's entry */
 	unsigned int domain_type;
 };
 
 static const struct move_case move_cases[] = {
-	{ "PASID, first stage", PASIDS, FIRST, IOMMU_DOMAIN_UNMANAGED },
-	{ "PASID, nested", PASIDS, NESTED, IOMMU_DOMAIN_NESTED },
-	{ "RID, first stage", IOMMU_NO_PASID, FIRST, IOMMU_DOMAIN_UNMANAGED },
-	{ "RID, nested", IOMMU_NO_PASID, NESTED, IOMMU_DOMAIN_NESTED },
+	{ "first stage", FIRST, IOMMU_DOMAIN_UNMANAGED },
+	{ "nested", NESTED, IOMMU_DOMAIN_NESTED },
 };
 
 KUNIT_ARRAY_PARAM_DESC(move, move_cases, name);
 
-/* A device that never stops, behind an IOMMU whose thread never rests */
+/* A device that is not stopped, and the thread of its IOMMU */
 struct mover {
 	struct fake *fake;
 	struct fake_device *device;
 	const struct move_case *how;
+	ioasid_t pasid;
+	struct task_struct *thread;
+	wait_queue_head_t wait;
+	bool stop;
 	struct iommu_domain_ops ops;
 	struct iommu_domain domain[2];
-	bool stop;
 
 	spinlock_t bus;			/* below: what the hardware goes by */
 	bool present;			/* the entry */
 	u64 epoch;			/* number of the domain */
 	unsigned int sent;
+	unsigned int left;		/* to be sent to this domain */
 
 	spinlock_t lock;		/* below, and the groups of a turn */
 	unsigned int n_groups;
@@ -1097,10 +1203,11 @@ static int mover_handler(struct iopf_group *group)
 static void mover_send(struct mover *mover)
 {
 	spin_lock(&mover->bus);
-	if (mover->present) {
-		put_raw(mover->fake, word0(mover->device, mover->how->pasid),
-			mover->epoch << PAGE_SHIFT |
-			FIELD_PREP(PRQ_INDEX, mover->sent % GROUP_IDS) | PRQ_READ | PRQ_LPIG);
+	if (mover->present && mover->left) {
+		mover->left--;
+		put_raw(mover->fake, word0(mover->device, mover->pasid),
+			mover->epoch << PAGE_SHIFT | PRQ_READ | PRQ_LPIG |
+			FIELD_PREP(PRQ_INDEX, mover->sent % GROUP_IDS));
 		mover->sent++;
 	}
 	spin_unlock(&mover->bus);
@@ -1113,10 +1220,12 @@ static int mover_thread(void *data)
 
 	current->kunit_test = mover->fake->test;
 	while (!READ_ONCE(mover->stop)) {
-		for (n = 0; n < 8; n++)
+		for (n = 0; n < MOVE_FEW; n++)
 			mover_send(mover);
+		wake_up_all(&mover->wait);
 		prq_event_thread(0, &mover->fake->iommu);
-		cond_resched();
+		wait_event(mover->wait, READ_ONCE(mover->stop) ||
+			   (READ_ONCE(mover->present) && READ_ONCE(mover->left)));
 	}
 	current->kunit_test = NULL;
 	return 0;
@@ -1127,9 +1236,11 @@ static void mover_set_present(struct mover *mover, bool present)
 	spin_lock(&mover->bus);
 	mover->present = present;
 	mover->epoch += present;
-	entry_of(mover->device, mover->how->pasid)->val[0] =
+	mover->left = MOVE_REQUESTS;
+	entry_of(mover->device, mover->pasid)->val[0] =
 		present ? mover->how->type << 6 | PASID_PTE_PRESENT : 0;
 	spin_unlock(&mover->bus);
+	wake_up_all(&mover->wait);
 }
 
 /* As the driver does it: non-present, drained, and present with another domain */
@@ -1146,49 +1257,67 @@ static int mover_set_dev_pasid(struct iommu_domain *domain, struct device *dev, 
 	return 0;
 }
 
-static int mover_attach_dev(struct iommu_domain *domain, struct device *dev)
+static struct mover *mover_init(struct kunit *test, ioasid_t pasid)
 {
-	return mover_set_dev_pasid(domain, dev, IOMMU_NO_PASID, NULL);
-}
-
-static void mover_init(struct kunit *test, struct mover *mover)
-{
+	struct mover *mover = kunit_kzalloc(test, sizeof(*mover), GFP_KERNEL);
 	struct fake *fake = test->priv;
 	unsigned int i;
 
+	KUNIT_ASSERT_NOT_NULL(test, mover);
+	fake->mover = mover;
 	mover->fake = fake;
 	mover->device = &fake->device[0];
 	mover->how = test->param_value;
+	mover->pasid = pasid;
+	init_waitqueue_head(&mover->wait);
 	spin_lock_init(&mover->bus);
 	spin_lock_init(&mover->lock);
 	mover->ops.set_dev_pasid = mover_set_dev_pasid;
-	mover->ops.attach_dev = mover_attach_dev;
 	for (i = 0; i < 2; i++)
 		mover->domain[i] = (struct iommu_domain){
 			.type = mover->how->domain_type, .owner = &fake->ops,
 			.ops = &mover->ops, .iopf_handler = mover_handler, .fault_data = mover,
 		};
+	return mover;
+}
+
+/* From here on the device sends. */
+static void mover_start(struct mover *mover)
+{
+	mover->thread = kthread_run(mover_thread, mover, "prq-mover");
+	KUNIT_ASSERT_FALSE(mover->fake->test, IS_ERR(mover->thread));
+	get_task_struct(mover->thread);
+}
+
+/* Let a few requests go to the domain whose turn it is. */
+static void mover_wait(struct mover *mover)
+{
+	wait_event(mover->wait, READ_ONCE(mover->left) <= MOVE_REQUESTS - MOVE_FEW);
+}
+
+static void mover_stop(struct mover *mover)
+{
+	WRITE_ONCE(mover->stop, true);
+	wake_up_all(&mover->wait);
+	kthread_stop_put(mover->thread);
 }
 
 /* The next domain's turn; the first one's has @old NULL. */
 static struct turn *mover_next(struct mover *mover, struct turn *old)
 {
 	struct iommu_domain *domain = &mover->domain[mover->epoch % 2];
-	struct fake_device *device = mover->device;
-	ioasid_t pasid = mover->how->pasid;
 	struct turn *turn = kzalloc(sizeof(*turn), GFP_KERNEL);
+	struct device *dev = mover->device->dev;
 	int rc;
 
 	KUNIT_ASSERT_NOT_NULL(mover->fake->test, turn);
 	turn->mover = mover;
 	turn->epoch = mover->epoch + 1;
 	INIT_LIST_HEAD(&turn->groups);
-	if (pasid == IOMMU_NO_PASID)
-		rc = old ? iommu_replace_group_handle(device->group, domain, &turn->handle) :
-		     iommu_attach_group_handle(domain, device->group, &turn->handle);
+	if (old)
+		rc = iommu_replace_device_pasid(domain, dev, mover->pasid, &turn->handle);
 	else
-		rc = old ? iommu_replace_device_pasid(domain, device->dev, pasid, &turn->handle) :
-		     iommu_attach_device_pasid(domain, device->dev, pasid, &turn->handle);
+		rc = iommu_attach_device_pasid(domain, dev, mover->pasid, &turn->handle);
 	KUNIT_ASSERT_EQ(mover->fake->test, 0, rc);
 	return turn;
 }
@@ -1198,58 +1327,67 @@ static void mover_over(struct mover *mover, struct turn *turn)
 {
 	struct device *dev = mover->device->dev;
 
-	iopf_quiesce(dev, mover->how->pasid, &turn->handle);
+	iopf_quiesce(dev, mover->pasid, &turn->handle);
 	list_splice(&turn->groups, &mover->fake->groups);
 	answer_all(mover->fake, 64, IOMMU_PAGE_RESP_SUCCESS);
 	iopf_recall_sync(dev);
 	kfree(turn);
 }
 
-static void mover_end(struct mover *mover, struct turn *turn)
-{
-	struct iommu_domain *domain = turn->handle.domain;
-	struct fake_device *device = mover->device;
-	ioasid_t pasid = mover->how->pasid;
-
-	mover_set_present(mover, false);
-	intel_iommu_drain_pasid_prq(device->dev, pasid, FLPT_DEFAULT_DID);
-	if (pasid == IOMMU_NO_PASID)
-		iommu_replace_group_handle(device->group, &mover->fake->domain, NULL);
-	else
-		iommu_detach_device_pasid(domain, device->dev, pasid);
-	mover_over(mover, turn);
-}
-
 /* No request that was sent to a domain reaches the next one, or a handle that is gone. */
 static void prq_test_replace(struct kunit *test)
 {
-	struct mover *mover = kunit_kzalloc(test, sizeof(*mover), GFP_KERNEL);
+	struct mover *mover = mover_init(test, PASIDS);
 	struct fake *fake = test->priv;
-	struct task_struct *thread;
 	struct turn *turn, *old;
-	unsigned int i, sent;
+	unsigned int i;
 
-	KUNIT_ASSERT_NOT_NULL(test, mover);
-	mover_init(test, mover);
 	turn = mover_next(mover, NULL);
-	thread = kthread_run(mover_thread, mover, "prq-mover");
-	KUNIT_ASSERT_FALSE(test, IS_ERR(thread));
-	get_task_struct(thread);
-
-	for (i = 0; i < MOVES; i++) {
-		sent = READ_ONCE(mover->sent);
-		while (READ_ONCE(mover->sent) - sent < 3)
-			usleep_range(10, 20);
+	mover_start(mover);
+	for (i = 0; i < moves; i++) {
+		mover_wait(mover);
 		old = turn;
 		turn = mover_next(mover, old);
 		mover_over(mover, old);
 	}
-	mover_end(mover, turn);
-	WRITE_ONCE(mover->stop, true);
-	kthread_stop_put(thread);
+	mover_set_present(mover, false);
+	intel_iommu_drain_pasid_prq(mover->device->dev, PASIDS, FLPT_DEFAULT_DID);
+	iommu_detach_device_pasid(turn->handle.domain, mover->device->dev, PASIDS);
+	mover_over(mover, turn);
+	mover_stop(mover);
 	KUNIT_EXPECT_EQ(test, 0, mover->n_strays);
-	KUNIT_EXPECT_GT(test, mover->n_groups, MOVES);
+	KUNIT_EXPECT_GT(test, mover->n_groups, moves);
 	KUNIT_EXPECT_EQ(test, mover->sent, fake->n_answers);
+}
+
+static void mover_report(struct device *dev, struct iopf_fault *evt)
+{
+	struct fake *fake = kunit_get_current_test()->priv;
+	struct mover *mover = fake->mover;
+
+	mover->n_groups++;
+	mover->n_strays += evt->fault.prm.addr >> PAGE_SHIFT < READ_ONCE(mover->epoch);
+}
+
+/* The same for the RID, whose domain only a real device can get: the driver's part */
+static void prq_test_replace_rid(struct kunit *test)
+{
+	struct mover *mover = mover_init(test, IOMMU_NO_PASID);
+	unsigned int i;
+
+	kunit_activate_static_stub(test, prq_report, mover_report);
+	mover_set_present(mover, true);
+	mover_start(mover);
+	for (i = 0; i < moves; i++) {
+		mover_wait(mover);
+		mover_set_dev_pasid(&mover->domain[i % 2], mover->device->dev, IOMMU_NO_PASID,
+				    NULL);
+	}
+	mover_set_present(mover, false);
+	intel_iommu_drain_pasid_prq(mover->device->dev, IOMMU_NO_PASID, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, mover->sent, mover->n_groups);
+	mover_stop(mover);
+	KUNIT_EXPECT_EQ(test, 0, mover->n_strays);
 }
 
 /* Two rounds if there was an overflow, even while it lasts; else one */
@@ -1464,8 +1602,11 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_storm),
 	KUNIT_CASE(prq_test_device_vanishes),
 	KUNIT_CASE(prq_test_drain),
+	KUNIT_CASE(prq_test_rid_teardown),
+	KUNIT_CASE(prq_test_enable),
 	KUNIT_CASE(prq_test_drain_overflow),
 	KUNIT_CASE_PARAM(prq_test_replace, move_gen_params),
+	KUNIT_CASE_PARAM(prq_test_replace_rid, move_gen_params),
 	KUNIT_CASE(prq_test_batch),
 	KUNIT_CASE(prq_test_slow_hardware),
 	KUNIT_CASE(prq_test_timeout_after_answers),

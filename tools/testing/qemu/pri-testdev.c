@@ -8,11 +8,10 @@
  *		-device intel-iommu,scalable-mode=on,fsts=on,device-iotlb=on,svm=on,pasid-bits=20 \
  *		-device pri-testdev [-device pri-testdev ...]
  *
- * pri-testdev.h is its data sheet.  No QEMU headers are used, only functions
- * that the executable exports and the declarations below, so each of them is
- * checked as far as a check can reach.  A QEMU that does not match gets one
- * line on stderr and exit status 3; one that has another plugin API says so
- * itself and exits with 1.  The device cannot be unplugged or migrated.
+ * With the plugin's argument flr=on the devices have Function Level Reset.
+ *
+ * pri-testdev.h is its data sheet, and qemu-plugin.h says how a plugin adds a
+ * device.  The device cannot be unplugged or migrated.
  *
  * Everything here runs under QEMU's big lock: register accesses and page
  * responses from a vCPU, the DMA engine from a timer of the virtual clock.  A
@@ -20,7 +19,6 @@
  * the midst of the IOMMU's invalidation queue.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,59 +26,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
-#include <unistd.h>
 
+#define PLUGIN_NAME "pri-testdev"
 #include "pri-testdev.h"
-
-#define EXIT_UNKNOWN_QEMU	3
-#define QEMU_MAJOR		11	/* the major release this was written for, */
-#define QEMU_MINOR		1	/* from this minor release on */
-#define PLUGIN_API		7
+#include "qemu-plugin.h"
 
 /* ---- what is relied on of QEMU's inside ---- */
-typedef struct Object Object;
-typedef struct ObjectClass ObjectClass;
-typedef struct PCIDevice PCIDevice;
-typedef struct MemoryRegion MemoryRegion;
-typedef struct AddressSpace AddressSpace;
 typedef struct QEMUTimer QEMUTimer;
-typedef uint64_t hwaddr;
-
-struct type_info {
-	const char *name, *parent;
-	size_t instance_size, instance_align;	/* 0: as the parent's */
-	void (*instance_init)(Object *obj);
-	void (*instance_post_init)(Object *obj);
-	void (*instance_finalize)(Object *obj);
-	bool abstract;
-	size_t class_size;			/* 0: as the parent's */
-	void (*class_init)(ObjectClass *klass, const void *data);
-	void (*class_base_init)(ObjectClass *klass, const void *data);
-	const void *class_data;
-	const struct interface { const char *type; } *interfaces;
-};
-
-struct mmio_ops {
-	uint64_t (*read)(void *opaque, hwaddr addr, unsigned int size);
-	void (*write)(void *opaque, hwaddr addr, uint64_t value, unsigned int size);
-	void *read_with_attrs, *write_with_attrs;
-	int endianness;
-	struct { unsigned int min, max; bool unaligned; void *accepts; } valid;
-	struct { unsigned int min, max; bool unaligned; } impl;
-};
-
-/* PCIDeviceClass after its DeviceClass; where that ends is found at run time */
-struct pci_class_tail {
-	void (*realize)(PCIDevice *dev, void **errp);
-	void (*exit)(PCIDevice *dev);
-	void *config_read, *config_write;
-	uint16_t vendor_id, device_id;
-	uint8_t revision;
-	uint16_t class_id, subsystem_vendor_id, subsystem_id;
-};
-
-struct pri_response { int code; uint16_t group_id; };
-struct pri_notifier { void (*notify)(struct pri_notifier *n, struct pri_response *response); };
 
 struct iotlb_entry {
 	AddressSpace *target;
@@ -90,34 +42,13 @@ struct iotlb_entry {
 	uint64_t spare[32];
 };
 
-struct version_info {
-	const struct { int64_t major, minor, micro; } *qemu;
-	const char *package;
-};
-
-struct plugin_info {
-	const char *target;
-	struct { int min, cur; } version;
-	bool system_emulation;
-};
-
-#define DEVICE_LITTLE_ENDIAN	2
 #define CLOCK_OF_GUEST		1	/* QEMU_CLOCK_VIRTUAL */
-#define NO_PASID		UINT32_MAX
 
-/* Weak, so that check_symbols() can name the one that is missing. */
-#define WEAK __attribute__((weak))
-extern AddressSpace address_space_memory WEAK;
-WEAK void *type_register_static(const struct type_info *info);
-WEAK ObjectClass *object_class_by_name(const char *name);
-WEAK int pcie_endpoint_cap_init(PCIDevice *dev, uint8_t at);
+WEAK void pcie_cap_flr_init(PCIDevice *dev);
+WEAK void pcie_cap_flr_write_config(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 WEAK void pcie_ats_init(PCIDevice *dev, uint16_t at, bool aligned);
-WEAK void pcie_pasid_init(PCIDevice *dev, uint16_t at, uint8_t width, bool exec, bool priv);
 WEAK void pcie_pri_init(PCIDevice *dev, uint16_t at, uint32_t capacity, bool resp_pasid);
-WEAK void pci_register_bar(PCIDevice *dev, int bar, uint8_t type, MemoryRegion *mr);
-WEAK uint32_t pci_default_read_config(PCIDevice *dev, uint32_t at, int size);
-WEAK void memory_region_init_io(MemoryRegion *mr, Object *owner, const struct mmio_ops *ops,
-				void *opaque, const char *name, uint64_t size);
+WEAK void pci_default_write_config(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 WEAK int pci_pri_register_notifier(PCIDevice *dev, uint32_t pasid, struct pri_notifier *n);
 WEAK void pci_pri_unregister_notifier(PCIDevice *dev, uint32_t pasid);
 WEAK int pci_pri_request_page(PCIDevice *dev, uint32_t pasid, bool priv, bool exec, hwaddr iova,
@@ -126,18 +57,16 @@ WEAK ssize_t pci_ats_request_translation(PCIDevice *dev, uint32_t pasid, bool pr
 					 hwaddr iova, size_t size, bool no_write,
 					 struct iotlb_entry *entries, size_t max,
 					 uint32_t *errors);
-WEAK uint32_t address_space_rw(AddressSpace *as, hwaddr addr, uint64_t attrs, void *buffer,
-			       hwaddr size, bool write);
 WEAK void timer_init_full(QEMUTimer *timer, void *group, int clock, int scale, int attributes,
 			  void (*expired)(void *opaque), void *opaque);
 WEAK void timer_mod(QEMUTimer *timer, int64_t when);
 WEAK int64_t qemu_clock_get_ns(int clock);
-WEAK const struct version_info *qmp_query_version(void **errp);
 
 /* ---- the device ---- */
 #define PAGE		4096ull
 #define PAGE_OF(addr)	((addr) & ~(PAGE - 1))
 #define ADDR_MAX	(1ull << 57)
+#define CONFIG_EXPRESS	0x60
 #define CONFIG_ATS	0x100
 #define CONFIG_PASID	0x110
 #define CONFIG_PRI	0x120
@@ -190,6 +119,7 @@ struct device {
 	_Alignas(64) uint8_t mr[4096];
 	_Alignas(64) uint8_t timer[512];
 	PCIDevice *pci;
+	struct device *older;
 	unsigned int instance;
 	uint32_t regs[PTD_REGISTERS_END / 4];
 	struct engine engine;
@@ -198,7 +128,7 @@ struct device {
 
 #define R(s, reg) ((s)->regs[(reg) / 4])
 
-static bool debug;
+static bool debug, flr;
 #define say(s, fmt, ...) do { \
 	if (debug) \
 		fprintf(stderr, "pri-testdev.%u: " fmt "\n", (s)->instance, ##__VA_ARGS__); \
@@ -909,19 +839,6 @@ static const struct mmio_ops mmio_ops = {
 	.valid = { .min = 4, .max = 8 }, .impl = { .min = 4, .max = 4 },
 };
 
-static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	fputs("pri-testdev: ", stderr);
-	vfprintf(stderr, fmt, args);
-	fputc('\n', stderr);
-	va_end(args);
-	fflush(stderr);
-	_exit(EXIT_UNKNOWN_QEMU);
-}
-
 /* Were the classes and prototypes what they are taken to be? */
 static void check_config(PCIDevice *pci)
 {
@@ -945,6 +862,33 @@ static void check_config(PCIDevice *pci)
 	}
 }
 
+static struct device *newest;
+
+/* QEMU itself resets the header alone: the capabilities and the function are ours. */
+static void flr_reset(struct device *s)
+{
+	pci_default_write_config(s->pci, CONFIG_ATS + 4, 0, 4);
+	pci_default_write_config(s->pci, CONFIG_PASID + 4, 20 << 8, 4);
+	pci_default_write_config(s->pci, CONFIG_PRI + 4, 0, 2);
+	pci_default_write_config(s->pci, CONFIG_PRI + 12, 0, 4);
+	reset(s);
+	say(s, "function level reset");
+}
+
+static void config_write(PCIDevice *pci, uint32_t at, uint32_t value, int size)
+{
+	struct device *s;
+
+	pci_default_write_config(pci, at, value, size);
+	if (!flr || at != CONFIG_EXPRESS + 8 || !(value & 0x8000))
+		return;
+	pcie_cap_flr_write_config(pci, at, value, size);
+	for (s = newest; s && s->pci != pci; s = s->older)
+		;
+	if (s)
+		flr_reset(s);
+}
+
 static void realize(PCIDevice *pci, void **errp)
 {
 	static unsigned int instances;
@@ -956,12 +900,16 @@ static void realize(PCIDevice *pci, void **errp)
 	memset(s, 0, sizeof(*s));
 	s->pci = pci;
 	s->instance = instances++;
+	s->older = newest;
+	newest = s;
 	reset(s);
 	timer_init_full((QEMUTimer *)s->timer, NULL, CLOCK_OF_GUEST, 1, 0, engine_step, s);
 	memory_region_init_io((MemoryRegion *)s->mr, (Object *)pci, &mmio_ops, s, "pri-testdev",
 			      PTD_BAR_SIZE);
 	pci_register_bar(pci, 0, 0, (MemoryRegion *)s->mr);
-	pcie_endpoint_cap_init(pci, 0x60);
+	pcie_endpoint_cap_init(pci, CONFIG_EXPRESS);
+	if (flr)
+		pcie_cap_flr_init(pci);
 	pcie_ats_init(pci, CONFIG_ATS, true);
 	pcie_pasid_init(pci, CONFIG_PASID, 20, false, false);
 	pcie_pri_init(pci, CONFIG_PRI, PTD_CREDITS_MAX, true);
@@ -969,86 +917,42 @@ static void realize(PCIDevice *pci, void **errp)
 	say(s, "realized");
 }
 
-/* Where an initialised class has the ids of a stock device: once, or it is no use. */
-static ptrdiff_t find_ids(const char *type, uint16_t vendor, uint16_t device)
-{
-	const uint8_t *class = (const uint8_t *)object_class_by_name(type);
-	ptrdiff_t i, at = -1;
-
-	for (i = 0; class && i < 480; i += 2) {
-		if (memcmp(class + i, &vendor, 2) || memcmp(class + i + 2, &device, 2))
-			continue;
-		if (at >= 0)
-			return -1;
-		at = i;
-	}
-	return at;
-}
-
 static void class_init(ObjectClass *class, const void *data)
 {
-	const ptrdiff_t ids = offsetof(struct pci_class_tail, vendor_id);
-	ptrdiff_t at = find_ids("edu", 0x1234, 0x11e8);
-	struct pci_class_tail *tail;
-
 	(void)data;
-	if (at < ids || at != find_ids("pci-testdev", 0x1b36, 0x0005))
-		refuse("unknown QEMU: PCIDeviceClass not recognised");
-	tail = (void *)((uint8_t *)class + at - ids);
-	tail->realize = realize;
-	tail->vendor_id = PTD_VENDOR_ID;
-	tail->device_id = PTD_DEVICE_ID;
-	tail->revision = PTD_VERSION_VALUE;
-	tail->class_id = 0x00ff;
+	set_class(class, realize, PTD_VENDOR_ID, PTD_DEVICE_ID,
+		  PTD_VERSION_VALUE)->config_write = config_write;
 }
 
-static void check_symbols(void)
-{
-#define SYMBOL(name) { #name, (const void *)(uintptr_t)&(name) }
-	static const struct { const char *name; const void *addr; } symbols[] = {
-		SYMBOL(address_space_memory),
-		SYMBOL(type_register_static),
-		SYMBOL(object_class_by_name),
-		SYMBOL(pcie_endpoint_cap_init),
-		SYMBOL(pcie_ats_init),
-		SYMBOL(pcie_pasid_init),
-		SYMBOL(pcie_pri_init),
-		SYMBOL(pci_register_bar),
-		SYMBOL(pci_default_read_config),
-		SYMBOL(memory_region_init_io),
-		SYMBOL(pci_pri_register_notifier),
-		SYMBOL(pci_pri_unregister_notifier),
-		SYMBOL(pci_pri_request_page),
-		SYMBOL(pci_ats_request_translation),
-		SYMBOL(address_space_rw),
-		SYMBOL(timer_init_full),
-		SYMBOL(timer_mod),
-		SYMBOL(qemu_clock_get_ns),
-		SYMBOL(qmp_query_version),
-	};
-	size_t i;
+static const struct symbol symbols[] = {
+	SYMBOL(address_space_memory),
+	SYMBOL(type_register_static),
+	SYMBOL(object_class_by_name),
+	SYMBOL(pcie_endpoint_cap_init),
+	SYMBOL(pcie_cap_flr_init),
+	SYMBOL(pcie_cap_flr_write_config),
+	SYMBOL(pcie_ats_init),
+	SYMBOL(pcie_pasid_init),
+	SYMBOL(pcie_pri_init),
+	SYMBOL(pci_register_bar),
+	SYMBOL(pci_default_read_config),
+	SYMBOL(pci_default_write_config),
+	SYMBOL(memory_region_init_io),
+	SYMBOL(pci_pri_register_notifier),
+	SYMBOL(pci_pri_unregister_notifier),
+	SYMBOL(pci_pri_request_page),
+	SYMBOL(pci_ats_request_translation),
+	SYMBOL(address_space_rw),
+	SYMBOL(timer_init_full),
+	SYMBOL(timer_mod),
+	SYMBOL(qemu_clock_get_ns),
+	SYMBOL(qmp_query_version),
+};
 
-	for (i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
-		if (!symbols[i].addr)
-			refuse("unknown QEMU: it does not export %s", symbols[i].name);
-	}
-}
-
-static void check_version(const char *pretended)
-{
-	const struct version_info *v = qmp_query_version(NULL);
-	int major = v->qemu->major, minor = v->qemu->minor;
-
-	if (pretended && sscanf(pretended, "%d.%d", &major, &minor) != 2)
-		refuse("version=%s: a number like 11.1 is wanted", pretended);
-	if (major != QEMU_MAJOR || minor < QEMU_MINOR)
-		refuse("unknown QEMU: version %d.%d, wanted %d.%d or a later %d.x", major, minor,
-		       QEMU_MAJOR, QEMU_MINOR, QEMU_MAJOR);
-}
-
-__attribute__((visibility("default"))) int qemu_plugin_version = PLUGIN_API;
-
-/* Arguments: debug=on traces to stderr; version=X.Y tries out the version check. */
+/*
+ * Arguments: debug=on traces to stderr; flr=on adds Function Level Reset;
+ * version=X.Y tries out the version check.
+ */
 __attribute__((visibility("default")))
 int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, char **argv)
 {
@@ -1066,10 +970,12 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 			version = argv[i] + 8;
 		else if (!strcmp(argv[i], "debug=on"))
 			debug = true;
-		else if (strcmp(argv[i], "debug=off"))
+		else if (!strcmp(argv[i], "flr=on"))
+			flr = true;
+		else if (strcmp(argv[i], "debug=off") && strcmp(argv[i], "flr=off"))
 			refuse("unknown argument %s", argv[i]);
 	}
-	check_symbols();
+	check_symbols(symbols, sizeof(symbols) / sizeof(symbols[0]));
 	if (info->version.cur < PLUGIN_API || info->version.min > PLUGIN_API ||
 	    !info->system_emulation ||
 	    (strcmp(info->target, "x86_64") && strcmp(info->target, "aarch64")))

@@ -24,10 +24,9 @@
  * pages only. Differences from the architecture: a page request that finds the
  * queue in overflow is refused to the device, where an SMMU would answer "success".
  *
- * No QEMU headers are used; pri-testdev.c says what that takes.
+ * qemu-plugin.h says how a plugin adds a device.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,60 +34,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
-#include <unistd.h>
 
+#define PLUGIN_NAME "smmu-testdev"
 #include "smmu-testdev.h"
-
-#define EXIT_UNKNOWN_QEMU	3
-#define QEMU_MAJOR		11
-#define QEMU_MINOR		1
-#define PLUGIN_API		7
+#include "qemu-plugin.h"
 
 /* ---- what is relied on of QEMU's inside ---- */
-typedef struct Object Object;
-typedef struct ObjectClass ObjectClass;
-typedef struct PCIDevice PCIDevice;
 typedef struct PCIBus PCIBus;
-typedef struct MemoryRegion MemoryRegion;
-typedef struct AddressSpace AddressSpace;
 typedef struct IRQState *qemu_irq;
-typedef uint64_t hwaddr;
-
-struct type_info {
-	const char *name, *parent;
-	size_t instance_size, instance_align;	/* 0: as the parent's */
-	void (*instance_init)(Object *obj);
-	void (*instance_post_init)(Object *obj);
-	void (*instance_finalize)(Object *obj);
-	bool abstract;
-	size_t class_size;			/* 0: as the parent's */
-	void (*class_init)(ObjectClass *klass, const void *data);
-	void (*class_base_init)(ObjectClass *klass, const void *data);
-	const void *class_data;
-	const struct interface { const char *type; } *interfaces;
-};
-
-struct mmio_ops {
-	uint64_t (*read)(void *opaque, hwaddr addr, unsigned int size);
-	void (*write)(void *opaque, hwaddr addr, uint64_t value, unsigned int size);
-	void *read_with_attrs, *write_with_attrs;
-	int endianness;
-	struct { unsigned int min, max; bool unaligned; void *accepts; } valid;
-	struct { unsigned int min, max; bool unaligned; } impl;
-};
-
-/* PCIDeviceClass after its DeviceClass; where that ends is found at run time */
-struct pci_class_tail {
-	void (*realize)(PCIDevice *dev, void **errp);
-	void (*exit)(PCIDevice *dev);
-	void *config_read, *config_write;
-	uint16_t vendor_id, device_id;
-	uint8_t revision;
-	uint16_t class_id, subsystem_vendor_id, subsystem_id;
-};
-
-struct pri_response { int code; uint16_t group_id; };
-struct pri_notifier { void (*notify)(struct pri_notifier *n, struct pri_response *response); };
 
 struct iotlb_entry {
 	AddressSpace *target;
@@ -116,37 +69,14 @@ struct iommu_ops {
 	void *get_msi_direct_gpa;
 };
 
-struct version_info {
-	const struct { int64_t major, minor, micro; } *qemu;
-	const char *package;
-};
-
-struct plugin_info {
-	const char *target;
-	struct { int min, cur; } version;
-	bool system_emulation;
-};
-
-#define DEVICE_LITTLE_ENDIAN	2
-#define NO_PASID		UINT32_MAX
 #define MACHINE_FDT		0x28	/* MachineState's device tree */
 #define FDT_MAGIC		0xedfe0dd0u	/* as a little-endian host reads it */
 
-#define WEAK __attribute__((weak))
-extern AddressSpace address_space_memory WEAK;
 extern void *current_machine WEAK;
-WEAK void *type_register_static(const struct type_info *info);
-WEAK ObjectClass *object_class_by_name(const char *name);
 WEAK Object *object_resolve_path_type(const char *path, const char *type, bool *ambiguous);
-WEAK int pcie_endpoint_cap_init(PCIDevice *dev, uint8_t at);
-WEAK void pcie_pasid_init(PCIDevice *dev, uint16_t at, uint8_t width, bool exec, bool priv);
-WEAK void pci_register_bar(PCIDevice *dev, int bar, uint8_t type, MemoryRegion *mr);
-WEAK uint32_t pci_default_read_config(PCIDevice *dev, uint32_t at, int size);
 WEAK uint16_t pci_requester_id(PCIDevice *dev);
 WEAK PCIBus *pci_device_root_bus(const PCIDevice *dev);
 WEAK void pci_setup_iommu(PCIBus *bus, const struct iommu_ops *ops, void *opaque);
-WEAK void memory_region_init_io(MemoryRegion *mr, Object *owner, const struct mmio_ops *ops,
-				void *opaque, const char *name, uint64_t size);
 WEAK void memory_region_add_subregion_overlap(MemoryRegion *mr, hwaddr at, MemoryRegion *sub,
 					      int priority);
 WEAK uint32_t memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr, uint64_t *value,
@@ -156,11 +86,8 @@ WEAK uint32_t memory_region_dispatch_write(MemoryRegion *mr, hwaddr addr, uint64
 WEAK MemoryRegion *sysbus_mmio_get_region(Object *dev, int n);
 WEAK qemu_irq sysbus_get_connected_irq(const Object *dev, int n);
 WEAK void qemu_set_irq(qemu_irq irq, int level);
-WEAK uint32_t address_space_rw(AddressSpace *as, hwaddr addr, uint64_t attrs, void *buffer,
-			       hwaddr size, bool write);
 WEAK int qemu_fdt_setprop(void *fdt, const char *node, const char *property, const void *value,
 			  int size);
-WEAK const struct version_info *qmp_query_version(void **errp);
 
 /* ---- the SMMU: registers, IHI 0070, 6.3 ---- */
 #define PAGE			4096ull
@@ -725,19 +652,6 @@ static const struct mmio_ops device_ops = {
 	.valid = { .min = 4, .max = 8 }, .impl = { .min = 4, .max = 4 },
 };
 
-static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	fputs("smmu-testdev: ", stderr);
-	vfprintf(stderr, fmt, args);
-	fputc('\n', stderr);
-	va_end(args);
-	fflush(stderr);
-	_exit(EXIT_UNKNOWN_QEMU);
-}
-
 static void check_config(PCIDevice *pci)
 {
 	if (pci_default_read_config(pci, 0, 4) != ((uint32_t)STD_DEVICE_ID << 16 | STD_VENDOR_ID) ||
@@ -788,85 +702,36 @@ static void realize(PCIDevice *pci, void **errp)
 	say("realized");
 }
 
-/* Where an initialised class has the ids of a stock device: once, or it is no use. */
-static ptrdiff_t find_ids(const char *type, uint16_t vendor, uint16_t device_id)
-{
-	const uint8_t *class = (const uint8_t *)object_class_by_name(type);
-	ptrdiff_t i, at = -1;
-
-	for (i = 0; class && i < 480; i += 2) {
-		if (memcmp(class + i, &vendor, 2) || memcmp(class + i + 2, &device_id, 2))
-			continue;
-		if (at >= 0)
-			return -1;
-		at = i;
-	}
-	return at;
-}
-
 static void class_init(ObjectClass *class, const void *data)
 {
-	const ptrdiff_t ids = offsetof(struct pci_class_tail, vendor_id);
-	ptrdiff_t at = find_ids("edu", 0x1234, 0x11e8);
-	struct pci_class_tail *tail;
-
 	(void)data;
-	if (at < ids || at != find_ids("pci-testdev", 0x1b36, 0x0005))
-		refuse("unknown QEMU: PCIDeviceClass not recognised");
-	tail = (void *)((uint8_t *)class + at - ids);
-	tail->realize = realize;
-	tail->vendor_id = STD_VENDOR_ID;
-	tail->device_id = STD_DEVICE_ID;
-	tail->revision = STD_REVISION;
-	tail->class_id = 0x00ff;
+	set_class(class, realize, STD_VENDOR_ID, STD_DEVICE_ID, STD_REVISION);
 }
 
-static void check_symbols(void)
-{
-#define SYMBOL(name) { #name, (const void *)(uintptr_t)&(name) }
-	static const struct { const char *name; const void *addr; } symbols[] = {
-		SYMBOL(address_space_memory),
-		SYMBOL(current_machine),
-		SYMBOL(type_register_static),
-		SYMBOL(object_class_by_name),
-		SYMBOL(object_resolve_path_type),
-		SYMBOL(pcie_endpoint_cap_init),
-		SYMBOL(pcie_pasid_init),
-		SYMBOL(pci_register_bar),
-		SYMBOL(pci_default_read_config),
-		SYMBOL(pci_requester_id),
-		SYMBOL(pci_device_root_bus),
-		SYMBOL(pci_setup_iommu),
-		SYMBOL(memory_region_init_io),
-		SYMBOL(memory_region_add_subregion_overlap),
-		SYMBOL(memory_region_dispatch_read),
-		SYMBOL(memory_region_dispatch_write),
-		SYMBOL(sysbus_mmio_get_region),
-		SYMBOL(sysbus_get_connected_irq),
-		SYMBOL(qemu_set_irq),
-		SYMBOL(address_space_rw),
-		SYMBOL(qemu_fdt_setprop),
-		SYMBOL(qmp_query_version),
-	};
-	size_t i;
-
-	for (i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
-		if (!symbols[i].addr)
-			refuse("unknown QEMU: it does not export %s", symbols[i].name);
-	}
-}
-
-static void check_version(void)
-{
-	const struct version_info *v = qmp_query_version(NULL);
-
-	if (v->qemu->major != QEMU_MAJOR || v->qemu->minor < QEMU_MINOR)
-		refuse("unknown QEMU: version %d.%d, wanted %d.%d or a later %d.x",
-		       (int)v->qemu->major, (int)v->qemu->minor, QEMU_MAJOR, QEMU_MINOR,
-		       QEMU_MAJOR);
-}
-
-__attribute__((visibility("default"))) int qemu_plugin_version = PLUGIN_API;
+static const struct symbol symbols[] = {
+	SYMBOL(address_space_memory),
+	SYMBOL(current_machine),
+	SYMBOL(type_register_static),
+	SYMBOL(object_class_by_name),
+	SYMBOL(object_resolve_path_type),
+	SYMBOL(pcie_endpoint_cap_init),
+	SYMBOL(pcie_pasid_init),
+	SYMBOL(pci_register_bar),
+	SYMBOL(pci_default_read_config),
+	SYMBOL(pci_requester_id),
+	SYMBOL(pci_device_root_bus),
+	SYMBOL(pci_setup_iommu),
+	SYMBOL(memory_region_init_io),
+	SYMBOL(memory_region_add_subregion_overlap),
+	SYMBOL(memory_region_dispatch_read),
+	SYMBOL(memory_region_dispatch_write),
+	SYMBOL(sysbus_mmio_get_region),
+	SYMBOL(sysbus_get_connected_irq),
+	SYMBOL(qemu_set_irq),
+	SYMBOL(address_space_rw),
+	SYMBOL(qemu_fdt_setprop),
+	SYMBOL(qmp_query_version),
+};
 
 /* Arguments: debug=on traces to stderr. */
 __attribute__((visibility("default")))
@@ -886,12 +751,12 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 		else if (strcmp(argv[i], "debug=off"))
 			refuse("unknown argument %s", argv[i]);
 	}
-	check_symbols();
+	check_symbols(symbols, sizeof(symbols) / sizeof(symbols[0]));
 	if (info->version.cur < PLUGIN_API || info->version.min > PLUGIN_API ||
 	    !info->system_emulation || strcmp(info->target, "aarch64"))
 		refuse("unknown QEMU: system emulation of aarch64 with plugin API %d is wanted",
 		       PLUGIN_API);
-	check_version();
+	check_version(NULL);
 	type_register_static(&type);
 	return 0;
 }

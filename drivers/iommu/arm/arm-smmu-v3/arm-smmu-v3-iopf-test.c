@@ -9,9 +9,13 @@
 #include <kunit/device.h>
 #include <kunit/test.h>
 #include <linux/delay.h>
+#include <linux/interrupt.h>
 #include <linux/io-pgtable.h>
+#include <linux/irq.h>
+#include <linux/pci.h>
 #include <linux/platform_device.h>
 #include <linux/property.h>
+#include <linux/timer.h>
 
 #include "arm-smmu-v3.h"
 #include "../../iommu-priv.h"
@@ -24,6 +28,7 @@
 #define UNKNOWN_SID	0x1234
 #define PASID		0x2a
 #define STORM		100000
+#define NO_IRQ		INT_MAX	/* a number that no interrupt has: the tests call the threads */
 
 #define RETRY		1
 #define ABORT		2
@@ -58,8 +63,12 @@ struct fake {
 	unsigned int queued;
 	struct iopf_answer answers[128];
 
+	unsigned int functions;
+
 	struct work_struct drain;
 	struct completion drained;
+	struct timer_list consume;	/* commands, so that there is room for others */
+	u32 found_pending;		/* before that */
 };
 
 static struct fake *fake_of_domain(struct iommu_domain *domain)
@@ -145,7 +154,7 @@ static void fake_queue(struct fake *f, struct arm_smmu_queue *q, unsigned int sh
 	KUNIT_ASSERT_NOT_NULL(f->test, q->base);
 	q->prod_reg = (u32 __iomem *)&regs[0];
 	q->cons_reg = (u32 __iomem *)&regs[1];
-	q->irq = 1;	/* never requested: the tests call the threads */
+	q->irq = NO_IRQ;
 }
 
 static u32 pending(const struct arm_smmu_queue *q, const u32 *regs)
@@ -215,6 +224,25 @@ static void run_evtq(struct fake *f)
 {
 	KUNIT_EXPECT_EQ(f->test, arm_smmu_evtq_thread(0, &f->smmu), IRQ_HANDLED);
 	KUNIT_EXPECT_EQ(f->test, f->evtq_regs[0], f->evtq_regs[1]);
+}
+
+/* An interrupt that nothing raises, with the queue's thread. */
+static void request_irq_of(struct fake *f, struct arm_smmu_queue *q, irq_handler_t thread)
+{
+	int irq = irq_alloc_desc(NUMA_NO_NODE);
+
+	KUNIT_ASSERT_GT(f->test, irq, 0);
+	irq_set_chip_and_handler(irq, &dummy_irq_chip, handle_simple_irq);
+	KUNIT_ASSERT_EQ(f->test, request_threaded_irq(irq, NULL, thread, IRQF_ONESHOT,
+						      "fake-smmu", &f->smmu), 0);
+	q->irq = irq;
+}
+
+static void free_irq_of(struct fake *f, struct arm_smmu_queue *q)
+{
+	free_irq(q->irq, &f->smmu);
+	irq_free_desc(q->irq);
+	q->irq = NO_IRQ;
 }
 
 static void run_priq(struct fake *f)
@@ -513,6 +541,8 @@ static const struct {
 	  IOMMU_FAULT_PERM_READ },
 	{ { .sid = FIRST_SID + 2, .id = 4, .addr = 0x3000, .ssv = true, .ssid = PASID,
 	    .write = true, .priv = true }, IOMMU_FAULT_PERM_WRITE | IOMMU_FAULT_PERM_PRIV },
+	/* without a PASID its field is unknown */
+	{ { .sid = FIRST_SID, .id = 5, .addr = 0x4000, .ssid = 0xabcde }, IOMMU_FAULT_PERM_READ },
 };
 
 static void stall_fields(struct kunit *test)
@@ -604,10 +634,12 @@ static void ppr_fields(struct kunit *test)
 	}
 }
 
-static void ppr_read_and_write(struct kunit *test)
+/* What the access table, shared with stalls, cannot say; all reserved bits set */
+static void ppr_bits(struct kunit *test)
 {
 	const u64 ppr[PRIQ_ENT_DWORDS] = {
-		FIRST_SID | BIT_ULL(60) | BIT_ULL(61) | BIT_ULL(62), 0x7000 | 9,
+		FIRST_SID | GENMASK_ULL(57, 52) | BIT_ULL(60) | BIT_ULL(61) | BIT_ULL(62),
+		0x7000 | GENMASK_ULL(11, 9) | 9,
 	};
 	struct fake *f = requesting(test);
 	struct iopf_group *group;
@@ -617,6 +649,8 @@ static void ppr_read_and_write(struct kunit *test)
 	group = expect_group(f, 1);
 	KUNIT_EXPECT_EQ(test, group->last_fault.fault.prm.perm,
 			IOMMU_FAULT_PERM_READ | IOMMU_FAULT_PERM_WRITE);
+	KUNIT_EXPECT_EQ(test, group->last_fault.fault.prm.addr, 0x7000);
+	KUNIT_EXPECT_EQ(test, group->last_fault.fault.prm.grpid, 9);
 	answer(group, IOMMU_PAGE_RESP_SUCCESS);
 	expect_pri_resp(f, FIRST_SID, false, 0, 9, 2);
 }
@@ -710,6 +744,46 @@ static void batched_answers(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, answer_all(f, IOMMU_PAGE_RESP_SUCCESS), 128);
 	for (i = 0; i < 128; i++)
 		expect_resume(f, FIRST_SID, i * 3, RETRY);
+	expect_no_command(f);
+}
+
+static void consume_some(struct timer_list *timer)
+{
+	struct fake *f = from_timer(f, timer, consume);
+	u32 cons = f->cmdq_regs[1];
+
+	f->found_pending = pending(&f->smmu.cmdq.q, f->cmdq_regs);
+	WRITE_ONCE(f->cmdq_regs[1], (cons + CMDQ_BATCH_ENTRIES) & ((2U << CMDQ_SHIFT) - 1));
+}
+
+/* Answers never overrun the command queue: a list waits until there is room for it. */
+static void full_command_queue(struct kunit *test)
+{
+	const unsigned int others = (1 << CMDQ_SHIFT) - CMDQ_BATCH_ENTRIES / 2;
+	struct request r = { .sid = UNKNOWN_SID };
+	struct fake *f = stalling(test);
+	unsigned int i;
+
+	for (i = 0; i < others; i++) {
+		KUNIT_ASSERT_TRUE(test, push_stall(f, &r));
+		if (i % 32 == 31)
+			run_evtq(f);
+	}
+	r.sid = FIRST_SID;
+	for (r.id = 0; r.id < CMDQ_BATCH_ENTRIES; r.id++)
+		KUNIT_ASSERT_TRUE(test, push_stall(f, &r));
+	run_evtq(f);
+
+	timer_setup(&f->consume, consume_some, 0);
+	mod_timer(&f->consume, jiffies + 2);
+	KUNIT_EXPECT_EQ(test, answer_all(f, IOMMU_PAGE_RESP_SUCCESS), CMDQ_BATCH_ENTRIES);
+	del_timer_sync(&f->consume);
+	KUNIT_EXPECT_EQ(test, f->found_pending, others);
+
+	for (i = CMDQ_BATCH_ENTRIES; i < others; i++)
+		expect_resume(f, UNKNOWN_SID, 0, ABORT);
+	for (i = 0; i < CMDQ_BATCH_ENTRIES; i++)
+		expect_resume(f, FIRST_SID, i, RETRY);
 	expect_no_command(f);
 }
 
@@ -822,9 +896,38 @@ static void vanished_master(struct kunit *test)
 	insert_streams(f);
 }
 
+/* The same of a function, with one group that is not complete */
+static void vanished_function(struct kunit *test)
+{
+	struct request r = { .sid = FIRST_SID, .id = 3, .last = true };
+	struct fake *f = requesting(test);
+
+	push_ppr(f, &r);
+	r.id = 4;
+	r.last = false;
+	push_ppr(f, &r);
+	run_priq(f);
+	push_ppr(f, &r);
+	r.last = true;
+	push_ppr(f, &r);
+	remove_streams(f);
+	run_priq(f);
+	expect_pri_resp(f, FIRST_SID, false, 0, 4, 0);
+	expect_no_command(f);
+	iopf_queue_remove_device(f->smmu.priq.iopf, f->dev);
+	f->master.iopf_enabled = false;
+	expect_pri_resp(f, FIRST_SID, false, 0, 3, 1);
+	expect_no_command(f);
+
+	answer(expect_group(f, 1), IOMMU_PAGE_RESP_SUCCESS);
+	expect_no_group(f);
+	expect_no_command(f);
+	insert_streams(f);
+}
+
 static void not_enabled(struct kunit *test)
 {
-	const struct request r = { .sid = FIRST_SID, .id = 3, .last = true };
+	struct request r = { .sid = FIRST_SID, .id = 3, .last = true };
 	struct fake *f = test->priv;
 
 	push_stall(f, &r);
@@ -833,6 +936,18 @@ static void not_enabled(struct kunit *test)
 	push_ppr(f, &r);
 	run_priq(f);
 	expect_pri_resp(f, FIRST_SID, false, 0, 3, 0);
+
+	/* the PASID as the function wants it, although nobody asked it to request */
+	r.ssv = true;
+	r.ssid = PASID;
+	push_ppr(f, &r);
+	run_priq(f);
+	expect_pri_resp(f, FIRST_SID, false, 0, 3, 0);
+	f->master.prg_resp_pasid = true;
+	push_ppr(f, &r);
+	run_priq(f);
+	expect_pri_resp(f, FIRST_SID, true, PASID, 3, 0);
+	r.ssv = false;
 
 	/* a device that stalls is not asked to request pages, and the reverse */
 	stalling(test);
@@ -953,10 +1068,12 @@ static void pri_aborted(struct kunit *test)
 	struct request r = { .sid = FIRST_SID, .id = 1 };
 	struct fake *f = requesting(test);
 
-	f->smmu.combined_irq = 1;	/* whose thread is this test */
+	request_irq_of(f, &f->smmu.priq.q, arm_smmu_priq_thread);
 	push_ppr(f, &r);
 	arm_smmu_priq_aborted(&f->smmu);
-	run_priq(f);
+	synchronize_irq(f->smmu.priq.q.irq);
+	free_irq_of(f, &f->smmu.priq.q);
+	KUNIT_EXPECT_EQ(test, f->priq_regs[0], f->priq_regs[1]);
 	r.last = true;
 	push_ppr(f, &r);
 	run_priq(f);
@@ -973,8 +1090,14 @@ static void pri_aborted(struct kunit *test)
 	answer(expect_group(f, 2), IOMMU_PAGE_RESP_SUCCESS);
 }
 
+static u32 storm_sid(unsigned int n)
+{
+	return FIRST_SID + n % STREAMS;
+}
+
+/* 100,000 entries, each answered once, in order, by the stream that it came from */
 static void storm(struct fake *f, bool (*push_one)(struct fake *f, const struct request *r),
-		  void (*run)(struct fake *f), u64 op)
+		  void (*run)(struct fake *f), u64 word0, u64 word1)
 {
 	struct request r = { .last = true };
 	unsigned int sent = 0, answered = 0;
@@ -982,15 +1105,19 @@ static void storm(struct fake *f, bool (*push_one)(struct fake *f, const struct 
 
 	while (answered < STORM) {
 		do {
-			r.sid = FIRST_SID + sent % STREAMS;
+			r.sid = storm_sid(sent);
 			r.id = sent & 0x1ff;
 			r.ssv = sent & 1;
 			r.ssid = r.ssv ? PASID : 0;
 		} while (sent < STORM && sent - answered < 64 && push_one(f, &r) && ++sent);
 		run(f);
 		answered += answer_all(f, IOMMU_PAGE_RESP_SUCCESS);
-		while (take_command(f, words))
-			KUNIT_ASSERT_EQ(f->test, words[0] & 0xff, op);
+		while (take_command(f, words)) {
+			unsigned int n = f->commands - 1;
+
+			KUNIT_ASSERT_EQ(f->test, words[0], word0 | (u64)storm_sid(n) << 32);
+			KUNIT_ASSERT_EQ(f->test, words[1], word1 | (n & 0x1ff));
+		}
 		KUNIT_ASSERT_EQ(f->test, answered, sent);
 		KUNIT_ASSERT_EQ(f->test, answered, f->commands);
 	}
@@ -1001,14 +1128,14 @@ static void stall_storm(struct kunit *test)
 {
 	struct fake *f = stalling(test);
 
-	storm(f, push_stall, run_evtq, 0x44);
+	storm(f, push_stall, run_evtq, 0x44 | RETRY << 12, 0);
 }
 
 static void pri_storm(struct kunit *test)
 {
 	struct fake *f = requesting(test);
 
-	storm(f, push_ppr, run_priq, 0x41);
+	storm(f, push_ppr, run_priq, 0x41, 2 << 12);
 }
 
 /* ---- Tests: enabling, draining ---- */
@@ -1022,7 +1149,7 @@ static void enable(struct kunit *test)
 	f->master.stall_enabled = true;
 	f->smmu.evtq.q.irq = 0;
 	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&f->master), -EOPNOTSUPP);
-	f->smmu.evtq.q.irq = 1;
+	f->smmu.evtq.q.irq = NO_IRQ;
 	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&f->master), 0);
 	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&f->master), -EBUSY);
 
@@ -1070,9 +1197,265 @@ static void drain(struct kunit *test)
 	destroy_work_on_stack(&f->drain);
 }
 
+/* The message that is the interrupt got lost: the entries are handled all the same. */
+static void lost_interrupt(struct kunit *test)
+{
+	const struct request r = { .sid = FIRST_SID };
+	struct fake *f = stalling(test);
+
+	request_irq_of(f, &f->smmu.evtq.q, arm_smmu_evtq_thread);
+	KUNIT_EXPECT_TRUE(test, push_stall(f, &r));
+	INIT_WORK_ONSTACK(&f->drain, drain_work);
+	schedule_work(&f->drain);
+	KUNIT_EXPECT_GT(test, wait_for_completion_timeout(&f->drained, 10 * HZ), 0);
+	free_irq_of(f, &f->smmu.evtq.q);
+	run_evtq(f);
+	flush_work(&f->drain);
+	destroy_work_on_stack(&f->drain);
+	answer(expect_group(f, 1), IOMMU_PAGE_RESP_SUCCESS);
+	expect_resume(f, FIRST_SID, 0, RETRY);
+}
+
+/* ---- Tests: the PRI capability ---- */
+
+#define ATS_CAP 0x100
+#define PRI_CAP 0x120
+
+/* A PCI function whose PRI capability is these fields */
+struct function {
+	struct pci_bus bus;
+	struct pci_dev pdev;
+	char name[24];
+	struct iommu_fwspec fwspec;
+	struct dev_iommu iommu;
+	struct arm_smmu_stream stream;
+	struct arm_smmu_master master;
+	u16 status;
+	u32 capacity;
+	unsigned int busy_reads;	/* of the status, before it is "stopped" */
+	bool reset_fails;		/* it is busy again */
+	struct { int where; u32 value; } writes[8];
+	unsigned int n_writes;
+};
+
+static int function_read(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
+{
+	struct function *fn = container_of(bus, struct function, bus);
+
+	*value = 0;
+	if (where == PRI_CAP + PCI_PRI_MAX_REQ)
+		*value = fn->capacity;
+	if (where != PRI_CAP + PCI_PRI_STATUS)
+		return PCIBIOS_SUCCESSFUL;
+	*value = fn->status;
+	if (fn->busy_reads && !--fn->busy_reads)
+		fn->status |= PCI_PRI_STATUS_STOPPED;
+	return PCIBIOS_SUCCESSFUL;
+}
+
+static int function_write(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 value)
+{
+	struct function *fn = container_of(bus, struct function, bus);
+
+	if (fn->n_writes < ARRAY_SIZE(fn->writes)) {
+		fn->writes[fn->n_writes].where = where;
+		fn->writes[fn->n_writes].value = value;
+	}
+	fn->n_writes++;
+	if (fn->reset_fails)
+		fn->status &= ~PCI_PRI_STATUS_STOPPED;
+	return PCIBIOS_SUCCESSFUL;
+}
+
+static struct pci_ops function_ops = {
+	.read = function_read,
+	.write = function_write,
+};
+
+/* A function that can request pages, and is at rest */
+static struct function *new_function(struct fake *f, u32 capacity)
+{
+	struct function *fn = kunit_kzalloc(f->test, sizeof(*fn), GFP_KERNEL);
+	struct device *dev;
+
+	KUNIT_ASSERT_NOT_NULL(f->test, fn);
+	f->smmu.features |= ARM_SMMU_FEAT_ATS;
+	fn->capacity = capacity;
+	fn->status = PCI_PRI_STATUS_STOPPED;
+	fn->bus.ops = &function_ops;
+	fn->pdev.bus = &fn->bus;
+	fn->pdev.ats_cap = ATS_CAP;
+	fn->pdev.pri_cap = PRI_CAP;
+	fn->fwspec.flags = IOMMU_FWSPEC_PCI_RC_ATS;
+	mutex_init(&fn->iommu.lock);
+	fn->iommu.fwspec = &fn->fwspec;
+	fn->iommu.iommu_dev = &f->smmu.iommu;
+	fn->iommu.priv = &fn->master;
+
+	dev = &fn->pdev.dev;
+	device_initialize(dev);
+	snprintf(fn->name, sizeof(fn->name), "fake-function.%u", f->functions++);
+	dev->init_name = fn->name;
+	dev->bus = &pci_bus_type;
+	dev->iommu = &fn->iommu;
+
+	fn->master.smmu = &f->smmu;
+	fn->master.dev = dev;
+	fn->master.streams = &fn->stream;
+	fn->master.num_streams = 1;
+	return fn;
+}
+
+static void expect_write(struct kunit *test, struct function *fn, unsigned int n, int reg,
+			 u32 value)
+{
+	KUNIT_ASSERT_LT(test, n, fn->n_writes);
+	KUNIT_EXPECT_EQ(test, fn->writes[n].where, PRI_CAP + reg);
+	KUNIT_EXPECT_EQ(test, fn->writes[n].value, value);
+}
+
+static void pri_enable(struct kunit *test)
+{
+	struct fake *f = test->priv;
+	struct function *fn = new_function(f, 16);
+
+	/* while ATS is off, PRI is off */
+	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn->master), 0);
+	KUNIT_EXPECT_TRUE(test, fn->master.iopf_pri);
+	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn->master), -EBUSY);
+	arm_smmu_iopf_disable(&fn->master);
+	KUNIT_EXPECT_EQ(test, fn->n_writes, 0);
+
+	/* a device that could stall as well requests pages */
+	fn->master.stall_enabled = true;
+	fn->master.ats_enabled = true;
+	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn->master), 0);
+	KUNIT_EXPECT_TRUE(test, fn->master.iopf_pri);
+	expect_write(test, fn, 0, PCI_PRI_CTRL, PCI_PRI_CTRL_RESET);
+	expect_write(test, fn, 1, PCI_PRI_ALLOC_REQ, 16);
+	expect_write(test, fn, 2, PCI_PRI_CTRL, PCI_PRI_CTRL_ENABLE);
+	arm_smmu_iopf_disable(&fn->master);
+	expect_write(test, fn, 3, PCI_PRI_CTRL, 0);
+	KUNIT_EXPECT_EQ(test, fn->n_writes, 4);
+	KUNIT_EXPECT_FALSE(test, fn->master.iopf_enabled);
+}
+
+static void expect_refused(struct kunit *test, struct function *fn)
+{
+	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn->master), -EOPNOTSUPP);
+	KUNIT_EXPECT_FALSE(test, fn->master.iopf_enabled);
+}
+
+/* What it takes to request pages; without, a device that cannot stall is refused. */
+static void pri_probe(struct kunit *test)
+{
+	struct fake *f = test->priv;
+	struct function *fn = new_function(f, 16);
+	struct arm_smmu_master *master = &fn->master;
+	struct iopf_queue *queue = f->smmu.priq.iopf;
+
+	f->smmu.features &= ~ARM_SMMU_FEAT_ATS;
+	expect_refused(test, fn);
+	f->smmu.features |= ARM_SMMU_FEAT_ATS;
+	f->smmu.priq.iopf = NULL;	/* no ARM_SMMU_FEAT_PRI */
+	expect_refused(test, fn);
+	f->smmu.priq.iopf = queue;
+	f->smmu.priq.q.irq = 0;
+	expect_refused(test, fn);
+	f->smmu.priq.q.irq = NO_IRQ;
+	fn->fwspec.flags = 0;
+	expect_refused(test, fn);
+	fn->fwspec.flags = IOMMU_FWSPEC_PCI_RC_ATS;
+	fn->pdev.ats_cap = 0;
+	expect_refused(test, fn);
+	fn->pdev.ats_cap = ATS_CAP;
+	fn->pdev.pri_cap = 0;
+	expect_refused(test, fn);
+	fn->pdev.pri_cap = PRI_CAP;
+	fn->pdev.is_virtfn = 1;
+	expect_refused(test, fn);
+	fn->pdev.is_virtfn = 0;
+	KUNIT_EXPECT_EQ(test, fn->n_writes, 0);
+	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(master), 0);
+	arm_smmu_iopf_disable(master);
+
+	arm_smmu_pri_probe(master);
+	KUNIT_EXPECT_FALSE(test, master->prg_resp_pasid);
+	fn->pdev.pasid_required = 1;
+	arm_smmu_pri_probe(master);
+	KUNIT_EXPECT_TRUE(test, master->prg_resp_pasid);
+}
+
+/* All that functions may have outstanding fits into the queue. */
+static void pri_credits(struct kunit *test)
+{
+	static const struct { u32 capacity, credits; } shares[] = {
+		{ 8, 8 }, { 1000, 28 }, { 1000, 14 }, { 5, 5 }, { 1000, 4 }, { 1000, 2 },
+		{ 1000, 1 }, { 1000, 1 },
+	};
+	struct function *fn[ARRAY_SIZE(shares) + 1];
+	struct fake *f = test->priv;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(shares); i++) {
+		fn[i] = new_function(f, shares[i].capacity);
+		fn[i]->master.ats_enabled = true;
+		KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn[i]->master), 0);
+		expect_write(test, fn[i], 1, PCI_PRI_ALLOC_REQ, shares[i].credits);
+	}
+	fn[i] = new_function(f, 1000);
+	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn[i]->master), -ENOSPC);
+	KUNIT_EXPECT_EQ(test, f->smmu.priq.credits, 63);
+	KUNIT_EXPECT_FALSE(test, fn[i]->master.iopf_enabled);
+
+	arm_smmu_iopf_disable(&fn[1]->master);
+	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn[i]->master), 0);
+	KUNIT_EXPECT_EQ(test, fn[i]->master.pri_credits, 14);
+	for (i = 0; i < ARRAY_SIZE(fn); i++)
+		arm_smmu_iopf_disable(&fn[i]->master);
+	KUNIT_EXPECT_EQ(test, f->smmu.priq.credits, 0);
+}
+
+/* A function that waits for answers to what it requested before */
+static void pri_outstanding(struct kunit *test)
+{
+	struct fake *f = test->priv;
+	struct function *fn = new_function(f, 16);
+	struct arm_smmu_master *master = &fn->master;
+
+	fn->status = 0;
+	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(master), -EBUSY);
+	fn->busy_reads = 3;
+	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(master), 0);
+	KUNIT_EXPECT_EQ(test, fn->busy_reads, 0);
+
+	/* switching ATS, and with it PRI, on is refused; all else goes */
+	fn->status = 0;
+	KUNIT_EXPECT_FALSE(test, arm_smmu_pri_ready(master, true));
+	KUNIT_EXPECT_TRUE(test, arm_smmu_pri_ready(master, false));
+	master->ats_enabled = true;
+	KUNIT_EXPECT_TRUE(test, arm_smmu_pri_ready(master, true));
+	master->ats_enabled = false;
+	fn->busy_reads = 3;
+	KUNIT_EXPECT_TRUE(test, arm_smmu_pri_ready(master, true));
+	arm_smmu_iopf_disable(master);
+	fn->status = 0;
+	KUNIT_EXPECT_TRUE(test, arm_smmu_pri_ready(master, true));
+
+	/* PRI does not go on: nothing is left of the attempt */
+	fn->status = PCI_PRI_STATUS_STOPPED;
+	fn->reset_fails = true;
+	master->ats_enabled = true;
+	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(master), -EBUSY);
+	KUNIT_EXPECT_FALSE(test, master->iopf_enabled);
+	KUNIT_EXPECT_EQ(test, f->smmu.priq.credits, 0);
+	KUNIT_EXPECT_EQ(test, fn->n_writes, 1);
+}
+
 /* ---- Tests: tables ---- */
 
-static bool cd_stalls(struct kunit *test, u32 features, bool can_stall, bool handled, bool pri)
+/* What the context descriptor of stage 1 says, and the STE of stage 2 alike */
+static bool stalls(struct kunit *test, u32 features, bool can_stall, bool handled, bool pri)
 {
 	struct arm_smmu_device smmu = { .features = features };
 	struct arm_smmu_master master = {
@@ -1080,26 +1463,31 @@ static bool cd_stalls(struct kunit *test, u32 features, bool can_stall, bool han
 	};
 	struct io_pgtable table = {};
 	struct arm_smmu_domain domain = { .pgtbl_ops = &table.ops };
+	struct arm_smmu_ste ste;
 	struct arm_smmu_cd cd;
 
 	if (handled)
 		domain.domain.iopf_handler = fake_handler;
 	arm_smmu_make_s1_cd(&cd, &master, &domain);
 	KUNIT_EXPECT_TRUE(test, cd.data[0] & cpu_to_le64(CTXDESC_CD_0_R));
+	arm_smmu_make_s2_domain_ste(&ste, &master, &domain, false);
+	KUNIT_EXPECT_TRUE(test, ste.data[2] & cpu_to_le64(STRTAB_STE_2_S2R));
+	KUNIT_EXPECT_EQ(test, !(ste.data[2] & cpu_to_le64(STRTAB_STE_2_S2S)),
+			!(cd.data[0] & cpu_to_le64(CTXDESC_CD_0_S)));
 	return cd.data[0] & cpu_to_le64(CTXDESC_CD_0_S);
 }
 
-static void cd_stall_bit(struct kunit *test)
+static void stall_bit(struct kunit *test)
 {
 	u32 force = ARM_SMMU_FEAT_STALLS | ARM_SMMU_FEAT_STALL_FORCE;
 
-	KUNIT_EXPECT_TRUE(test, cd_stalls(test, ARM_SMMU_FEAT_STALLS, true, true, false));
-	KUNIT_EXPECT_FALSE(test, cd_stalls(test, ARM_SMMU_FEAT_STALLS, true, false, false));
-	KUNIT_EXPECT_FALSE(test, cd_stalls(test, ARM_SMMU_FEAT_STALLS, true, true, true));
-	KUNIT_EXPECT_FALSE(test, cd_stalls(test, ARM_SMMU_FEAT_STALLS, false, true, false));
-	KUNIT_EXPECT_FALSE(test, cd_stalls(test, 0, false, true, false));
-	KUNIT_EXPECT_TRUE(test, cd_stalls(test, force, true, true, false));
-	KUNIT_EXPECT_TRUE(test, cd_stalls(test, force, true, false, false));
+	KUNIT_EXPECT_TRUE(test, stalls(test, ARM_SMMU_FEAT_STALLS, true, true, false));
+	KUNIT_EXPECT_FALSE(test, stalls(test, ARM_SMMU_FEAT_STALLS, true, false, false));
+	KUNIT_EXPECT_FALSE(test, stalls(test, ARM_SMMU_FEAT_STALLS, true, true, true));
+	KUNIT_EXPECT_FALSE(test, stalls(test, ARM_SMMU_FEAT_STALLS, false, true, false));
+	KUNIT_EXPECT_FALSE(test, stalls(test, 0, false, true, false));
+	KUNIT_EXPECT_TRUE(test, stalls(test, force, true, true, false));
+	KUNIT_EXPECT_TRUE(test, stalls(test, force, true, false, false));
 }
 
 static void ste_ppar_bit(struct kunit *test)
@@ -1123,15 +1511,17 @@ static struct kunit_case arm_smmu_v3_iopf_cases[] = {
 	KUNIT_CASE(stall_bits),
 	KUNIT_CASE(other_events),
 	KUNIT_CASE(ppr_fields),
-	KUNIT_CASE(ppr_read_and_write),
+	KUNIT_CASE(ppr_bits),
 	KUNIT_CASE(stall_answers),
 	KUNIT_CASE(pri_answers),
 	KUNIT_CASE(several_streams),
 	KUNIT_CASE(batched_answers),
+	KUNIT_CASE(full_command_queue),
 	KUNIT_CASE(groups),
 	KUNIT_CASE(stop_marker),
 	KUNIT_CASE(unknown_stream),
 	KUNIT_CASE(vanished_master),
+	KUNIT_CASE(vanished_function),
 	KUNIT_CASE(not_enabled),
 	KUNIT_CASE(no_handler),
 	KUNIT_CASE(wrap_around),
@@ -1142,7 +1532,12 @@ static struct kunit_case arm_smmu_v3_iopf_cases[] = {
 	KUNIT_CASE_SLOW(pri_storm),
 	KUNIT_CASE(enable),
 	KUNIT_CASE(drain),
-	KUNIT_CASE(cd_stall_bit),
+	KUNIT_CASE(lost_interrupt),
+	KUNIT_CASE(pri_enable),
+	KUNIT_CASE(pri_probe),
+	KUNIT_CASE(pri_credits),
+	KUNIT_CASE(pri_outstanding),
+	KUNIT_CASE(stall_bit),
 	KUNIT_CASE(ste_ppar_bit),
 	{}
 };

@@ -24,8 +24,10 @@
  *
  * Locks: a queue is drained by its interrupt thread alone. streams_mutex keeps
  * a device from being released while it is reported for, and protects
- * &arm_smmu_priq.credits. arm_smmu_asid_lock, under which ATS goes on and off,
- * protects what is done to the PRI capability. Answers take no lock.
+ * &arm_smmu_master.iopf_enabled and &arm_smmu_priq.credits. arm_smmu_asid_lock,
+ * under which ATS goes on and off, protects what is done to the PRI capability.
+ * Enabling, attaching and disabling one device is for its owner to serialise.
+ * Answers take no lock.
  */
 #include <linux/crash_dump.h>
 #include <linux/interrupt.h>
@@ -239,11 +241,14 @@ static bool arm_smmu_decode_ppr(const u64 *ppr, struct iommu_fault_page_request 
 /*
  * Nobody serves this stream in this way: its device is gone, or its faults are
  * not enabled. The transaction is aborted; a function that requests pages, which
- * it was not asked to do, is told to stop.
+ * it was not asked to do, is told to stop. If nothing is known of the function,
+ * it gets the PASID back that it sent.
  */
 static void arm_smmu_refuse(struct arm_smmu_device *smmu, u32 sid, bool pri,
+			    const struct arm_smmu_master *master,
 			    const struct iommu_fault_page_request *prm)
 {
+	bool wants_pasid = !master || master->prg_resp_pasid;
 	struct arm_smmu_cmdq_ent cmd;
 
 	dev_warn_ratelimited(smmu->dev, "%s of stream 0x%x refused: id %u, pasid 0x%x, iova 0x%llx\n",
@@ -253,7 +258,7 @@ static void arm_smmu_refuse(struct arm_smmu_device *smmu, u32 sid, bool pri,
 		return;
 
 	if (pri)
-		cmd = arm_smmu_pri_resp_cmd(sid, prm->grpid,
+		cmd = arm_smmu_pri_resp_cmd(sid, prm->grpid, wants_pasid &&
 					    prm->flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID,
 					    prm->pasid, IOMMU_PAGE_RESP_FAILURE);
 	else
@@ -276,8 +281,8 @@ static void arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
 		*stream = arm_smmu_find_stream(smmu, sid);
 
 	master = *stream ? (*stream)->master : NULL;
-	if (!master || !READ_ONCE(master->iopf_enabled) || master->iopf_pri != pri) {
-		arm_smmu_refuse(smmu, sid, pri, prm);
+	if (!master || !master->iopf_enabled || master->iopf_pri != pri) {
+		arm_smmu_refuse(smmu, sid, pri, master, prm);
 		return;
 	}
 
@@ -463,6 +468,17 @@ irqreturn_t arm_smmu_priq_thread(int irq, void *dev)
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_thread);
 
+static bool arm_smmu_queue_is_served(struct arm_smmu_device *smmu, struct arm_smmu_queue *q)
+{
+	return (smmu->combined_irq || q->irq) && !is_kdump_kernel();
+}
+
+/* For when there may be work, but no interrupt */
+static void arm_smmu_wake_thread(struct arm_smmu_device *smmu, struct arm_smmu_queue *q)
+{
+	irq_wake_thread(smmu->combined_irq ?: q->irq, smmu);
+}
+
 /**
  * arm_smmu_priq_aborted() - The SMMU failed to write to the PRI queue
  * @smmu: the SMMU
@@ -475,9 +491,8 @@ EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_thread);
 void arm_smmu_priq_aborted(struct arm_smmu_device *smmu)
 {
 	WRITE_ONCE(smmu->priq.aborted, true);
-	/* A combined interrupt wakes its thread in any case. */
-	if (!smmu->combined_irq && smmu->priq.q.irq)
-		irq_wake_thread(smmu->priq.q.irq, smmu);
+	if (arm_smmu_queue_is_served(smmu, &smmu->priq.q))
+		arm_smmu_wake_thread(smmu, &smmu->priq.q);
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_aborted);
 
@@ -487,7 +502,7 @@ EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_aborted);
  *
  * The caller has changed the STE or CD, invalidated it, and a CMD_SYNC has
  * completed: all records of transactions that stalled with it are in the queue
- * then (4.7.2.1). For page requests the CMD_SYNC after the CMD_ATC_INV counts: the
+ * then (4.7.3). For page requests the CMD_SYNC after the CMD_ATC_INV counts: the
  * function's Invalidate Completion pushes its requests ahead of it. No command is
  * needed here; what is left is to wait until the thread has passed what the queue
  * holds now. Later entries, which a device that goes on may cause for ever, do
@@ -505,14 +520,33 @@ void arm_smmu_iopf_drain(struct arm_smmu_master *master)
 	if (!master->iopf_enabled)
 		return;
 
-	/* The thread may move on in between: @handled is read first, never too new. */
 	end = READ_ONCE(q->handled);
+	/* The thread may move on in between: @handled first, it must not be newer than PROD. */
+	rmb();
 	end += (readl(q->prod_reg) - end) & arm_smmu_queue_mask(q);
+
+	/* The message that is the interrupt may have been lost (GERROR.MSI_*_ABT_ERR). */
+	arm_smmu_wake_thread(smmu, q);
 	wait_event(q->handled_wait, (s32)(READ_ONCE(q->handled) - end) >= 0);
 
 	iopf_queue_flush_dev(master->dev);
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_drain);
+
+/**
+ * arm_smmu_page_drain() - Wait for the requests that a device sent before its reset
+ * @dev: the device; it can send no more
+ *
+ * The reads of its configuration that told the end of the reset have pushed them
+ * ahead. Answers are commands, which are taken in order: none that is in the queue
+ * passes those of later faults.
+ *
+ * Context: Process context, sleeps.
+ */
+void arm_smmu_page_drain(struct device *dev)
+{
+	arm_smmu_iopf_drain(dev_iommu_priv_get(dev));
+}
 
 static void arm_smmu_iopf_queue_free(void *queue)
 {
@@ -557,11 +591,6 @@ EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_init);
 
 /* ---- The PRI capability ---- */
 
-static bool arm_smmu_queue_is_served(struct arm_smmu_device *smmu, struct arm_smmu_queue *q)
-{
-	return (smmu->combined_irq || q->irq) && !is_kdump_kernel();
-}
-
 #ifdef CONFIG_PCI_PRI
 /**
  * arm_smmu_pri_probe() - Learn how a function wants its responses
@@ -575,8 +604,9 @@ void arm_smmu_pri_probe(struct arm_smmu_master *master)
 	master->prg_resp_pasid = master->smmu->features & ARM_SMMU_FEAT_PRI &&
 				 pci_prg_resp_pasid_required(to_pci_dev(master->dev));
 }
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_pri_probe);
 
-/* A VF shares the requests of its PF, whose requester id is another stream. */
+/* A VF has no PRI of its own: whether it may request pages is up to its PF's owner. */
 static bool arm_smmu_can_pri(struct arm_smmu_master *master)
 {
 	struct arm_smmu_device *smmu = master->smmu;
@@ -634,16 +664,38 @@ static int arm_smmu_pri_wait_stopped(struct arm_smmu_master *master)
 }
 
 /**
+ * arm_smmu_pri_ready() - Make sure that PRI can go on with ATS
+ * @master: the device
+ * @ats: whether ATS will be on
+ *
+ * Called before anything is changed, as arm_smmu_pri_start() after the change is
+ * too late to refuse it. Waits only for a function that was detached with requests
+ * outstanding, and whose answers are still under way.
+ *
+ * Context: Process context, sleeps.
+ *
+ * Return: false if it does not come to rest, or cannot be reached.
+ */
+bool arm_smmu_pri_ready(struct arm_smmu_master *master, bool ats)
+{
+	if (!master->iopf_enabled || !master->iopf_pri || !ats || master->ats_enabled)
+		return true;
+	return !arm_smmu_pri_wait_stopped(master);
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_pri_ready);
+
+/**
  * arm_smmu_pri_start() - Let a function request pages, if it is to and can
  * @master: the device, its STE and the function's ATS as they shall be
  *
  * Called whenever ATS was switched on, and when faults are enabled. A function may
- * use PRI while ATS is on in both it and the STE: without, the SMMU denies what
- * it asks for, and the function never asks again (8.2).
+ * use PRI while ATS is on in both it and the STE.
  *
  * Context: Under arm_smmu_asid_lock.
+ *
+ * Return: 0, also if there is nothing to do; an error of pci_enable_pri().
  */
-void arm_smmu_pri_start(struct arm_smmu_master *master)
+int arm_smmu_pri_start(struct arm_smmu_master *master)
 {
 	struct pci_dev *pdev;
 	int ret;
@@ -651,16 +703,17 @@ void arm_smmu_pri_start(struct arm_smmu_master *master)
 	lockdep_assert_held(&arm_smmu_asid_lock);
 
 	if (!master->iopf_enabled || !master->iopf_pri || !master->ats_enabled)
-		return;
+		return 0;
 
 	pdev = to_pci_dev(master->dev);
 	if (pdev->pri_enabled)
-		return;
+		return 0;
 
 	/* The reset also clears a failure that was reported to the function. */
 	ret = pci_reset_pri(pdev) ?: pci_enable_pri(pdev, master->pri_credits);
 	if (ret)
 		dev_err(master->dev, "failed to enable PRI: %d\n", ret);
+	return ret;
 }
 
 /**
@@ -703,8 +756,14 @@ static int arm_smmu_pri_wait_stopped(struct arm_smmu_master *master)
 	return -EOPNOTSUPP;
 }
 
-void arm_smmu_pri_start(struct arm_smmu_master *master)
+bool arm_smmu_pri_ready(struct arm_smmu_master *master, bool ats)
 {
+	return true;
+}
+
+int arm_smmu_pri_start(struct arm_smmu_master *master)
+{
+	return 0;
 }
 
 void arm_smmu_pri_stop(struct arm_smmu_master *master)
@@ -728,6 +787,13 @@ static struct iopf_queue *arm_smmu_iopf_queue(struct arm_smmu_master *master)
 static int arm_smmu_pri_prepare(struct arm_smmu_master *master)
 {
 	return arm_smmu_pri_wait_stopped(master) ?: arm_smmu_pri_reserve(master);
+}
+
+static void arm_smmu_set_iopf_enabled(struct arm_smmu_master *master, bool enabled)
+{
+	mutex_lock(&master->smmu->streams_mutex);
+	master->iopf_enabled = enabled;
+	mutex_unlock(&master->smmu->streams_mutex);
 }
 
 /**
@@ -767,12 +833,14 @@ int arm_smmu_iopf_enable(struct arm_smmu_master *master)
 			arm_smmu_pri_unreserve(master);
 		return ret;
 	}
+	arm_smmu_set_iopf_enabled(master, true);
 
 	mutex_lock(&arm_smmu_asid_lock);
-	WRITE_ONCE(master->iopf_enabled, true);
-	arm_smmu_pri_start(master);
+	ret = arm_smmu_pri_start(master);
 	mutex_unlock(&arm_smmu_asid_lock);
-	return 0;
+	if (ret)
+		arm_smmu_iopf_disable(master);
+	return ret;
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_enable);
 
@@ -796,7 +864,7 @@ void arm_smmu_iopf_disable(struct arm_smmu_master *master)
 
 	arm_smmu_iopf_drain(master);
 	iopf_queue_remove_device(arm_smmu_iopf_queue(master), master->dev);
-	WRITE_ONCE(master->iopf_enabled, false);
+	arm_smmu_set_iopf_enabled(master, false);
 	if (master->iopf_pri)
 		arm_smmu_pri_unreserve(master);
 }

@@ -1291,25 +1291,6 @@ TEST_F(fault, sigkill_owner)
 	close(again);
 }
 
-/* The number behind @name in the fdinfo of a descriptor, or -1. */
-static long fdinfo_number(int fd, const char *name)
-{
-	char path[64], line[128];
-	size_t n = strlen(name);
-	long value = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, name, n) && line[n] == ':')
-			value = strtol(line + n + 1, NULL, 10);
-	}
-	if (f)
-		fclose(f);
-	return value;
-}
-
 TEST_F(fault, fdinfo)
 {
 	struct iommu_hwpt_page_response r[5];

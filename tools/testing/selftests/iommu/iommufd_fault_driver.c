@@ -24,22 +24,6 @@
 #define INVALID IOMMUFD_PAGE_RESP_INVALID
 #define FAILURE IOMMUFD_PAGE_RESP_FAILURE
 
-static int driver_open(int fd, uint32_t idev_id, uint32_t *dev_id, int *driver_fd)
-{
-	struct iommu_test_cmd cmd = {
-		.size = sizeof(cmd),
-		.op = IOMMU_TEST_OP_DRIVER_OPEN,
-		.id = idev_id,
-	};
-	int rc = iommufd_call(fd, IOMMU_TEST_CMD, &cmd);
-
-	if (rc)
-		return rc;
-	*dev_id = cmd.driver_open.out_dev_id;
-	*driver_fd = cmd.driver_open.out_fd;
-	return 0;
-}
-
 static int driver_report_pasid(int driver_fd, uint32_t index, uint32_t pasid)
 {
 	struct iommu_test_driver_fault arg = {
@@ -76,17 +60,6 @@ static uint32_t driver_state(int driver_fd, uint32_t index)
 static uint32_t driver_withdraw(int driver_fd, uint32_t index)
 {
 	return driver_call(driver_fd, IOMMU_TEST_DRIVER_WITHDRAW, index).out_state;
-}
-
-static int fault_bind(int fd, uint32_t dev_id, uint32_t fault_id)
-{
-	struct iommu_fault_bind cmd = {
-		.size = sizeof(cmd),
-		.dev_id = dev_id,
-		.fault_id = fault_id,
-	};
-
-	return iommufd_call(fd, IOMMU_FAULT_BIND, &cmd);
 }
 
 /* The driver was told once, with @code. */

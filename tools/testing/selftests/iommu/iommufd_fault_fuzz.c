@@ -49,7 +49,7 @@ _Static_assert(sizeof(struct iommu_hwpt_page_response) == ANSWER, "the uAPI does
 
 /* ---- the model ---- */
 
-enum type { NONE, IOAS, DEVICE, MOCK, HWPT, QUEUE };
+enum type { NONE, IOAS, DEVICE, MOCK, HWPT, QUEUE, EMULATED };
 
 struct queue;
 
@@ -103,6 +103,10 @@ struct ctx {
 	int fd;
 	uint32_t ioas_id;
 	struct hwpt *plain;
+	/* an emulated device, its driver, and where that would report faults to */
+	uint32_t emulated_id;
+	int driver;
+	struct queue *bound;
 	enum type types[MAX_ID];
 	struct dev devs[DEVS];
 	struct queue queues[QUEUES];
@@ -858,24 +862,6 @@ static void op_uring(struct ctx *ctx)
 
 /* ---- the file ---- */
 
-static long fdinfo_number(int fd, const char *name)
-{
-	size_t n = strlen(name);
-	char path[64], line[128];
-	long value = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, name, n) && line[n] == ':')
-			value = strtol(line + n + 1, NULL, 10);
-	}
-	if (f)
-		fclose(f);
-	return value;
-}
-
 static void op_file(struct ctx *ctx)
 {
 	struct queue *queue = random_queue(ctx);
@@ -1103,6 +1089,34 @@ static void op_hwpt(struct ctx *ctx)
 		hwpt->queue->users++;
 }
 
+static long model_bind(struct ctx *ctx, uint32_t dev_id, uint32_t fault_id, uint32_t flags)
+{
+	if (flags)
+		return -EOPNOTSUPP;
+	if (type_of(ctx, dev_id) != EMULATED || (fault_id && type_of(ctx, fault_id) != QUEUE))
+		return -ENOENT;
+	if (ctx->bound)
+		ctx->bound->users--;
+	ctx->bound = fault_id ? find_queue(ctx, fault_id) : NULL;
+	if (ctx->bound)
+		ctx->bound->users++;
+	return 0;
+}
+
+static void op_bind(struct ctx *ctx)
+{
+	struct iommu_fault_bind cmd = {
+		.size = sizeof(cmd), .flags = rng_one_in(&rng, 8) ? 1u << rng_below(&rng, 32) : 0,
+		.dev_id = rng_one_in(&rng, 4) ? any_id() : ctx->emulated_id,
+		.fault_id = ctx->queues[rng_below(&rng, QUEUES)].id,
+	};
+
+	if (rng_one_in(&rng, 3))
+		cmd.fault_id = rng_one_in(&rng, 2) ? any_id() : 0;
+	expect("FAULT_BIND", model_bind(ctx, cmd.dev_id, cmd.fault_id, cmd.flags),
+	       iommufd_call(ctx->fd, IOMMU_FAULT_BIND, &cmd));
+}
+
 /* ---- devices ---- */
 
 static bool has_pasid_attached(const struct dev *dev)
@@ -1306,6 +1320,8 @@ static void ctx_open(struct ctx *ctx)
 	expect("DESTROY", 0, iommufd_destroy(ctx->fd, mock.stdev_id));
 	for (i = 0; i < DEVS; i++)
 		make_device(ctx, &ctx->devs[i], i != 2);
+	expect("open a driver", 0, driver_open(ctx->fd, 0, &ctx->emulated_id, &ctx->driver));
+	add_object(ctx, ctx->emulated_id, EMULATED);
 	for (i = 0; i < QUEUES; i++)
 		ctx->queues[i].fd = -1;
 }
@@ -1315,6 +1331,7 @@ static void ctx_close(struct ctx *ctx)
 {
 	int i;
 
+	close(ctx->driver);
 	for (i = 0; i < DEVS; i++) {
 		drop_device(ctx, &ctx->devs[i]);
 		expect("destroy a device", 0, iommufd_destroy(ctx->fd, ctx->devs[i].stdev_id));
@@ -1349,7 +1366,7 @@ static const struct {
 	{ "queue", op_queue, 4 },	{ "ioctl", op_ioctl, 2 },
 	{ "HWPT", op_hwpt, 5 },		{ "attach", op_attach, 6 },
 	{ "detach", op_detach, 2 },	{ "destroy", op_destroy, 6 },
-	{ "check", op_check, 8 },
+	{ "bind", op_bind, 3 },		{ "check", op_check, 8 },
 };
 
 static void run_one(void)

@@ -900,20 +900,10 @@ TEST_F(fetch, ring_exit_passes_on)
 	io_uring_queue_exit(&other);
 }
 
-/* How many groups somebody was given and has not answered, by the file's fdinfo. */
-static int count_delivered(fetch_t *self)
+/* How many groups somebody was given and has not answered */
+static long count_delivered(fetch_t *self)
 {
-	char line[128];
-	int n = -1;
-	FILE *f;
-
-	snprintf(line, sizeof(line), "/proc/self/fdinfo/%d", self->queue);
-	f = fopen(line, "r");
-	while (f && fgets(line, sizeof(line), f))
-		sscanf(line, "iommufd-fault-delivered: %d", &n);
-	if (f)
-		fclose(f);
-	return n;
+	return fdinfo_number(self->queue, "iommufd-fault-delivered");
 }
 
 /* Faults come while rings end: each is fetched, once, or still there. */

@@ -14,10 +14,14 @@
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "../../../../drivers/iommu/iommufd/iommufd_test_iopf.h"
+#include "iommufd_fdinfo.h"
 
 static inline int iommufd_call(int fd, unsigned long request, void *cmd)
 {
@@ -384,6 +388,36 @@ static inline int iopf_stats_reset(int fd, uint32_t idev_id)
 	struct iommu_test_iopf_stats stats;
 
 	return iopf_stats_flags(fd, idev_id, IOMMU_TEST_IOPF_STATS_RESET, &stats);
+}
+
+/* Faults that a driver reports; see iommufd_test_iopf.h. */
+
+/* A mock driver of the device, or of an emulated one (@idev_id 0) */
+static inline int driver_open(int fd, uint32_t idev_id, uint32_t *dev_id, int *driver_fd)
+{
+	struct iommu_test_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_DRIVER_OPEN,
+		.id = idev_id,
+	};
+	int rc = iommufd_call(fd, IOMMU_TEST_CMD, &cmd);
+
+	if (rc)
+		return rc;
+	*dev_id = cmd.driver_open.out_dev_id;
+	*driver_fd = cmd.driver_open.out_fd;
+	return 0;
+}
+
+static inline int fault_bind(int fd, uint32_t dev_id, uint32_t fault_id)
+{
+	struct iommu_fault_bind cmd = {
+		.size = sizeof(cmd),
+		.dev_id = dev_id,
+		.fault_id = fault_id,
+	};
+
+	return iommufd_call(fd, IOMMU_FAULT_BIND, &cmd);
 }
 
 #endif
