@@ -464,6 +464,23 @@ static void prq_wait_reported(struct intel_iommu *iommu, u16 sid, u32 pasid)
 		   READ_ONCE(iommu->prq_passes) - begin >= 2);
 }
 
+/* A fence, and invalidations of all that @pasid has, IOTLB and device (7.10) */
+static void prq_drain_descs(struct qi_desc *desc, const struct device_domain_info *info,
+			    u16 sid, u32 pasid, u16 did)
+{
+	u16 depth = info->ats_qdep;
+
+	desc[0].qw0 = QI_IWD_STATUS_DATA(QI_DONE) | QI_IWD_FENCE | QI_IWD_TYPE;
+	if (pasid != IOMMU_NO_PASID) {
+		qi_desc_piotlb(did, pasid, 0, -1, 0, &desc[1]);
+		qi_desc_dev_iotlb_pasid(sid, info->pfsid, pasid, depth, 0, MAX_AGAW_PFN_WIDTH,
+					&desc[2]);
+		return;
+	}
+	qi_desc_iotlb(info->iommu, did, 0, 0, DMA_TLB_DSI_FLUSH, &desc[1]);
+	qi_desc_dev_iotlb(sid, info->pfsid, depth, 0, MAX_AGAW_PFN_WIDTH, &desc[2]);
+}
+
 /*
  * Push what is on its way into the queue, and answers out, behind @desc. What met
  * an overflow was answered by the hardware itself, and a second round drains such
@@ -502,16 +519,7 @@ void intel_iommu_drain_pasid_prq(struct device *dev, u32 pasid, u16 did)
 	if (!info->pri_enabled)
 		return;
 
-	desc[0].qw0 = QI_IWD_STATUS_DATA(QI_DONE) | QI_IWD_FENCE | QI_IWD_TYPE;
-	if (pasid == IOMMU_NO_PASID) {
-		qi_desc_iotlb(iommu, did, 0, 0, DMA_TLB_DSI_FLUSH, &desc[1]);
-		qi_desc_dev_iotlb(sid, info->pfsid, info->ats_qdep, 0,
-				  MAX_AGAW_PFN_WIDTH, &desc[2]);
-	} else {
-		qi_desc_piotlb(did, pasid, 0, -1, 0, &desc[1]);
-		qi_desc_dev_iotlb_pasid(sid, info->pfsid, pasid, info->ats_qdep, 0,
-					MAX_AGAW_PFN_WIDTH, &desc[2]);
-	}
+	prq_drain_descs(desc, info, sid, pasid, did);
 
 	prq_push(iommu, desc, 3);
 	prq_wait_reported(iommu, sid, pasid);

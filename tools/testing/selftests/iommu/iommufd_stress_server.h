@@ -29,6 +29,7 @@ struct stress_shared {
 };
 
 #define SERVER_ROOM 64
+#define SERVER_ROUNDS 20 /* at the least, however slow the machine is */
 #define STRESS_PERM 3 /* read and write, as every stress fault asks for */
 
 enum server_mode {
@@ -199,11 +200,17 @@ static inline void server_read(struct server_plan *plan)
 		server_write(plan, answers, n);
 }
 
+static inline bool server_goes_on(const struct server_plan *plan, uint64_t end, int round)
+{
+	return (round < SERVER_ROUNDS || clock_ms() < end) && !stress_over(plan->shared);
+}
+
 static inline void serve_by_read(struct server_plan *plan, uint64_t end)
 {
 	struct pollfd pfd = { .fd = plan->fd, .events = POLLIN };
+	int round;
 
-	while (clock_ms() < end && !stress_over(plan->shared)) {
+	for (round = 0; server_goes_on(plan, end, round); round++) {
 		if (plan->mode != SERVER_SLEEP)
 			poll(&pfd, 1, 5);
 		else if (rng_one_in(&plan->rng, 8))
@@ -220,14 +227,14 @@ static inline void serve_by_ring(struct server_plan *plan, uint64_t end)
 	struct iopf_slot *slot;
 	struct iopf_ring ring;
 	unsigned int i, n;
-	int rc;
+	int rc, round;
 
 	queue.io = &io;
 	rc = iopf_ring_init_mode(&ring, &queue, (enum iopf_mode)plan->mode,
 				 1 + rng_below(&plan->rng, 16), SERVER_ROOM);
 	if (rc)
 		return; /* no memory, or no more locked memory */
-	while (clock_ms() < end && !stress_over(plan->shared)) {
+	for (round = 0; server_goes_on(plan, end, round); round++) {
 		rc = iopf_ring_next(&ring, 5, &slot);
 		if (rc < 0 && rc != -EINTR)
 			break;
