@@ -1372,9 +1372,6 @@ static void pri_probe(struct kunit *test)
 	fn->pdev.pri_cap = 0;
 	expect_refused(test, fn);
 	fn->pdev.pri_cap = PRI_CAP;
-	fn->pdev.is_virtfn = 1;
-	expect_refused(test, fn);
-	fn->pdev.is_virtfn = 0;
 	KUNIT_EXPECT_EQ(test, fn->n_writes, 0);
 	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(master), 0);
 	arm_smmu_iopf_disable(master);
