@@ -38,7 +38,7 @@ struct ring {
 	bool spin;
 };
 
-static struct io_uring_sqe *get_sqe(struct ring *ring)
+static inline struct io_uring_sqe *get_sqe(struct ring *ring)
 {
 	struct io_uring_sqe *sqe;
 
@@ -84,7 +84,8 @@ static void post_multishot(struct ring *ring, unsigned int queue)
 }
 
 /* A command that gives n answers of the slot, if there are any, and fetches into it. */
-static void post_fetch(struct bench *b, struct ring *ring, unsigned int i, unsigned int n)
+static inline void post_fetch(struct bench *b, struct ring *ring, unsigned int i,
+			      unsigned int n)
 {
 	struct io_uring_sqe *sqe = get_sqe(ring);
 	struct iommu_fault_uring_cmd *cmd = (void *)sqe->cmd;

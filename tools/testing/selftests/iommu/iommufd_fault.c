@@ -4130,7 +4130,7 @@ static void take_recalled(struct __test_metadata *_metadata, int fd, uint32_t gr
 TEST_F(object, immediate)
 {
 	int fd = immediate(_metadata, self, 0);
-	uint32_t cookie;
+	uint32_t cookie = 0;
 	unsigned int i;
 
 	for (i = 0; i < 5; i++) {
