@@ -482,12 +482,15 @@ TEST_F(stall, close_device)
 TEST_F(stall, close_queue)
 {
 	struct rig *rig = &self->rig;
+	unsigned int i;
 
 	ASSERT_EQ(0, iopf_device_attach(&rig->dev, rig->faulting));
 	stall_all(_metadata, rig, 0);
 	close(rig->queue.fd);
 	rig->queue_open = false;
-	expect_all(_metadata, rig, STD_STATE_ABORTED);
+	/* what the kernel had not taken from the event queue yet ends soon after */
+	for (i = 0; i < STD_SLOTS; i++)
+		EXPECT_EQ(STD_STATE_ABORTED, wait_state(rig, i, STD_STATE_ABORTED));
 	touch(rig, 0, 0, IOVA, 0);
 	EXPECT_EQ(STD_STATE_ABORTED, wait_state(rig, 0, STD_STATE_ABORTED));
 }
