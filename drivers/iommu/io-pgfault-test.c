@@ -25,6 +25,8 @@ struct test_iommu {
 	spinlock_t lock;	/* the answers below */
 	unsigned int responses[IOPF_NR_CODES];
 	unsigned int batches;
+	unsigned int drains;
+	bool late_request;
 	struct iommu_page_response last;
 };
 
@@ -75,6 +77,8 @@ static void test_page_response(struct device *dev, struct iopf_fault *evt,
 {
 	struct test_iommu *ti = dev_get_drvdata(dev);
 
+	/* As hardware may: whoever answers under a spinlock is told. */
+	might_sleep();
 	spin_lock(&ti->lock);
 	ti->responses[resp->code]++;
 	ti->last = *resp;
@@ -87,11 +91,26 @@ static void test_page_response_batch(struct iommu_device *iommu,
 	struct test_iommu *ti = container_of(iommu, struct test_iommu, iommu);
 	unsigned int i;
 
+	might_sleep();
 	spin_lock(&ti->lock);
 	ti->batches++;
 	for (i = 0; i < count; i++)
 		ti->responses[answers[i].code]++;
 	spin_unlock(&ti->lock);
+}
+
+/* What the hardware queue holds, if anything, is reported by the first drain. */
+static void test_page_drain(struct device *dev)
+{
+	struct iopf_fault evt = {
+		.fault.type = IOMMU_FAULT_PAGE_REQ,
+		.fault.prm.grpid = 99,
+		.fault.prm.flags = IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE,
+	};
+	struct test_iommu *ti = dev_get_drvdata(dev);
+
+	if (!ti->drains++ && ti->late_request)
+		iommu_report_device_fault(dev, &evt);
 }
 
 static const struct iommu_domain_ops test_domain_ops = {
@@ -110,6 +129,7 @@ static const struct iommu_ops test_ops = {
 	.remove_dev_pasid = test_remove_dev_pasid,
 	.page_response = test_page_response,
 	.page_response_batch = test_page_response_batch,
+	.page_drain = test_page_drain,
 	.default_domain = &test_default_domain,
 };
 
@@ -561,8 +581,11 @@ static void reset(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
 	KUNIT_EXPECT_EQ(test, test_report(ft, 1, IOMMU_NO_PASID, 1, true), 0);
 
+	ft->iommus[0].late_request = true;
 	iopf_device_reset(test_dev(ft, 0));
-	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_RESET], 2);
+	/* The two, and what the hardware queue held; and answers are pushed out. */
+	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_RESET], 3);
+	KUNIT_EXPECT_EQ(test, ft->iommus[0].drains, 2);
 	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 0);
 	KUNIT_EXPECT_FALSE(test, iopf_group_claim(list_first_entry(&ft->recalled_groups,
 								   struct iopf_group, node)));

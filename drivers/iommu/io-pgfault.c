@@ -56,10 +56,12 @@
  * the memory of the last one is back. Nothing is allocated for a fault once the
  * pool has grown. What finds no room is answered INVALID at once.
  *
- * Locks, outermost first:
+ * Locks, outermost first. A driver may hold mutexes of its own while it reports,
+ * and iommufd holds igroup->lock while it attaches and detaches:
  *
  *	iopf_queue::lock (mutex)	the queue's list of devices
  *	dev_iommu::lock (mutex)		publishing and removing fault_param
+ *	iopf_debugfs_dir() (mutex)	making the directory once
  *	iopf_device::lock (spin)	the pool, the table of groups without last
  *					request, the counters; and the time from the
  *					look-up of an attach handle until the handler
@@ -71,8 +73,8 @@
  *
  * RCU protects the way from a device to its iopf_device, which a reference keeps
  * after that, and the way from {group, PASID} to the attach handle, which is kept
- * by iopf_device::lock: see iopf_quiesce(). No lock is held while the hardware is
- * answered.
+ * by iopf_device::lock: see iopf_quiesce(). None of these locks is held while the
+ * hardware is answered, or waited for.
  */
 
 #include <linux/debugfs.h>
@@ -322,7 +324,8 @@ static struct iopf_group *iopf_pool_get(struct iopf_device *fdev)
 	return group;
 }
 
-static void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group)
+/* The group is not in use any more, nor are its requests; it is on no list of ours. */
+static void iopf_group_end(struct iopf_device *fdev, struct iopf_group *group)
 {
 	lockdep_assert_held(&fdev->lock);
 
@@ -334,6 +337,11 @@ static void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group)
 		list_splice(&group->faults, &fdev->free_requests);
 	}
 	atomic_set(&group->state, IOPF_GROUP_GONE);
+}
+
+static void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group)
+{
+	iopf_group_end(fdev, group);
 	list_add(&group->node, &fdev->free_groups);
 }
 
@@ -886,7 +894,7 @@ static struct iommu_device *iopf_iommu(const struct iopf_answer *answer)
 	return answer->group->fault_param->dev->iommu->iommu_dev;
 }
 
-static void iopf_answer_one(const struct iopf_answer *answer)
+static void iopf_answer_one(const struct iommu_ops *ops, const struct iopf_answer *answer)
 {
 	struct iommu_fault_page_request *prm = &answer->group->last_fault.fault.prm;
 	struct device *dev = answer->group->fault_param->dev;
@@ -896,7 +904,7 @@ static void iopf_answer_one(const struct iopf_answer *answer)
 		.code = answer->code,
 	};
 
-	dev_iommu_ops(dev)->page_response(dev, &answer->group->last_fault, &resp);
+	ops->page_response(dev, &answer->group->last_fault, &resp);
 }
 
 /* Nanoseconds since the group was queued; ticks if nobody traced it then */
@@ -932,7 +940,7 @@ static noinline void iopf_trace_answer(const struct iopf_answer *answer)
 					 answer->cause, iopf_latency(group));
 }
 
-static void iopf_answered(const struct iopf_answer *answer)
+static inline void iopf_answered(const struct iopf_answer *answer)
 {
 	struct iopf_group *group = answer->group;
 	struct iopf_device *fdev = to_iopf_device(group->fault_param);
@@ -1021,13 +1029,17 @@ static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned 
 static unsigned int iopf_answer_iommu(struct iopf_answer *answers, unsigned int count)
 {
 	struct iommu_device *iommu = iopf_iommu(answers);
+	const struct iommu_ops *ops = iommu->ops;
+	unsigned int n = 0;
 
-	if (!iommu->ops->page_response_batch) {
-		iopf_answer_one(answers);
-		return 1;
+	if (!ops->page_response_batch) {
+		do {
+			iopf_answer_one(ops, &answers[n]);
+		} while (++n < count && iopf_iommu(&answers[n]) == iommu);
+		return n;
 	}
 	count = iopf_first_iommu(answers, count);
-	iommu->ops->page_response_batch(iommu, answers, count);
+	ops->page_response_batch(iommu, answers, count);
 	return count;
 }
 
@@ -1089,8 +1101,10 @@ EXPORT_SYMBOL_GPL(iopf_group_response);
  */
 void iopf_free_groups(struct list_head *groups)
 {
-	struct iopf_group *group, *next;
 	struct iopf_device *fdev;
+	struct iopf_group *group;
+	struct list_head *node;
+	LIST_HEAD(done);
 	int freed;
 
 	while (!list_empty(groups)) {
@@ -1105,15 +1119,17 @@ void iopf_free_groups(struct list_head *groups)
 
 		/* As many as come from the same device in a row */
 		spin_lock(&fdev->lock);
-		list_for_each_entry_safe(group, next, groups, node) {
+		list_for_each(node, groups) {
+			group = list_entry(node, struct iopf_group, node);
 			if (group->fault_param != &fdev->param)
 				break;
-			list_del(&group->node);
 			fdev->count.answered[group->verdict]++;
 			fdev->count.delivered += group->delivered;
-			iopf_pool_put(fdev, group);
+			iopf_group_end(fdev, group);
 			freed++;
 		}
+		list_cut_before(&done, groups, node);
+		list_splice(&done, &fdev->free_groups);
 		fdev->count.depth -= freed;
 		spin_unlock(&fdev->lock);
 		iopf_device_put_many(fdev, freed);
@@ -1364,25 +1380,35 @@ static void iopf_wait_answered(struct iopf_device *fdev)
 	spin_unlock(&fdev->lock);
 }
 
+static void iopf_drain_hardware(struct device *dev)
+{
+	if (dev_iommu_ops(dev)->page_drain)
+		dev_iommu_ops(dev)->page_drain(dev);
+}
+
 /**
  * iopf_device_reset() - The device was reset and has forgotten its page requests
- * @dev: the device
+ * @dev: the device, with or without an IOMMU
  *
  * Groups without their last request are forgotten, all that a handler holds are
  * recalled, and nothing is sent to the device. Answers that were under way are out
- * when this returns. To be called when the device is quiet and its requests were
- * drained from the hardware queue, before it may send new ones.
+ * when this returns: they would hit the groups that it sends next. To be called
+ * before it may send any.
  *
- * Context: Process context, sleeps until the last answer is out.
+ * Context: Process context, sleeps until the last answer is out. The caller keeps
+ * @dev from being removed from its bus.
  */
 void iopf_device_reset(struct device *dev)
 {
-	struct iopf_device *fdev = iopf_device_get(dev);
+	struct iopf_device *fdev = dev->iommu ? iopf_device_get(dev) : NULL;
 	struct iopf_page *page;
 	unsigned int i;
 
 	if (!fdev)
 		return;
+
+	/* What the hardware still holds is of before the reset, too. */
+	iopf_drain_hardware(dev);
 
 	spin_lock(&fdev->lock);
 	iopf_drop_all(fdev, IOPF_CAUSE_RESET);
@@ -1393,6 +1419,7 @@ void iopf_device_reset(struct device *dev)
 	spin_unlock(&fdev->lock);
 
 	iopf_wait_answered(fdev);
+	iopf_drain_hardware(dev);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_device_reset);

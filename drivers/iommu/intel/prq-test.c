@@ -17,6 +17,7 @@
 #include <linux/hrtimer.h>
 #include <linux/iommu.h>
 #include <linux/kthread.h>
+#include <linux/moduleparam.h>
 #include <linux/pci.h>
 #include <linux/prandom.h>
 
@@ -1132,7 +1133,14 @@ static void prq_test_enable(struct kunit *test)
 
 /* ---- domains that take turns under load ---- */
 
-#define MOVES 500
+/* For longer runs: prq_test.moves=2000 on the kernel's command line */
+static unsigned int moves = 100;
+module_param(moves, uint, 0);
+MODULE_PARM_DESC(moves, "How often domains are replaced under load");
+
+/* Requests to a domain, at most; after the first few it may be replaced. */
+#define MOVE_REQUESTS 16
+#define MOVE_FEW 3
 
 struct move_case {
 	const char *name;
@@ -1147,13 +1155,14 @@ static const struct move_case move_cases[] = {
 
 KUNIT_ARRAY_PARAM_DESC(move, move_cases, name);
 
-/* A device that never stops, behind an IOMMU whose thread never rests */
+/* A device that is not stopped, and the thread of its IOMMU */
 struct mover {
 	struct fake *fake;
 	struct fake_device *device;
 	const struct move_case *how;
 	ioasid_t pasid;
 	struct task_struct *thread;
+	wait_queue_head_t wait;
 	bool stop;
 	struct iommu_domain_ops ops;
 	struct iommu_domain domain[2];
@@ -1162,6 +1171,7 @@ struct mover {
 	bool present;			/* the entry */
 	u64 epoch;			/* number of the domain */
 	unsigned int sent;
+	unsigned int left;		/* to be sent to this domain */
 
 	spinlock_t lock;		/* below, and the groups of a turn */
 	unsigned int n_groups;
@@ -1193,7 +1203,8 @@ static int mover_handler(struct iopf_group *group)
 static void mover_send(struct mover *mover)
 {
 	spin_lock(&mover->bus);
-	if (mover->present) {
+	if (mover->present && mover->left) {
+		mover->left--;
 		put_raw(mover->fake, word0(mover->device, mover->pasid),
 			mover->epoch << PAGE_SHIFT | PRQ_READ | PRQ_LPIG |
 			FIELD_PREP(PRQ_INDEX, mover->sent % GROUP_IDS));
@@ -1209,10 +1220,12 @@ static int mover_thread(void *data)
 
 	current->kunit_test = mover->fake->test;
 	while (!READ_ONCE(mover->stop)) {
-		for (n = 0; n < 8; n++)
+		for (n = 0; n < MOVE_FEW; n++)
 			mover_send(mover);
+		wake_up_all(&mover->wait);
 		prq_event_thread(0, &mover->fake->iommu);
-		cond_resched();
+		wait_event(mover->wait, READ_ONCE(mover->stop) ||
+			   (READ_ONCE(mover->present) && READ_ONCE(mover->left)));
 	}
 	current->kunit_test = NULL;
 	return 0;
@@ -1223,9 +1236,11 @@ static void mover_set_present(struct mover *mover, bool present)
 	spin_lock(&mover->bus);
 	mover->present = present;
 	mover->epoch += present;
+	mover->left = MOVE_REQUESTS;
 	entry_of(mover->device, mover->pasid)->val[0] =
 		present ? mover->how->type << 6 | PASID_PTE_PRESENT : 0;
 	spin_unlock(&mover->bus);
+	wake_up_all(&mover->wait);
 }
 
 /* As the driver does it: non-present, drained, and present with another domain */
@@ -1254,6 +1269,7 @@ static struct mover *mover_init(struct kunit *test, ioasid_t pasid)
 	mover->device = &fake->device[0];
 	mover->how = test->param_value;
 	mover->pasid = pasid;
+	init_waitqueue_head(&mover->wait);
 	spin_lock_init(&mover->bus);
 	spin_lock_init(&mover->lock);
 	mover->ops.set_dev_pasid = mover_set_dev_pasid;
@@ -1276,15 +1292,13 @@ static void mover_start(struct mover *mover)
 /* Let a few requests go to the domain whose turn it is. */
 static void mover_wait(struct mover *mover)
 {
-	unsigned int sent = READ_ONCE(mover->sent);
-
-	while (READ_ONCE(mover->sent) - sent < 3)
-		usleep_range(10, 20);
+	wait_event(mover->wait, READ_ONCE(mover->left) <= MOVE_REQUESTS - MOVE_FEW);
 }
 
 static void mover_stop(struct mover *mover)
 {
 	WRITE_ONCE(mover->stop, true);
+	wake_up_all(&mover->wait);
 	kthread_stop_put(mover->thread);
 }
 
@@ -1330,7 +1344,7 @@ static void prq_test_replace(struct kunit *test)
 
 	turn = mover_next(mover, NULL);
 	mover_start(mover);
-	for (i = 0; i < MOVES; i++) {
+	for (i = 0; i < moves; i++) {
 		mover_wait(mover);
 		old = turn;
 		turn = mover_next(mover, old);
@@ -1342,7 +1356,7 @@ static void prq_test_replace(struct kunit *test)
 	mover_over(mover, turn);
 	mover_stop(mover);
 	KUNIT_EXPECT_EQ(test, 0, mover->n_strays);
-	KUNIT_EXPECT_GT(test, mover->n_groups, MOVES);
+	KUNIT_EXPECT_GT(test, mover->n_groups, moves);
 	KUNIT_EXPECT_EQ(test, mover->sent, fake->n_answers);
 }
 
@@ -1364,7 +1378,7 @@ static void prq_test_replace_rid(struct kunit *test)
 	kunit_activate_static_stub(test, prq_report, mover_report);
 	mover_set_present(mover, true);
 	mover_start(mover);
-	for (i = 0; i < MOVES; i++) {
+	for (i = 0; i < moves; i++) {
 		mover_wait(mover);
 		mover_set_dev_pasid(&mover->domain[i % 2], mover->device->dev, IOMMU_NO_PASID,
 				    NULL);

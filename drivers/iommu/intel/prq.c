@@ -434,7 +434,7 @@ VISIBLE_IF_KUNIT irqreturn_t prq_event_thread(int irq, void *data)
 
 /* ---- drain ---- */
 
-/* Does the queue hold a request of @pasid from @sid? */
+/* Does the queue hold a request of @pasid, or IOMMU_PASID_INVALID for any, from @sid? */
 static bool prq_has_request(struct intel_iommu *iommu, u16 sid, u32 pasid)
 {
 	u32 head = prq_head(iommu), tail = prq_tail(iommu);
@@ -442,7 +442,8 @@ static bool prq_has_request(struct intel_iommu *iommu, u16 sid, u32 pasid)
 	for (; head != tail; head = prq_next(head)) {
 		struct page_req_dsc *req = prq_at(iommu, head);
 
-		if (prq_source(req) == sid && prq_pasid(req) == pasid)
+		if (prq_source(req) == sid &&
+		    (pasid == IOMMU_PASID_INVALID || prq_pasid(req) == pasid))
 			return true;
 	}
 
@@ -461,6 +462,38 @@ static void prq_wait_reported(struct intel_iommu *iommu, u16 sid, u32 pasid)
 
 	wait_event(iommu->prq_wait, !prq_has_request(iommu, sid, pasid) ||
 		   READ_ONCE(iommu->prq_passes) - begin >= 2);
+}
+
+/* A fence, and invalidations of all that @pasid has, IOTLB and device (7.10) */
+static void prq_drain_descs(struct qi_desc *desc, const struct device_domain_info *info,
+			    u16 sid, u32 pasid, u16 did)
+{
+	u16 depth = info->ats_qdep;
+
+	desc[0].qw0 = QI_IWD_STATUS_DATA(QI_DONE) | QI_IWD_FENCE | QI_IWD_TYPE;
+	if (pasid != IOMMU_NO_PASID) {
+		qi_desc_piotlb(did, pasid, 0, -1, 0, &desc[1]);
+		qi_desc_dev_iotlb_pasid(sid, info->pfsid, pasid, depth, 0, MAX_AGAW_PFN_WIDTH,
+					&desc[2]);
+		return;
+	}
+	qi_desc_iotlb(info->iommu, did, 0, 0, DMA_TLB_DSI_FLUSH, &desc[1]);
+	qi_desc_dev_iotlb(sid, info->pfsid, depth, 0, MAX_AGAW_PFN_WIDTH, &desc[2]);
+}
+
+/*
+ * Push what is on its way into the queue, and answers out, behind @desc. What met
+ * an overflow was answered by the hardware itself, and a second round drains such
+ * answers (7.10 d). One is enough, however long the overflow lasts: requests later
+ * than the first find no entry.
+ */
+static void prq_push(struct intel_iommu *iommu, struct qi_desc *desc, unsigned int count)
+{
+	unsigned int overflows = READ_ONCE(iommu->prq_overflows);
+
+	qi_submit_sync(iommu, desc, count, QI_OPT_WAIT_DRAIN);
+	if (prq_overflowed(iommu) || READ_ONCE(iommu->prq_overflows) != overflows)
+		qi_submit_sync(iommu, desc, count, QI_OPT_WAIT_DRAIN);
 }
 
 /**
@@ -482,34 +515,33 @@ void intel_iommu_drain_pasid_prq(struct device *dev, u32 pasid, u16 did)
 	struct intel_iommu *iommu = info->iommu;
 	u16 sid = prq_source_of(dev);
 	struct qi_desc desc[3] = { };
-	unsigned int overflows;
 
 	if (!info->pri_enabled)
 		return;
 
-	desc[0].qw0 = QI_IWD_STATUS_DATA(QI_DONE) | QI_IWD_FENCE | QI_IWD_TYPE;
-	if (pasid == IOMMU_NO_PASID) {
-		qi_desc_iotlb(iommu, did, 0, 0, DMA_TLB_DSI_FLUSH, &desc[1]);
-		qi_desc_dev_iotlb(sid, info->pfsid, info->ats_qdep, 0,
-				  MAX_AGAW_PFN_WIDTH, &desc[2]);
-	} else {
-		qi_desc_piotlb(did, pasid, 0, -1, 0, &desc[1]);
-		qi_desc_dev_iotlb_pasid(sid, info->pfsid, pasid, info->ats_qdep, 0,
-					MAX_AGAW_PFN_WIDTH, &desc[2]);
-	}
-
-	/*
-	 * What met an overflow was answered by the hardware itself, and a second
-	 * round drains such answers (7.10 d). One is enough, however long the
-	 * overflow lasts: requests later than the first find no entry.
-	 */
-	overflows = READ_ONCE(iommu->prq_overflows);
-	qi_submit_sync(iommu, desc, 3, QI_OPT_WAIT_DRAIN);
-	if (prq_overflowed(iommu) || READ_ONCE(iommu->prq_overflows) != overflows)
-		qi_submit_sync(iommu, desc, 3, QI_OPT_WAIT_DRAIN);
-
+	prq_drain_descs(desc, info, sid, pasid, did);
+	prq_push(iommu, desc, 3);
 	prq_wait_reported(iommu, sid, pasid);
 	iopf_queue_flush_dev(dev);
+}
+
+/**
+ * intel_iommu_page_drain() - Wait for what a device sent before it was reset
+ * @dev: the device, its ATS and PRI off
+ *
+ * No invalidation takes part: the device has no translations left. The reads of
+ * its configuration that told the end of the reset have pushed its requests to the
+ * IOMMU, and the wait descriptor pushes them into the queue.
+ *
+ * Context: Process context, sleeps.
+ */
+void intel_iommu_page_drain(struct device *dev)
+{
+	struct device_domain_info *info = dev_iommu_priv_get(dev);
+	struct qi_desc none = { };
+
+	prq_push(info->iommu, &none, 0);
+	prq_wait_reported(info->iommu, prq_source_of(dev), IOMMU_PASID_INVALID);
 }
 
 /* ---- setting up ---- */

@@ -21,6 +21,19 @@
  *	4. iommufd_fault_drain(): what was queued is answered.
  *	5. iopf_recall_sync(): what the core took back has left the object.
  *
+ * Locks, outermost first:
+ *
+ *	igroup->lock (mutex)		all of this file, and &iommufd_group.pasids
+ *	iommu_group::mutex		the IOMMU core's: attaching, and going through
+ *					the devices of a group
+ *	iommufd_device::iopf_lock	&iommufd_device.iopf_enabled; a device enables
+ *	(mutex)				its page requests under it
+ *	the device's lock (spin)	iopf_quiesce() and iopf_recall_sync() take it
+ *	iommufd_fault::lock (spin)	the lists of attachments, against the handler
+ *
+ * Only the mutexes are held while the hardware is answered or waited for. The core
+ * finds a handle under RCU, and keeps it by the device's lock.
+ *
  * The same is done when attaching fails: page requests were enabled already, and
  * a group whose RID is replaced finds the new handle before all devices moved.
  */

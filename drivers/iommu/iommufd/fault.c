@@ -21,9 +21,11 @@
  * The hardware is answered, and user memory is touched, with no lock held.
  *
  * Who keeps a group: &iopf_group.refs counts its slot or, after the slot, its
- * claimer, and a reader that copies its messages. The attachment that it came
- * through waits in iommufd_fault_drain() until none of its groups is
- * outstanding; a reader does not delay that, as it only looks at the group.
+ * claimer, and a reader that copies its messages from the group itself. Most
+ * readers need no reference: they make the messages on their stack while they
+ * take the group off the queue, and know it by its cookie afterwards. The
+ * attachment that it came through waits in iommufd_fault_drain() until none of its
+ * groups is outstanding; a reader does not delay that.
  *
  * Deadlines: complete groups are in one list, in the order in which they were
  * queued, and one timer is set for the oldest that was there when it was set.
@@ -96,8 +98,9 @@ static struct iommufd_fault_slot *fault_slot_get(struct iommufd_fault *fault)
 }
 
 /* To be called when the group no longer counts as used */
-static void fault_slot_put(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
-			   enum iommufd_fault_slot_state state)
+static __always_inline void
+fault_slot_put(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
+	       enum iommufd_fault_slot_state state)
 {
 	u32 index = slot - fault->slots;
 
@@ -313,121 +316,201 @@ int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *
 	return rc;
 }
 
-/**
- * iommufd_fault_deliver() - Take whole groups off the head of the queue
- * @fault: the object
- * @batch: gets the groups, linked by &iopf_group.node
- * @room: number of messages that the caller has room for
- * @flags: gets flags for the first message
- *
- * The groups count as delivered from here on, and stay valid until the caller
- * says with iommufd_fault_delivered() how far it came.
- *
- * Return: number of messages in @batch, 0 if nothing is queued, -EINVAL if the
- * first group has more than @room.
- */
-ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
-			      struct list_head *batch, size_t room, u32 *flags)
+/* The group at the head of the queue goes to user space; its node is the caller's. */
+static __always_inline void fault_deliver(struct iommufd_fault *fault,
+					  struct iopf_group *group)
 {
-	struct iopf_group *group, *next;
-	unsigned int groups = 0;
-	size_t messages = 0;
-	bool more;
+	/* Fails if the device is gone; then its answer will fail too. */
+	iopf_group_deliver(group);
+	iommufd_fault_slot(fault, group->cookie)->state = FAULT_SLOT_DELIVERED;
+}
 
-	spin_lock(&fault->lock);
-	list_for_each_entry_safe(group, next, &fault->deliver, node) {
-		if (group->fault_count > room - messages)
-			break;
-		/* Fails if the device is gone; then its answer will fail too. */
-		iopf_group_deliver(group);
-		iommufd_fault_slot(fault, group->cookie)->state = FAULT_SLOT_DELIVERED;
-		list_move_tail(&group->node, batch);
-		group->refs++;
-		messages += group->fault_count;
-		groups++;
-	}
+static void fault_count_delivered(struct iommufd_fault *fault, unsigned int groups)
+{
 	fault->delivered += groups;
 	fault->stats.delivered += groups;
 	iommufd_fault_set_queued(fault, fault->queued - groups);
-	*flags = groups ? iommufd_fault_take_loss(fault) : 0;
+}
+
+/* Only one reader was woken, and the queue is not empty yet. */
+static void fault_wake_next(struct iommufd_fault *fault)
+{
+	if (wq_has_sleeper(&fault->read_wait))
+		wake_up_interruptible(&fault->read_wait);
+}
+
+/**
+ * iommufd_fault_take() - Take whole groups off the head of the queue
+ * @fault: the object
+ * @messages: gets what user space is told of them
+ * @room: number of @messages that there is room for
+ *
+ * The groups count as delivered from here on. What of them does not reach user
+ * space is to be given back to iommufd_fault_untake().
+ *
+ * Return: number of messages, 0 if nothing is queued, or if the first group has
+ * more than @room.
+ */
+size_t iommufd_fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault *messages,
+			  size_t room)
+{
+	struct iommu_hwpt_pgfault *next = messages;
+	size_t left = room;
+	struct iopf_group *group;
+	struct iopf_fault *iopf;
+	struct list_head *node;
+	unsigned int groups = 0;
+	bool more;
+
+	spin_lock(&fault->lock);
+	list_for_each(node, &fault->deliver) {
+		group = list_entry(node, struct iopf_group, node);
+		if (group->fault_count > left)
+			break;
+		left -= group->fault_count;
+		list_for_each_entry(iopf, &group->faults, list)
+			iommufd_fault_message(next++, group, &iopf->fault.prm);
+		fault_deliver(fault, group);
+		groups++;
+	}
+	/* All before @node are off, at once: nobody needs their links any more. */
+	__list_del(&fault->deliver, node);
+	fault_count_delivered(fault, groups);
+	if (groups)
+		messages->flags |= iommufd_fault_take_loss(fault);
 	more = fault->queued;
 	spin_unlock(&fault->lock);
 
-	/* Only one reader was woken, and the queue is not empty yet. */
-	if (more && wq_has_sleeper(&fault->read_wait))
-		wake_up_interruptible(&fault->read_wait);
-	return more && !messages ? -EINVAL : messages;
+	if (more)
+		fault_wake_next(fault);
+	return room - left;
+}
+
+/**
+ * iommufd_fault_hold() - Take the first group of the queue, to be copied in pieces
+ * @fault: the object
+ * @room: number of messages that the caller has room for
+ * @flags: gets flags for the first message
+ *
+ * As iommufd_fault_take(), for a group of any size. It is the caller's to look at
+ * until iommufd_fault_unhold(), whoever answers it.
+ *
+ * Return: the group, NULL if nothing is queued, or -EINVAL as an ERR_PTR if the
+ * group has more than @room.
+ */
+struct iopf_group *iommufd_fault_hold(struct iommufd_fault *fault, size_t room, u32 *flags)
+{
+	struct iopf_group *group;
+	bool more;
+
+	spin_lock(&fault->lock);
+	group = list_first_entry_or_null(&fault->deliver, struct iopf_group, node);
+	if (group && group->fault_count > room) {
+		group = ERR_PTR(-EINVAL);
+	} else if (group) {
+		list_del(&group->node);
+		fault_deliver(fault, group);
+		fault_count_delivered(fault, 1);
+		group->refs++;
+		*flags = iommufd_fault_take_loss(fault);
+	}
+	more = fault->queued;
+	spin_unlock(&fault->lock);
+
+	if (more)
+		fault_wake_next(fault);
+	return group;
 }
 
 /* Put a group that reached nobody back to the head of the queue. */
-static void fault_restore(struct iommufd_fault *fault, struct iopf_group *group,
-			  struct list_head *unused)
+static void fault_restore(struct iommufd_fault *fault, u32 cookie)
 {
-	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, group->cookie);
+	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, cookie);
 
-	list_del(&group->node);
 	/* While it was being copied somebody may have claimed it. */
-	if (iommufd_fault_slot_holds(slot, group)) {
-		iopf_group_restore(group);
-		slot->state = FAULT_SLOT_QUEUED;
-		list_add(&group->node, &fault->deliver);
-		fault->delivered--;
-		fault->stats.delivered--;
-		iommufd_fault_set_queued(fault, fault->queued + 1);
-	}
-	iommufd_fault_put_group(group, unused);
+	if (slot->cookie != cookie || slot->state != FAULT_SLOT_DELIVERED)
+		return;
+	iopf_group_restore(slot->group);
+	slot->state = FAULT_SLOT_QUEUED;
+	list_add(&slot->group->node, &fault->deliver);
+	fault->delivered--;
+	fault->stats.delivered--;
+	iommufd_fault_set_queued(fault, fault->queued + 1);
 }
 
-/* Queue the groups of @batch again, in their old order, ahead of all others. */
-static void fault_restore_batch(struct iommufd_fault *fault, struct list_head *batch,
-				struct list_head *unused)
+/**
+ * iommufd_fault_unhold() - Finish what iommufd_fault_hold() began
+ * @fault: the object
+ * @group: the group
+ * @flags: the flags that came with it
+ * @copied: all of it has reached user space; else it is queued again, ahead of
+ *          all others
+ */
+void iommufd_fault_unhold(struct iommufd_fault *fault, struct iopf_group *group, u32 flags,
+			  bool copied)
 {
-	struct iopf_group *group, *next;
+	struct io_uring_cmd *fetch;
+	LIST_HEAD(unused);
+	bool was_empty;
+
+	spin_lock(&fault->lock);
+	was_empty = iommufd_fault_is_empty(fault);
+	if (!copied) {
+		iommufd_fault_untake_loss(fault, flags);
+		fault_restore(fault, group->cookie);
+	}
+	iommufd_fault_put_group(group, &unused);
+	fetch = iommufd_fault_uring_next(fault);
+	was_empty &= !iommufd_fault_is_empty(fault);
+	spin_unlock(&fault->lock);
+
+	iommufd_fault_wake(fault, was_empty, fetch);
+	iopf_free_groups(&unused);
+}
+
+/* The number of messages among the first @copied that make up whole groups */
+static size_t fault_whole_groups(const struct iommu_hwpt_pgfault *messages, size_t copied)
+{
+	while (copied && messages[copied - 1].cookie == messages[copied].cookie)
+		copied--;
+	return copied;
+}
+
+/**
+ * iommufd_fault_untake() - Give back what did not reach user space
+ * @fault: the object
+ * @messages: those of iommufd_fault_take()
+ * @count: number of @messages
+ * @copied: how many of them, but not all, reached user space
+ *
+ * Groups of which not all messages did are queued again in their old order, ahead
+ * of all others.
+ *
+ * Return: number of messages of the other groups.
+ */
+size_t iommufd_fault_untake(struct iommufd_fault *fault,
+			    const struct iommu_hwpt_pgfault *messages, size_t count,
+			    size_t copied)
+{
+	size_t i, whole = fault_whole_groups(messages, copied);
 	struct io_uring_cmd *fetch;
 	bool was_empty;
 
 	spin_lock(&fault->lock);
 	was_empty = iommufd_fault_is_empty(fault);
-	list_for_each_entry_safe_reverse(group, next, batch, node)
-		fault_restore(fault, group, unused);
+	if (!whole)
+		iommufd_fault_untake_loss(fault, messages->flags & IOMMU_PGFAULT_FLAGS_LOST);
+	for (i = count; i > whole; i--) {
+		/* once for each group, at its first message */
+		if (i - 1 == whole || messages[i - 2].cookie != messages[i - 1].cookie)
+			fault_restore(fault, messages[i - 1].cookie);
+	}
 	fetch = iommufd_fault_uring_next(fault);
+	was_empty &= !iommufd_fault_is_empty(fault);
 	spin_unlock(&fault->lock);
 
 	iommufd_fault_wake(fault, was_empty, fetch);
-}
-
-/**
- * iommufd_fault_delivered() - Finish what iommufd_fault_deliver() began
- * @fault: the object
- * @batch: the groups that it gave
- * @copied: how many of their messages reached user space
- * @flags: the flags that it gave
- *
- * Groups of which not all messages were copied are queued again in their old
- * order, ahead of all others.
- */
-void iommufd_fault_delivered(struct iommufd_fault *fault, struct list_head *batch,
-			     size_t copied, u32 flags)
-{
-	struct iopf_group *group, *next;
-	LIST_HEAD(unused);
-
-	spin_lock(&fault->lock);
-	if (unlikely(!copied))
-		iommufd_fault_untake_loss(fault, flags);
-	list_for_each_entry_safe(group, next, batch, node) {
-		if (group->fault_count > copied)
-			break;
-		copied -= group->fault_count;
-		list_del(&group->node);
-		iommufd_fault_put_group(group, &unused);
-	}
-	spin_unlock(&fault->lock);
-
-	if (unlikely(!list_empty(batch)))
-		fault_restore_batch(fault, batch, &unused);
-	if (unlikely(!list_empty(&unused)))
-		iopf_free_groups(&unused);
+	return whole;
 }
 
 /**
@@ -540,7 +623,9 @@ static int fault_claim_delivered(struct iommufd_fault *fault,
 		.cause = IOPF_CAUSE_USER,
 	};
 	fault->stats.answers[response->code]++;
-	iommufd_fault_take_out(fault, slot, FAULT_SLOT_FREE);
+	fault_stop_aging(fault, slot);
+	fault->delivered--;
+	fault_slot_put(fault, slot, FAULT_SLOT_FREE);
 	return 0;
 }
 
@@ -562,29 +647,27 @@ int iommufd_fault_respond(struct iommufd_fault *fault,
 			  unsigned int count)
 {
 	struct fault_claims claims __uninitialized;
+	unsigned int won;
 	int rc = 0;
 
 	static_assert((int)IOMMUFD_PAGE_RESP_SUCCESS == (int)IOMMU_PAGE_RESP_SUCCESS);
 	static_assert((int)IOMMUFD_PAGE_RESP_INVALID == (int)IOMMU_PAGE_RESP_INVALID);
 	static_assert((int)IOMMUFD_PAGE_RESP_FAILURE == (int)IOMMU_PAGE_RESP_FAILURE);
 
-	claims.won = 0;
-	claims.lost = 0;
-
 	spin_lock(&fault->lock);
-	while (claims.won < count) {
-		rc = fault_claim_delivered(fault, &responses[claims.won],
-					   &claims.answers[claims.won]);
+	for (won = 0; won < count; won++) {
+		rc = fault_claim_delivered(fault, &responses[won], &claims.answers[won]);
 		if (rc)
 			break;
-		claims.won++;
 	}
 	spin_unlock(&fault->lock);
 
-	if (!claims.won)
+	if (!won)
 		return rc;
+	claims.won = won;
+	claims.lost = 0;
 	fault_finish(fault, &claims);
-	return claims.won;
+	return won;
 }
 
 /**

@@ -14,6 +14,7 @@
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+#include <uapi/linux/iommufd.h>
 
 struct io_uring_cmd;
 struct iommufd_access;
@@ -293,6 +294,31 @@ static inline void iommufd_fault_put_group(struct iopf_group *group,
 		list_add_tail(&group->node, unused);
 }
 
+/* The bits of &iommu_fault_page_request.flags that user space is told */
+static_assert((int)IOMMU_PGFAULT_FLAGS_PASID_VALID ==
+	      (int)IOMMU_FAULT_PAGE_REQUEST_PASID_VALID);
+static_assert((int)IOMMU_PGFAULT_FLAGS_LAST_PAGE ==
+	      (int)IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE);
+#define FAULT_USER_FLAGS \
+	(IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE)
+
+/* What user space is told of one request of a group */
+static inline void iommufd_fault_message(struct iommu_hwpt_pgfault *message,
+					 const struct iopf_group *group,
+					 const struct iommu_fault_page_request *prm)
+{
+	*message = (struct iommu_hwpt_pgfault) {
+		.flags = prm->flags & FAULT_USER_FLAGS,
+		.dev_id = group->dev_id,
+		.pasid = prm->pasid,
+		.grpid = prm->grpid,
+		.perm = prm->perm,
+		.length = group->length,
+		.addr = prm->addr,
+		.cookie = group->cookie,
+	};
+}
+
 /* The flags of a read's first message; to be given back if it is not copied. */
 static inline u32 iommufd_fault_take_loss(struct iommufd_fault *fault)
 {
@@ -319,10 +345,14 @@ void iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_sl
 			    enum iommufd_fault_slot_state state);
 void iommufd_fault_wake(struct iommufd_fault *fault, bool was_empty,
 			struct io_uring_cmd *fetch);
-ssize_t iommufd_fault_deliver(struct iommufd_fault *fault,
-			      struct list_head *batch, size_t room, u32 *flags);
-void iommufd_fault_delivered(struct iommufd_fault *fault, struct list_head *batch,
-			     size_t copied, u32 flags);
+size_t iommufd_fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault *messages,
+			  size_t room);
+size_t iommufd_fault_untake(struct iommufd_fault *fault,
+			    const struct iommu_hwpt_pgfault *messages, size_t count,
+			    size_t copied);
+struct iopf_group *iommufd_fault_hold(struct iommufd_fault *fault, size_t room, u32 *flags);
+void iommufd_fault_unhold(struct iommufd_fault *fault, struct iopf_group *group, u32 flags,
+			  bool copied);
 int iommufd_fault_respond(struct iommufd_fault *fault,
 			  const struct iommu_hwpt_page_response *responses,
 			  unsigned int count);

@@ -33,77 +33,12 @@
 
 #define FAULT_MESSAGE_SIZE	sizeof(struct iommu_hwpt_pgfault)
 #define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
-/* Messages that are copied to user space together */
+/* Messages that are taken and copied to user space together */
 #define FAULT_COPY_BATCH	16
 
-/* The bits of &iommu_fault_page_request.flags that user space is told */
-static_assert((int)IOMMU_PGFAULT_FLAGS_PASID_VALID ==
-	      (int)IOMMU_FAULT_PAGE_REQUEST_PASID_VALID);
-static_assert((int)IOMMU_PGFAULT_FLAGS_LAST_PAGE ==
-	      (int)IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE);
-#define FAULT_USER_FLAGS \
-	(IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE)
-
-/* Inline, for it is used where user memory may be accessed: no calls there. */
-static __always_inline void
-fault_message(struct iommu_hwpt_pgfault *message, const struct iopf_group *group,
-	      const struct iommu_fault_page_request *prm)
-{
-	*message = (struct iommu_hwpt_pgfault) {
-		.flags = prm->flags & FAULT_USER_FLAGS,
-		.dev_id = group->dev_id,
-		.pasid = prm->pasid,
-		.grpid = prm->grpid,
-		.perm = prm->perm,
-		.length = group->length,
-		.addr = prm->addr,
-		.cookie = group->cookie,
-	};
-}
-
-/*
- * Store the messages of all groups in user memory, without a copy in between,
- * the first one with @flags; returns how many whole ones arrived.
- */
-static size_t fault_store(struct list_head *batch, size_t messages, void __user *to,
-			  u32 flags)
-{
-	u64 __user *next = to;
-	struct iopf_group *group;
-	struct iopf_fault *iopf;
-	size_t copied = 0;
-	union {
-		struct iommu_hwpt_pgfault message;
-		u64 words[FAULT_MESSAGE_SIZE / sizeof(u64)];
-	} u __uninitialized;
-
-	static_assert(ARRAY_SIZE(u.words) == 5);
-
-	might_fault();
-	if (!user_write_access_begin(next, messages * FAULT_MESSAGE_SIZE))
-		return 0;
-	list_for_each_entry(group, batch, node) {
-		list_for_each_entry(iopf, &group->faults, list) {
-			fault_message(&u.message, group, &iopf->fault.prm);
-			u.message.flags |= flags;
-			flags = 0;
-			unsafe_put_user(u.words[0], &next[0], out_end);
-			unsafe_put_user(u.words[1], &next[1], out_end);
-			unsafe_put_user(u.words[2], &next[2], out_end);
-			unsafe_put_user(u.words[3], &next[3], out_end);
-			unsafe_put_user(u.words[4], &next[4], out_end);
-			next += ARRAY_SIZE(u.words);
-			copied++;
-		}
-	}
-out_end:
-	user_write_access_end();
-	return copied;
-}
-
 /* Copy messages; returns how many whole ones arrived. */
-static size_t fault_copy_some(const struct iommu_hwpt_pgfault *messages, size_t count,
-			      struct iov_iter *to)
+static size_t fault_copy(const struct iommu_hwpt_pgfault *messages, size_t count,
+			 struct iov_iter *to)
 {
 	size_t size = count * FAULT_MESSAGE_SIZE;
 	size_t copied = copy_to_iter(messages, size, to);
@@ -111,35 +46,35 @@ static size_t fault_copy_some(const struct iommu_hwpt_pgfault *messages, size_t 
 	return likely(copied == size) ? count : copied / FAULT_MESSAGE_SIZE;
 }
 
-/* The same as fault_store() for memory of any kind: vectors, registered buffers */
-static noinline_for_stack size_t fault_copy(struct list_head *batch, struct iov_iter *to,
-					    u32 flags)
+/* The same to one piece of user memory: by words, as there are just a few. */
+static __always_inline size_t fault_store(const struct iommu_hwpt_pgfault *messages,
+					  size_t count, void __user *to)
 {
-	/* Each message is written as a whole before it is copied. */
-	struct iommu_hwpt_pgfault messages[FAULT_COPY_BATCH] __uninitialized;
-	size_t filled = 0, copied = 0, n;
-	struct iopf_group *group;
-	struct iopf_fault *iopf;
+	const u64 *word = (const u64 *)messages;
+	u64 __user *next = to;
+	size_t copied = 0;
 
-	list_for_each_entry(group, batch, node) {
-		list_for_each_entry(iopf, &group->faults, list) {
-			fault_message(&messages[filled++], group, &iopf->fault.prm);
-			if (filled < FAULT_COPY_BATCH)
-				continue;
-			messages[0].flags |= flags;
-			flags = 0;
-			n = fault_copy_some(messages, filled, to);
-			copied += n;
-			if (n < filled)
-				return copied;
-			filled = 0;
-		}
+	static_assert(FAULT_MESSAGE_SIZE == 5 * sizeof(u64));
+
+	might_fault();
+	if (!user_write_access_begin(next, count * FAULT_MESSAGE_SIZE))
+		return 0;
+	for (; copied < count; copied++, word += 5, next += 5) {
+		unsafe_put_user(word[0], &next[0], out_end);
+		unsafe_put_user(word[1], &next[1], out_end);
+		unsafe_put_user(word[2], &next[2], out_end);
+		unsafe_put_user(word[3], &next[3], out_end);
+		unsafe_put_user(word[4], &next[4], out_end);
 	}
-	if (filled) {
-		messages[0].flags |= flags;
-		copied += fault_copy_some(messages, filled, to);
-	}
+out_end:
+	user_write_access_end();
 	return copied;
+}
+
+static struct iov_iter *fault_user_iter(struct iov_iter *iter, void __user *to, size_t room)
+{
+	iov_iter_ubuf(iter, ITER_DEST, to, room * FAULT_MESSAGE_SIZE);
+	return iter;
 }
 
 /* The message that a group has ended which user space has read a part of */
@@ -171,21 +106,21 @@ static size_t fault_copy_part(const struct iopf_group *group,
 	if (!part->taken) {
 		fault_recall_message(&message, group);
 		message.flags |= flags;
-		return fault_copy_some(&message, 1, to);
+		return fault_copy(&message, 1, to);
 	}
 	for (;;) {
-		fault_message(&message, group, &iopf->fault.prm);
+		iommufd_fault_message(&message, group, &iopf->fault.prm);
 		if (!(message.flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE))
 			message.flags |= IOMMU_PGFAULT_FLAGS_OPEN;
 		message.flags |= flags;
 		flags = 0;
-		if (!fault_copy_some(&message, 1, to) || ++copied == part->taken)
+		if (!fault_copy(&message, 1, to) || ++copied == part->taken)
 			return copied;
 		iopf = list_next_entry(iopf, list);
 	}
 }
 
-/* As fault_copy(), of groups that are delivered as they arrive */
+/* Copy what was taken of groups that are delivered as they arrive. */
 static size_t fault_copy_parts(struct iommufd_fault *fault, struct list_head *batch,
 			       struct iov_iter *to, u32 flags)
 {
@@ -204,27 +139,16 @@ static size_t fault_copy_parts(struct iommufd_fault *fault, struct list_head *ba
 	return copied;
 }
 
-/* The number of messages among the first @copied that end a whole group */
-static size_t fault_whole_groups(struct list_head *batch, size_t copied)
+static noinline_for_stack ssize_t fault_read_parts(struct iommufd_fault *fault, size_t room,
+						   void __user *user, struct iov_iter *to)
 {
-	struct iopf_group *group;
-	size_t whole = 0;
-
-	list_for_each_entry(group, batch, node) {
-		if (group->fault_count > copied - whole)
-			break;
-		whole += group->fault_count;
-	}
-	return whole;
-}
-
-static ssize_t fault_read_parts(struct iommufd_fault *fault, struct iov_iter *to,
-				size_t room)
-{
+	struct iov_iter iter;
 	LIST_HEAD(batch);
 	size_t copied;
 	u32 flags;
 
+	if (!to)
+		to = fault_user_iter(&iter, user, room);
 	if (!iommufd_fault_part_deliver(fault, &batch, room, &flags))
 		return 0;
 	copied = fault_copy_parts(fault, &batch, to, flags);
@@ -232,14 +156,78 @@ static ssize_t fault_read_parts(struct iommufd_fault *fault, struct iov_iter *to
 	return copied ? copied * FAULT_MESSAGE_SIZE : -EFAULT;
 }
 
-/* What a read returns when @copied of the @messages in @batch have arrived */
-static ssize_t fault_read_done(struct iommufd_fault *fault, struct list_head *batch,
-			       size_t messages, size_t copied, u32 flags)
+/* Copy a group of any size; returns whether all of it arrived. */
+static bool fault_copy_group(const struct iopf_group *group, u32 flags,
+			     struct iov_iter *to)
 {
-	if (unlikely(copied < messages))
-		copied = fault_whole_groups(batch, copied);
-	iommufd_fault_delivered(fault, batch, copied, flags);
-	return copied ? copied * FAULT_MESSAGE_SIZE : -EFAULT;
+	struct iommu_hwpt_pgfault message;
+	struct iopf_fault *iopf;
+
+	list_for_each_entry(iopf, &group->faults, list) {
+		iommufd_fault_message(&message, group, &iopf->fault.prm);
+		message.flags |= flags;
+		flags = 0;
+		if (!fault_copy(&message, 1, to))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Read one group that is too large for iommufd_fault_take(), to @user or, if there
+ * is one, @to; returns the number of messages.
+ */
+static noinline_for_stack ssize_t fault_read_large(struct iommufd_fault *fault, size_t room,
+						   void __user *user, struct iov_iter *to)
+{
+	struct iopf_group *group;
+	struct iov_iter iter;
+	ssize_t count;
+	bool copied;
+	u32 flags;
+
+	group = iommufd_fault_hold(fault, room, &flags);
+	if (IS_ERR_OR_NULL(group))
+		return PTR_ERR_OR_ZERO(group);
+
+	if (!to)
+		to = fault_user_iter(&iter, user, room);
+	count = group->fault_count;
+	copied = fault_copy_group(group, flags, to);
+	iommufd_fault_unhold(fault, group, flags, copied);
+	return copied ? count : -EFAULT;
+}
+
+/*
+ * Read groups until there is no room or none is left, to @user or, if there is
+ * one, @to; returns bytes or an error. Inline: one copy for each kind of memory.
+ */
+static __always_inline ssize_t fault_read(struct iommufd_fault *fault, size_t room,
+					  void __user *user, struct iov_iter *to)
+{
+	struct iommu_hwpt_pgfault messages[FAULT_COPY_BATCH] __uninitialized;
+	size_t done = 0, copied;
+	ssize_t count = 0;
+
+	while (done < room && !iommufd_fault_is_empty(fault)) {
+		count = iommufd_fault_take(fault, messages, min(room - done, FAULT_COPY_BATCH));
+		if (unlikely(!count)) {
+			count = fault_read_large(fault, room - done, user, to);
+			if (count < 0)
+				break;
+		} else {
+			copied = to ? fault_copy(messages, count, to) :
+				      fault_store(messages, count, user);
+			if (unlikely(copied < count)) {
+				done += iommufd_fault_untake(fault, messages, count, copied);
+				count = -EFAULT;
+				break;
+			}
+		}
+		user += count * FAULT_MESSAGE_SIZE;
+		done += count;
+	}
+	return done ? done * FAULT_MESSAGE_SIZE : count;
 }
 
 /**
@@ -254,21 +242,9 @@ static ssize_t fault_read_done(struct iommufd_fault *fault, struct list_head *ba
  */
 ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, size_t room)
 {
-	ssize_t messages, copied;
-	struct iov_iter iter;
-	LIST_HEAD(batch);
-	u32 flags;
-
-	if (unlikely(fault->parts)) {
-		iov_iter_ubuf(&iter, ITER_DEST, to, room * FAULT_MESSAGE_SIZE);
-		return fault_read_parts(fault, &iter, room);
-	}
-
-	messages = iommufd_fault_deliver(fault, &batch, room, &flags);
-	if (messages <= 0)
-		return messages;
-	copied = fault_store(&batch, messages, to, flags);
-	return fault_read_done(fault, &batch, messages, copied, flags);
+	if (unlikely(fault->parts))
+		return fault_read_parts(fault, room, to, NULL);
+	return fault_read(fault, room, to, NULL);
 }
 
 /**
@@ -285,25 +261,17 @@ ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, si
 ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to)
 {
 	size_t room = iov_iter_count(to) / FAULT_MESSAGE_SIZE;
-	ssize_t messages, copied;
-	LIST_HEAD(batch);
-	u32 flags;
+	ssize_t rc;
 
 	if (unlikely(fault->parts))
-		return fault_read_parts(fault, to, room);
+		return fault_read_parts(fault, room, NULL, to);
+	if (!iter_is_ubuf(to))
+		return fault_read(fault, room, NULL, to);
 
-	if (iter_is_ubuf(to)) {
-		copied = iommufd_fault_read_user(fault, to->ubuf + to->iov_offset, room);
-		if (copied > 0)
-			iov_iter_advance(to, copied);
-		return copied;
-	}
-
-	messages = iommufd_fault_deliver(fault, &batch, room, &flags);
-	if (messages <= 0)
-		return messages;
-	copied = fault_copy(&batch, to, flags);
-	return fault_read_done(fault, &batch, messages, copied, flags);
+	rc = iommufd_fault_read_user(fault, to->ubuf + to->iov_offset, room);
+	if (rc > 0)
+		iov_iter_advance(to, rc);
+	return rc;
 }
 
 static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
@@ -333,6 +301,41 @@ static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	}
 }
 
+/* Answers in one piece of user memory, by words; returns how many could be read. */
+static size_t fault_load(struct iommu_hwpt_page_response *responses, size_t count,
+			 const void __user *from)
+{
+	u64 *word = (u64 *)responses;
+	const u64 __user *next = from;
+	size_t copied = 0;
+
+	static_assert(sizeof(*responses) == sizeof(u64));
+
+	might_fault();
+	if (!user_read_access_begin(next, count * FAULT_RESPONSE_SIZE))
+		return 0;
+	for (; copied < count; copied++)
+		unsafe_get_user(word[copied], &next[copied], out_end);
+out_end:
+	user_read_access_end();
+	return copied;
+}
+
+/* Get up to @count answers, all that can be read of one piece of memory. */
+static size_t fault_get_answers(struct iommu_hwpt_page_response *responses, size_t count,
+				struct iov_iter *from)
+{
+	size_t copied;
+
+	if (!iter_is_ubuf(from))
+		return copy_from_iter(responses, count * FAULT_RESPONSE_SIZE, from) /
+		       FAULT_RESPONSE_SIZE;
+
+	copied = fault_load(responses, count, from->ubuf + from->iov_offset);
+	iov_iter_advance(from, copied * FAULT_RESPONSE_SIZE);
+	return copied;
+}
+
 /**
  * iommufd_fault_write() - Answer groups
  * @fault: the object
@@ -351,15 +354,15 @@ ssize_t iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from)
 	int given;
 
 	while (iov_iter_count(from)) {
-		wanted = min(sizeof(responses), iov_iter_count(from));
-		copied = copy_from_iter(responses, wanted, from) / FAULT_RESPONSE_SIZE;
+		wanted = min(IOMMUFD_FAULT_BATCH, iov_iter_count(from) / FAULT_RESPONSE_SIZE);
+		copied = fault_get_answers(responses, wanted, from);
 		given = iommufd_fault_respond(fault, responses, copied);
 		if (given < 0)
 			return done ?: given;
 		done += given * FAULT_RESPONSE_SIZE;
 		if (given < copied)
 			return done;
-		if (copied * FAULT_RESPONSE_SIZE < wanted)
+		if (copied < wanted)
 			return done ?: -EFAULT;
 	}
 	return done;

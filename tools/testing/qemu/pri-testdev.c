@@ -8,6 +8,8 @@
  *		-device intel-iommu,scalable-mode=on,fsts=on,device-iotlb=on,svm=on,pasid-bits=20 \
  *		-device pri-testdev [-device pri-testdev ...]
  *
+ * With the plugin's argument flr=on the devices have Function Level Reset.
+ *
  * pri-testdev.h is its data sheet, and qemu-plugin.h says how a plugin adds a
  * device.  The device cannot be unplugged or migrated.
  *
@@ -42,8 +44,11 @@ struct iotlb_entry {
 
 #define CLOCK_OF_GUEST		1	/* QEMU_CLOCK_VIRTUAL */
 
+WEAK void pcie_cap_flr_init(PCIDevice *dev);
+WEAK void pcie_cap_flr_write_config(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 WEAK void pcie_ats_init(PCIDevice *dev, uint16_t at, bool aligned);
 WEAK void pcie_pri_init(PCIDevice *dev, uint16_t at, uint32_t capacity, bool resp_pasid);
+WEAK void pci_default_write_config(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 WEAK int pci_pri_register_notifier(PCIDevice *dev, uint32_t pasid, struct pri_notifier *n);
 WEAK void pci_pri_unregister_notifier(PCIDevice *dev, uint32_t pasid);
 WEAK int pci_pri_request_page(PCIDevice *dev, uint32_t pasid, bool priv, bool exec, hwaddr iova,
@@ -61,6 +66,7 @@ WEAK int64_t qemu_clock_get_ns(int clock);
 #define PAGE		4096ull
 #define PAGE_OF(addr)	((addr) & ~(PAGE - 1))
 #define ADDR_MAX	(1ull << 57)
+#define CONFIG_EXPRESS	0x60
 #define CONFIG_ATS	0x100
 #define CONFIG_PASID	0x110
 #define CONFIG_PRI	0x120
@@ -113,6 +119,7 @@ struct device {
 	_Alignas(64) uint8_t mr[4096];
 	_Alignas(64) uint8_t timer[512];
 	PCIDevice *pci;
+	struct device *older;
 	unsigned int instance;
 	uint32_t regs[PTD_REGISTERS_END / 4];
 	struct engine engine;
@@ -121,7 +128,7 @@ struct device {
 
 #define R(s, reg) ((s)->regs[(reg) / 4])
 
-static bool debug;
+static bool debug, flr;
 #define say(s, fmt, ...) do { \
 	if (debug) \
 		fprintf(stderr, "pri-testdev.%u: " fmt "\n", (s)->instance, ##__VA_ARGS__); \
@@ -855,6 +862,33 @@ static void check_config(PCIDevice *pci)
 	}
 }
 
+static struct device *newest;
+
+/* QEMU itself resets the header alone: the capabilities and the function are ours. */
+static void flr_reset(struct device *s)
+{
+	pci_default_write_config(s->pci, CONFIG_ATS + 4, 0, 4);
+	pci_default_write_config(s->pci, CONFIG_PASID + 4, 20 << 8, 4);
+	pci_default_write_config(s->pci, CONFIG_PRI + 4, 0, 2);
+	pci_default_write_config(s->pci, CONFIG_PRI + 12, 0, 4);
+	reset(s);
+	say(s, "function level reset");
+}
+
+static void config_write(PCIDevice *pci, uint32_t at, uint32_t value, int size)
+{
+	struct device *s;
+
+	pci_default_write_config(pci, at, value, size);
+	if (!flr || at != CONFIG_EXPRESS + 8 || !(value & 0x8000))
+		return;
+	pcie_cap_flr_write_config(pci, at, value, size);
+	for (s = newest; s && s->pci != pci; s = s->older)
+		;
+	if (s)
+		flr_reset(s);
+}
+
 static void realize(PCIDevice *pci, void **errp)
 {
 	static unsigned int instances;
@@ -866,12 +900,16 @@ static void realize(PCIDevice *pci, void **errp)
 	memset(s, 0, sizeof(*s));
 	s->pci = pci;
 	s->instance = instances++;
+	s->older = newest;
+	newest = s;
 	reset(s);
 	timer_init_full((QEMUTimer *)s->timer, NULL, CLOCK_OF_GUEST, 1, 0, engine_step, s);
 	memory_region_init_io((MemoryRegion *)s->mr, (Object *)pci, &mmio_ops, s, "pri-testdev",
 			      PTD_BAR_SIZE);
 	pci_register_bar(pci, 0, 0, (MemoryRegion *)s->mr);
-	pcie_endpoint_cap_init(pci, 0x60);
+	pcie_endpoint_cap_init(pci, CONFIG_EXPRESS);
+	if (flr)
+		pcie_cap_flr_init(pci);
 	pcie_ats_init(pci, CONFIG_ATS, true);
 	pcie_pasid_init(pci, CONFIG_PASID, 20, false, false);
 	pcie_pri_init(pci, CONFIG_PRI, PTD_CREDITS_MAX, true);
@@ -882,7 +920,8 @@ static void realize(PCIDevice *pci, void **errp)
 static void class_init(ObjectClass *class, const void *data)
 {
 	(void)data;
-	set_class(class, realize, PTD_VENDOR_ID, PTD_DEVICE_ID, PTD_VERSION_VALUE);
+	set_class(class, realize, PTD_VENDOR_ID, PTD_DEVICE_ID,
+		  PTD_VERSION_VALUE)->config_write = config_write;
 }
 
 static const struct symbol symbols[] = {
@@ -890,11 +929,14 @@ static const struct symbol symbols[] = {
 	SYMBOL(type_register_static),
 	SYMBOL(object_class_by_name),
 	SYMBOL(pcie_endpoint_cap_init),
+	SYMBOL(pcie_cap_flr_init),
+	SYMBOL(pcie_cap_flr_write_config),
 	SYMBOL(pcie_ats_init),
 	SYMBOL(pcie_pasid_init),
 	SYMBOL(pcie_pri_init),
 	SYMBOL(pci_register_bar),
 	SYMBOL(pci_default_read_config),
+	SYMBOL(pci_default_write_config),
 	SYMBOL(memory_region_init_io),
 	SYMBOL(pci_pri_register_notifier),
 	SYMBOL(pci_pri_unregister_notifier),
@@ -907,7 +949,10 @@ static const struct symbol symbols[] = {
 	SYMBOL(qmp_query_version),
 };
 
-/* Arguments: debug=on traces to stderr; version=X.Y tries out the version check. */
+/*
+ * Arguments: debug=on traces to stderr; flr=on adds Function Level Reset;
+ * version=X.Y tries out the version check.
+ */
 __attribute__((visibility("default")))
 int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, char **argv)
 {
@@ -925,7 +970,9 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 			version = argv[i] + 8;
 		else if (!strcmp(argv[i], "debug=on"))
 			debug = true;
-		else if (strcmp(argv[i], "debug=off"))
+		else if (!strcmp(argv[i], "flr=on"))
+			flr = true;
+		else if (strcmp(argv[i], "debug=off") && strcmp(argv[i], "flr=off"))
 			refuse("unknown argument %s", argv[i]);
 	}
 	check_symbols(symbols, sizeof(symbols) / sizeof(symbols[0]));

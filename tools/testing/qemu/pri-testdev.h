@@ -114,7 +114,8 @@ enum ptd_command {
 	PTD_CMD_START,		/* the DMA engine: copy LENGTH bytes from SRC to DST */
 	PTD_CMD_ABORT,		/* STOPPED_ERROR, -ECANCELED; unanswered groups stay open */
 	PTD_CMD_CLEAR,		/* zero the counters; -EBUSY while groups are open */
-	PTD_CMD_RESET,		/* everything to zero, engine IDLE; open groups become stale */
+	/* everything to zero, engine IDLE, open groups become stale; as does FLR */
+	PTD_CMD_RESET,
 };
 
 enum ptd_state {

@@ -61,7 +61,8 @@ struct mmio_ops {
 struct pci_class_tail {
 	void (*realize)(PCIDevice *dev, void **errp);
 	void (*exit)(PCIDevice *dev);
-	void *config_read, *config_write;
+	void *config_read;
+	void (*config_write)(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 	uint16_t vendor_id, device_id;
 	uint8_t revision;
 	uint16_t class_id, subsystem_vendor_id, subsystem_id;
@@ -126,8 +127,9 @@ static ptrdiff_t find_ids(const char *type, uint16_t vendor, uint16_t device)
 }
 
 /* Make an initialised class that of the device. */
-static void set_class(ObjectClass *class, void (*realize)(PCIDevice *pci, void **errp),
-		      uint16_t vendor, uint16_t device, uint8_t revision)
+static struct pci_class_tail *set_class(ObjectClass *class,
+					void (*realize)(PCIDevice *pci, void **errp),
+					uint16_t vendor, uint16_t device, uint8_t revision)
 {
 	const ptrdiff_t ids = offsetof(struct pci_class_tail, vendor_id);
 	ptrdiff_t at = find_ids("edu", 0x1234, 0x11e8);
@@ -141,6 +143,7 @@ static void set_class(ObjectClass *class, void (*realize)(PCIDevice *pci, void *
 	tail->device_id = device;
 	tail->revision = revision;
 	tail->class_id = 0x00ff;
+	return tail;
 }
 
 struct symbol {

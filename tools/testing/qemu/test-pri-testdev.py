@@ -619,6 +619,26 @@ def reset_while_open(s):
     equal(s.d.counters("RESPONSES", "STALE", "UNMATCHED"), (0, 1, 0))
 
 
+def function_level_reset(s):
+    devcap, devctl = s.d.config + 0x64, s.d.config + 0x68
+    equal(s.m.readl(devcap) >> 28 & 1, 1)
+    equal(request(s, s.SRC, "PASID", "READ", "LAST", group=1), 0)
+    s.m.writel(devctl, s.m.readl(devctl) | 0x8000)
+    equal((s.m.readl(s.d.config + 0x04) & 7, s.m.readl(s.d.config + 0x104) >> 31,
+           s.m.readl(s.d.config + 0x114) >> 16, s.m.readl(s.d.config + 0x124) & 1,
+           s.m.readl(s.d.config + 0x12C)), (0, 0, 0, 0, 0))
+    s.d.enable()
+    equal((s.d.get("OPEN_GROUPS"), s.d.get("OPEN_REQUESTS")), (0, 0))
+    s.iommu.answer(s.iommu.requests()[0])
+    equal(s.d.counters("RESPONSES", "STALE", "UNMATCHED"), (0, 1, 0))
+    equal(request(s, s.SRC, "PASID", "READ", "LAST", group=2), 0)
+    s.iommu.answer(s.iommu.requests()[0])
+    s.settled()
+
+
+function_level_reset.arguments = ",flr=on"
+
+
 def burst(s, count, *names, group=1):
     return s.d.do("BURST", IOVA=s.SRC, STRIDE=PAGE, COUNT=count, GROUP=group, GRPID=500,
                   PASID=PASID, FLAGS=flags("PASID", "READ", *names))
@@ -697,8 +717,8 @@ def two_devices(s):
 TESTS = (config_space, registers, bad_commands, not_enabled, single_fault, group_of_three,
          unmatched_responses, copy_by_page, copy_odd, copy_in_groups, copy_prefetches,
          copy_within_credits, pinned_window, invalid_stops, failure_stops, success_without_page,
-         read_only_page, fill, abort, reset_while_open, burst_256, overflow, overflow_for_ever,
-         two_devices)
+         read_only_page, fill, abort, reset_while_open, function_level_reset, burst_256,
+         overflow, overflow_for_ever, two_devices)
 
 
 def refuses_other_version(qemu, plugin):
@@ -726,7 +746,7 @@ def run_test(number, name, test):
 
 
 def with_machine(qemu, plugin, test):
-    s = Setup(qemu, plugin)
+    s = Setup(qemu, plugin + getattr(test, "arguments", ""))
     try:
         test(s)
     finally:

@@ -533,6 +533,21 @@ void arm_smmu_iopf_drain(struct arm_smmu_master *master)
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_drain);
 
+/**
+ * arm_smmu_page_drain() - Wait for the requests that a device sent before its reset
+ * @dev: the device; it can send no more
+ *
+ * The reads of its configuration that told the end of the reset have pushed them
+ * ahead. Answers are commands, which are taken in order: none that is in the queue
+ * passes those of later faults.
+ *
+ * Context: Process context, sleeps.
+ */
+void arm_smmu_page_drain(struct device *dev)
+{
+	arm_smmu_iopf_drain(dev_iommu_priv_get(dev));
+}
+
 static void arm_smmu_iopf_queue_free(void *queue)
 {
 	iopf_queue_free(queue);

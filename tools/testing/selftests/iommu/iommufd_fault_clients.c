@@ -394,7 +394,7 @@ static void *ring_writer(void *arg)
 	return NULL;
 }
 
-TEST_F(client, rings)
+TEST_F(client, two_rings)
 {
 	struct rings r = { .c = &self->c };
 	pthread_t reader, writer;
@@ -411,6 +411,106 @@ TEST_F(client, rings)
 	EXPECT_EQ(NULL, r.failed)
 		TH_LOG("failed to %s", r.failed);
 	ASSERT_EQ(0, close(r.link[0]));
+}
+
+/* One ring for both threads: either submits, under a lock, and the reader alone reaps. */
+struct one_ring {
+	struct rings r;
+	struct io_uring ring;
+	pthread_mutex_t submission;
+	struct iommu_hwpt_pgfault messages[8];
+	struct iommu_hwpt_page_response answers[MANY];
+};
+
+static bool one_submit(struct one_ring *o, struct iommu_hwpt_page_response *answer)
+{
+	struct io_uring_sqe *sqe;
+	int fd = o->r.c->fault_fd;
+	bool good = false;
+
+	pthread_mutex_lock(&o->submission);
+	sqe = io_uring_get_sqe(&o->ring);
+	if (sqe) {
+		if (answer)
+			io_uring_prep_write(sqe, fd, answer, sizeof(*answer), -1);
+		else
+			io_uring_prep_read(sqe, fd, o->messages, sizeof(o->messages), -1);
+		io_uring_sqe_set_data(sqe, answer);
+		good = io_uring_submit(&o->ring) == 1;
+	}
+	pthread_mutex_unlock(&o->submission);
+	return good;
+}
+
+static void *one_reader(void *arg)
+{
+	struct one_ring *o = arg;
+	int got = 0, written = 0, res;
+	struct io_uring_cqe *cqe;
+	void *answer;
+
+	if (!one_submit(o, NULL))
+		o->r.failed = "submit a read";
+	while ((got < MANY || written < MANY) && !o->r.failed) {
+		if (io_uring_wait_cqe(&o->ring, &cqe))
+			continue;
+		res = cqe->res;
+		answer = io_uring_cqe_get_data(cqe);
+		io_uring_cqe_seen(&o->ring, cqe);
+		if (answer) {
+			written++;
+			if (res != sizeof(*o->answers))
+				o->r.failed = "write";
+			continue;
+		}
+		if (res < 0 || write(o->r.link[1], o->messages, res) != res)
+			o->r.failed = "read and pass on";
+		else
+			got += res / MSG;
+		if (got < MANY && !o->r.failed && !one_submit(o, NULL))
+			o->r.failed = "submit a read";
+	}
+	return NULL;
+}
+
+static void *one_writer(void *arg)
+{
+	struct one_ring *o = arg;
+	struct iommu_hwpt_pgfault m;
+	int i;
+
+	for (i = 0; i < MANY && !o->r.failed; i++) {
+		if (read(o->r.link[0], &m, sizeof(m)) != sizeof(m)) {
+			o->r.failed = "receive";
+			break;
+		}
+		o->answers[i] = (struct iommu_hwpt_page_response){ m.cookie, SUCCESS };
+		if (!one_submit(o, &o->answers[i]))
+			o->r.failed = "submit a write";
+	}
+	return NULL;
+}
+
+TEST_F(client, one_ring)
+{
+	static struct one_ring o = { .submission = PTHREAD_MUTEX_INITIALIZER };
+	pthread_t reader, writer;
+	unsigned int i;
+
+	o.r.c = &self->c;
+	ASSERT_EQ(0, pipe(o.r.link));
+	ASSERT_EQ(0, io_uring_queue_init(16, &o.ring, 0));
+	ASSERT_EQ(0, pthread_create(&reader, NULL, one_reader, &o));
+	ASSERT_EQ(0, pthread_create(&writer, NULL, one_writer, &o));
+	for (i = 0; i < MANY; i += 10)
+		send_groups(_metadata, &self->c, 10, 1);
+	ASSERT_EQ(0, pthread_join(reader, NULL));
+	ASSERT_EQ(0, close(o.r.link[1]));
+	ASSERT_EQ(0, pthread_join(writer, NULL));
+	EXPECT_EQ(NULL, o.r.failed)
+		TH_LOG("failed to %s", o.r.failed);
+	io_uring_queue_exit(&o.ring);
+	ASSERT_EQ(0, close(o.r.link[0]));
 }
 
 /* ---- library ---- */

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "../../../../drivers/iommu/iommufd/iommufd_test_iopf.h"
+#include "iommufd_fdinfo.h"
 
 static inline int iommufd_call(int fd, unsigned long request, void *cmd)
 {
@@ -58,25 +59,6 @@ static inline int ioas_map_fixed(int fd, uint32_t ioas_id, uint64_t iova, const 
 	};
 
 	return iommufd_call(fd, IOMMU_IOAS_MAP, &cmd);
-}
-
-/* The number behind @name in the fdinfo of a descriptor, or -1. */
-static inline long fdinfo_number(int fd, const char *name)
-{
-	size_t n = strlen(name);
-	char path[64], line[128];
-	long value = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, name, n) && line[n] == ':')
-			value = strtol(line + n + 1, NULL, 10);
-	}
-	if (f)
-		fclose(f);
-	return value;
 }
 
 /* The fault queue: its object and its file. */

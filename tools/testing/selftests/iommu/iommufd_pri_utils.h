@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "iommufd_fdinfo.h"
 #include "pri.h"
 #include "../kselftest_harness.h"
 
@@ -162,8 +163,12 @@ static int unit_open(struct server *server, const char *bdf, struct unit *unit)
 	return rc;
 }
 
-/* Open n devices, from the first-th on; 0, or a negative errno and a line that says why. */
-static int server_open(struct server *server, int first, int n)
+/*
+ * Open n devices, from the first-th on, with such a queue; 0, or a negative errno
+ * and a line that says why.
+ */
+static int server_open_with(struct server *server, const struct iopf_queue_options *options,
+			    int first, int n)
 {
 	struct pri_address found[MAX_UNITS];
 	int rc;
@@ -173,7 +178,7 @@ static int server_open(struct server *server, int first, int n)
 	if (!rc && pri_find(found, MAX_UNITS) < first + n)
 		rc = iopf_fail(&server->io, ENODEV, "find the devices");
 	if (!rc)
-		rc = iopf_queue_alloc(&server->io, 0, &server->queue);
+		rc = iopf_queue_alloc_with(&server->io, options, &server->queue);
 	while (!rc && server->n_units < n) {
 		rc = unit_open(server, found[first + server->n_units].bdf,
 			       &server->unit[server->n_units]);
@@ -182,6 +187,11 @@ static int server_open(struct server *server, int first, int n)
 	if (rc)
 		ksft_print_msg("%s\n", iopf_error(&server->io));
 	return rc;
+}
+
+static int server_open(struct server *server, int first, int n)
+{
+	return server_open_with(server, &(struct iopf_queue_options){ 0 }, first, n);
 }
 
 /* Every object must be free by then: 0, or what the first one that is not said. */

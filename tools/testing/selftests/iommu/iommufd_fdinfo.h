@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Numbers that the kernel shows in text: of a fault queue, and of a device
+ */
+#ifndef __SELFTEST_IOMMUFD_FDINFO_H
+#define __SELFTEST_IOMMUFD_FDINFO_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The number behind @name and @end in a line of a file, or -1. */
+static inline long named_number(const char *path, const char *name, char end)
+{
+	size_t n = strlen(name);
+	char line[128];
+	long value = -1;
+	FILE *f;
+
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, name, n) && line[n] == end)
+			value = strtol(line + n + 1, NULL, 10);
+	}
+	if (f)
+		fclose(f);
+	return value;
+}
+
+/* The number behind @name in the fdinfo of a descriptor, or -1. */
+static inline long fdinfo_number(int fd, const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	return named_number(path, name, ':');
+}
+
+#endif
