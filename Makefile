@@ -107,7 +107,7 @@ series-next: deps ## try the series on Debian's newest kernel: the table in seri
 
 .PHONY: clean
 clean: ## remove build/, but for the downloads and ccache
-	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/docs build/merge build/vm build/log \
+	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/docs build/merge build/mutants build/vm build/log \
 		build/series build/series-* build/pri-testdev.so build/smmu-testdev.so
 
 .PHONY: distclean
