@@ -1101,14 +1101,14 @@ EXPORT_SYMBOL_GPL(iopf_group_response);
  */
 void iopf_free_groups(struct list_head *groups)
 {
+	struct list_head *first, *node;
 	struct iopf_device *fdev;
 	struct iopf_group *group;
-	struct list_head *node;
-	LIST_HEAD(done);
 	int freed;
 
 	while (!list_empty(groups)) {
-		group = list_first_entry(groups, struct iopf_group, node);
+		first = groups->next;
+		group = list_entry(first, struct iopf_group, node);
 		if (unlikely(group->release)) {
 			list_del(&group->node);
 			group->release(group);
@@ -1128,8 +1128,8 @@ void iopf_free_groups(struct list_head *groups)
 			iopf_group_end(fdev, group);
 			freed++;
 		}
-		list_cut_before(&done, groups, node);
-		list_splice(&done, &fdev->free_groups);
+		/* to the head: what was used last is used next */
+		list_bulk_move_tail(fdev->free_groups.next, first, node->prev);
 		fdev->count.depth -= freed;
 		spin_unlock(&fdev->lock);
 		iopf_device_put_many(fdev, freed);

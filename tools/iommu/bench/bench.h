@@ -63,6 +63,8 @@ struct spec {
 	bool eager;
 	/* io_uring for reads alone: answer by write(2) */
 	bool plain;
+	/* fetch: wait only if there is no completion after the submission */
+	bool try;
 };
 
 struct bench {

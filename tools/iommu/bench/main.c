@@ -17,8 +17,8 @@
  *   sqfetch     fetch, submitted like sqpoll
  * Keys: batch (faults injected together, 1), waiters (reads posted for each
  * object, 1), buffers (of multishot, a power of two, 64), devices (1), each=1
- * (an object for each device, else one for all), eager=1 and plain=1 (io_uring:
- * see uring.c), source=pri (the emulated device, else the selftests' mock).
+ * (an object for each device, else one for all), eager=1, plain=1 and try=1
+ * (io_uring: see uring.c), source=pri (the emulated device, else the selftests' mock).
  *
  * What is measured, per fault, in nanoseconds of CLOCK_MONOTONIC, which under
  * QEMU's -icount are instructions of the guest, of kernel and program:
@@ -427,6 +427,8 @@ static bool set_key(struct spec *spec, const char *key, const char *value)
 		spec->eager = n;
 	else if (!strcmp(key, "plain"))
 		spec->plain = n;
+	else if (!strcmp(key, "try"))
+		spec->try = n;
 	else if (!strcmp(key, "source") && !strcmp(value, "pri"))
 		spec->source = &pri_source;
 	else
