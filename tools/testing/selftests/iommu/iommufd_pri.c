@@ -855,6 +855,8 @@ struct epochs {
 	volatile unsigned int now;
 	volatile bool stop;
 	volatile unsigned int sent;
+	/* of this epoch no more will be sent */
+	volatile unsigned int spent;
 	/* by request: its epoch, or EPOCH_UNKNOWN, and 1 + the queue it came to */
 	unsigned int of[WINDOW / PAGE];
 	unsigned char queue[WINDOW / PAGE];
@@ -875,6 +877,7 @@ static void *epochs_send(void *arg)
 		last = before;
 		if (!left--) {
 			left = 0;
+			epochs->spent = before;
 			sched_yield();
 			continue;
 		}
@@ -931,6 +934,7 @@ TEST_F_TIMEOUT(pri, replace_never_crosses, 600)
 	epochs = calloc(1, sizeof(*epochs));
 	ASSERT_NE(NULL, epochs);
 	epochs->server = &self->server;
+	epochs->spent = EPOCH_UNKNOWN;
 	ASSERT_EQ(0, other_open(&self->server, &other));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, epochs_send, epochs));
 	for (i = 0; i < rounds; i++) {
@@ -939,7 +943,8 @@ TEST_F_TIMEOUT(pri, replace_never_crosses, 600)
 		do {
 			epochs_read(epochs, &self->server.queue, 0);
 			epochs_read(epochs, &other.queue, 1);
-		} while (epochs->sent - sent < 3 && epochs->sent < WINDOW / PAGE);
+		} while (epochs->sent - sent < 3 && epochs->spent != epochs->now &&
+			 epochs->sent < WINDOW / PAGE);
 		__atomic_add_fetch(&epochs->now, 1, __ATOMIC_SEQ_CST);
 		ASSERT_EQ(0, iopf_device_attach_pasid(vfio, PASID, i % 2 ? self->unit->faulting :
 						      other.faulting));
