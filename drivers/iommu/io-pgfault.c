@@ -228,12 +228,9 @@ static struct iopf_device *iopf_device_get(struct device *dev)
 	return fdev;
 }
 
-static void iopf_device_put_many(struct iopf_device *fdev, int references)
+static noinline void iopf_device_free(struct iopf_device *fdev)
 {
 	struct iopf_page *page, *next;
-
-	if (!refcount_sub_and_test(references, &fdev->users))
-		return;
 
 	for (page = fdev->pages; page; page = next) {
 		next = page->next;
@@ -242,6 +239,12 @@ static void iopf_device_put_many(struct iopf_device *fdev, int references)
 	kvfree(fdev->partial);
 	mem_cgroup_put(fdev->memcg);
 	kfree_rcu(fdev, rcu);
+}
+
+static void iopf_device_put_many(struct iopf_device *fdev, int references)
+{
+	if (refcount_sub_and_test(references, &fdev->users))
+		iopf_device_free(fdev);
 }
 
 static void iopf_device_put(struct iopf_device *fdev)
