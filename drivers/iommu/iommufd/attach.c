@@ -209,9 +209,11 @@ static void attach_free_handle(struct iommufd_attach_handle *handle,
 
 	list_for_each_entry_safe(attachment, next, &handle->attachments, node)
 		attach_del(handle, attachment, pasid);
-	/* A device that is not attached here can find the handle all the same. */
-	if (handle->hwpt->fault)
-		iommu_group_for_each_dev(igroup->group, &quiesce, attach_quiesce);
+	/*
+	 * A device that is not attached here can find the handle all the same, and
+	 * a report looks at its domain to see that this takes no faults.
+	 */
+	iommu_group_for_each_dev(igroup->group, &quiesce, attach_quiesce);
 	kfree(handle);
 }
 
