@@ -248,7 +248,7 @@ static bool sysfs_put(const char *bdf, const char *what, const char *text)
 	return done;
 }
 
-/* The world is gone: the device must have all its answers. */
+/* The world and its servers are gone: the device must have all its answers. */
 static void check_device(struct supervisor *sv, const char *bdf)
 {
 	struct pri_counts n;
@@ -323,10 +323,14 @@ static void live(struct supervisor *sv)
 		}
 		usleep(5000);
 	}
+	/*
+	 * Its servers, now without any device. One that was just born may have held
+	 * the device open until now, and while VFIO closes a device its memory is off
+	 * and all registers read 0: they tell nothing before that is over.
+	 */
+	reap_all();
 	for (i = 0; i < UNITS; i++)
 		check_device(sv, sv->found[i].bdf);
-	/* Its servers, now without any device */
-	reap_all();
 	for (i = 0; i < UNITS; i++)
 		shake_device(sv, sv->found[i].bdf);
 }
