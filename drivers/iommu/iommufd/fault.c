@@ -115,33 +115,30 @@ fault_slot_put(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 }
 
 /**
- * iommufd_fault_wake() - Wake those who wait for something to read
+ * iommufd_fault_unlock_wake() - Drop the lock, and wake who waits for what was queued
  * @fault: the object
- * @was_empty: the queue was empty before, or they were not woken since
- * @fetch: the FETCH that was picked under the lock, or NULL
  *
- * Context: Best with no lock held, but safe under the object's.
+ * Those who had found the queue empty are woken once, and the first FETCH that
+ * waits is started, if there is something to read now.
+ *
+ * Context: Under the object's lock, which is dropped.
  */
-void iommufd_fault_wake(struct iommufd_fault *fault, bool was_empty,
-			struct io_uring_cmd *fetch)
+void iommufd_fault_unlock_wake(struct iommufd_fault *fault)
+	__releases(&fault->lock)
 {
-	if (fetch)
-		iommufd_fault_uring_start(fetch);
-	if (!was_empty)
-		return;
-	if (wq_has_sleeper(&fault->poll_wait))
-		wake_up_poll(&fault->poll_wait, EPOLLIN | EPOLLRDNORM);
-	if (wq_has_sleeper(&fault->read_wait))
-		wake_up_interruptible(&fault->read_wait);
-}
-
-/* Whether somebody is to be woken who found the queue empty, which it no longer is */
-static bool fault_take_wake(struct iommufd_fault *fault)
-{
+	struct io_uring_cmd *fetch = iommufd_fault_uring_next(fault);
 	bool wake = fault->wake && !iommufd_fault_is_empty(fault);
 
 	fault->wake = false;
-	return wake;
+	spin_unlock(&fault->lock);
+
+	if (fetch)
+		iommufd_fault_uring_start(fetch);
+	if (!wake)
+		return;
+	if (wq_has_sleeper(&fault->poll_wait))
+		wake_up_poll(&fault->poll_wait, EPOLLIN | EPOLLRDNORM);
+	iommufd_fault_wake_next(fault);
 }
 
 static void fault_note_loss(struct iommufd_fault *fault)
@@ -233,7 +230,7 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 	slot->group = group;
 	slot->state = FAULT_SLOT_QUEUED;
 	list_add_tail(&group->node, &fault->deliver);
-	iommufd_fault_set_queued(fault, fault->queued + 1);
+	iommufd_fault_count_queued(fault);
 	fault->stats.groups++;
 	fault->stats.requests += group->fault_count;
 	iommufd_fault_start_aging(fault, group);
@@ -267,23 +264,16 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 	struct iommufd_attach_handle *handle = to_iommufd_handle(group->attach_handle);
 	struct iommufd_fault *fault = handle->hwpt->fault;
 	struct iommufd_attachment *attachment;
-	struct io_uring_cmd *fetch = NULL;
-	bool wake = false;
 	int rc;
 
 	spin_lock(&fault->lock);
 	attachment = fault_find_attachment(handle, group->fault_param->dev);
-	if (iommufd_fault_is_empty(fault))
-		fault->wake = true;
 	rc = attachment ? fault_enqueue(fault, attachment, group) : -ENODEV;
-	/* Else those who wait are woken for all of the groups at once. */
-	if (!iopf_queue_batching(group)) {
-		wake = fault_take_wake(fault);
-		fetch = iommufd_fault_uring_next(fault);
-	}
-	spin_unlock(&fault->lock);
-
-	iommufd_fault_wake(fault, wake, fetch);
+	/* Those who wait are woken for all groups of a batch at once. */
+	if (iopf_queue_batching(group))
+		spin_unlock(&fault->lock);
+	else
+		iommufd_fault_unlock_wake(fault);
 	return rc;
 }
 
@@ -300,19 +290,11 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
 			struct iopf_group *group)
 {
-	struct io_uring_cmd *fetch;
-	bool wake;
 	int rc;
 
 	spin_lock(&fault->lock);
-	if (iommufd_fault_is_empty(fault))
-		fault->wake = true;
 	rc = fault_enqueue(fault, attachment, group);
-	wake = fault_take_wake(fault);
-	fetch = iommufd_fault_uring_next(fault);
-	spin_unlock(&fault->lock);
-
-	iommufd_fault_wake(fault, wake, fetch);
+	iommufd_fault_unlock_wake(fault);
 	return rc;
 }
 
@@ -330,13 +312,6 @@ static void fault_count_delivered(struct iommufd_fault *fault, unsigned int grou
 	fault->delivered += groups;
 	fault->stats.delivered += groups;
 	iommufd_fault_set_queued(fault, fault->queued - groups);
-}
-
-/* Only one reader was woken, and the queue is not empty yet. */
-static void fault_wake_next(struct iommufd_fault *fault)
-{
-	if (wq_has_sleeper(&fault->read_wait))
-		wake_up_interruptible(&fault->read_wait);
 }
 
 /**
@@ -382,7 +357,7 @@ size_t iommufd_fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault
 	spin_unlock(&fault->lock);
 
 	if (more)
-		fault_wake_next(fault);
+		iommufd_fault_wake_next(fault);
 	return room - left;
 }
 
@@ -418,7 +393,7 @@ struct iopf_group *iommufd_fault_hold(struct iommufd_fault *fault, size_t room, 
 	spin_unlock(&fault->lock);
 
 	if (more)
-		fault_wake_next(fault);
+		iommufd_fault_wake_next(fault);
 	return group;
 }
 
@@ -435,7 +410,7 @@ static void fault_restore(struct iommufd_fault *fault, u32 cookie)
 	list_add(&slot->group->node, &fault->deliver);
 	fault->delivered--;
 	fault->stats.delivered--;
-	iommufd_fault_set_queued(fault, fault->queued + 1);
+	iommufd_fault_count_queued(fault);
 }
 
 /**
@@ -449,22 +424,16 @@ static void fault_restore(struct iommufd_fault *fault, u32 cookie)
 void iommufd_fault_unhold(struct iommufd_fault *fault, struct iopf_group *group, u32 flags,
 			  bool copied)
 {
-	struct io_uring_cmd *fetch;
 	LIST_HEAD(unused);
-	bool was_empty;
 
 	spin_lock(&fault->lock);
-	was_empty = iommufd_fault_is_empty(fault);
 	if (!copied) {
 		iommufd_fault_untake_loss(fault, flags);
 		fault_restore(fault, group->cookie);
 	}
 	iommufd_fault_put_group(group, &unused);
-	fetch = iommufd_fault_uring_next(fault);
-	was_empty &= !iommufd_fault_is_empty(fault);
-	spin_unlock(&fault->lock);
+	iommufd_fault_unlock_wake(fault);
 
-	iommufd_fault_wake(fault, was_empty, fetch);
 	iopf_free_groups(&unused);
 }
 
@@ -493,11 +462,8 @@ size_t iommufd_fault_untake(struct iommufd_fault *fault,
 			    size_t copied)
 {
 	size_t i, whole = fault_whole_groups(messages, copied);
-	struct io_uring_cmd *fetch;
-	bool was_empty;
 
 	spin_lock(&fault->lock);
-	was_empty = iommufd_fault_is_empty(fault);
 	if (!whole)
 		iommufd_fault_untake_loss(fault, messages->flags & IOMMU_PGFAULT_FLAGS_LOST);
 	for (i = count; i > whole; i--) {
@@ -505,12 +471,22 @@ size_t iommufd_fault_untake(struct iommufd_fault *fault,
 		if (i - 1 == whole || messages[i - 2].cookie != messages[i - 1].cookie)
 			fault_restore(fault, messages[i - 1].cookie);
 	}
-	fetch = iommufd_fault_uring_next(fault);
-	was_empty &= !iommufd_fault_is_empty(fault);
-	spin_unlock(&fault->lock);
-
-	iommufd_fault_wake(fault, was_empty, fetch);
+	iommufd_fault_unlock_wake(fault);
 	return whole;
+}
+
+static __always_inline void
+fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
+	       enum iommufd_fault_slot_state state)
+{
+	fault_stop_aging(fault, slot);
+	if (slot->state == FAULT_SLOT_QUEUED) {
+		list_del(&slot->group->node);
+		iommufd_fault_set_queued(fault, fault->queued - 1);
+	} else {
+		fault->delivered--;
+	}
+	fault_slot_put(fault, slot, state);
 }
 
 /**
@@ -526,14 +502,7 @@ size_t iommufd_fault_untake(struct iommufd_fault *fault,
 void iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 			    enum iommufd_fault_slot_state state)
 {
-	fault_stop_aging(fault, slot);
-	if (slot->state == FAULT_SLOT_QUEUED) {
-		list_del(&slot->group->node);
-		iommufd_fault_set_queued(fault, fault->queued - 1);
-	} else {
-		fault->delivered--;
-	}
-	fault_slot_put(fault, slot, state);
+	fault_take_out(fault, slot, state);
 }
 
 /*
@@ -548,7 +517,7 @@ static void fault_end(struct iommufd_fault *fault, struct iommufd_fault_slot *sl
 		slot->group->refs++;
 		return;
 	}
-	iommufd_fault_take_out(fault, slot, tell ? FAULT_SLOT_STALE : FAULT_SLOT_FREE);
+	fault_take_out(fault, slot, tell ? FAULT_SLOT_STALE : FAULT_SLOT_FREE);
 }
 
 /* The group is answered: it no longer keeps its attachment from being freed. */
@@ -623,9 +592,7 @@ static int fault_claim_delivered(struct iommufd_fault *fault,
 		.cause = IOPF_CAUSE_USER,
 	};
 	fault->stats.answers[response->code]++;
-	fault_stop_aging(fault, slot);
-	fault->delivered--;
-	fault_slot_put(fault, slot, FAULT_SLOT_FREE);
+	fault_take_out(fault, slot, FAULT_SLOT_FREE);
 	return 0;
 }
 
@@ -866,23 +833,17 @@ static void fault_work(struct work_struct *work)
 {
 	struct iommufd_fault *fault = container_of(work, struct iommufd_fault, work);
 	struct fault_claims claims __uninitialized;
-	struct io_uring_cmd *fetch;
 	LIST_HEAD(unused);
-	bool was_empty;
 
 	claims.lost = 0;
 	do {
 		claims.won = 0;
 		spin_lock(&fault->lock);
-		was_empty = iommufd_fault_is_empty(fault);
 		list_splice_init(&fault->unused, &unused);
 		fault_claim_expired(fault, &claims);
 		/* What ended may leave a message that says so. */
-		was_empty &= !iommufd_fault_is_empty(fault);
-		fetch = iommufd_fault_uring_next(fault);
-		spin_unlock(&fault->lock);
+		iommufd_fault_unlock_wake(fault);
 
-		iommufd_fault_wake(fault, was_empty, fetch);
 		fault_finish(fault, &claims);
 		iopf_free_groups(&unused);
 	} while (claims.won == IOMMUFD_FAULT_BATCH);
@@ -903,28 +864,23 @@ static enum hrtimer_restart fault_timeout(struct hrtimer *timer)
 static void fault_recall(struct iopf_group *group, enum iopf_cause cause)
 {
 	struct iommufd_fault *fault = to_iommufd_handle(group->attach_handle)->hwpt->fault;
-	struct io_uring_cmd *fetch = NULL;
 	struct iommufd_fault_slot *slot;
-	bool wake, drained = false;
+	bool drained = false;
 
 	spin_lock(&fault->lock);
-	wake = iommufd_fault_is_empty(fault);
 	slot = iommufd_fault_slot(fault, group->cookie);
 	/* Else somebody has failed to claim it, and drops it. */
 	if (iommufd_fault_slot_holds(slot, group)) {
 		fault->stats.recalled++;
 		fault_end(fault, slot, cause != IOPF_CAUSE_DETACH);
 		drained = fault_let_go(group, &fault->unused);
-		fetch = iommufd_fault_uring_next(fault);
 	}
-	wake &= !iommufd_fault_is_empty(fault);
 	if (!list_empty(&fault->unused))
 		queue_work(system_unbound_wq, &fault->work);
-	spin_unlock(&fault->lock);
+	iommufd_fault_unlock_wake(fault);
 
 	if (drained)
 		wake_up_all(&fault->drain_wait);
-	iommufd_fault_wake(fault, wake, fetch);
 }
 
 static void fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause)
@@ -943,15 +899,9 @@ static void fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause
 static void fault_flush(struct iommu_attach_handle *handle)
 {
 	struct iommufd_fault *fault = to_iommufd_handle(handle)->hwpt->fault;
-	struct io_uring_cmd *fetch;
-	bool wake;
 
 	spin_lock(&fault->lock);
-	wake = fault_take_wake(fault);
-	fetch = iommufd_fault_uring_next(fault);
-	spin_unlock(&fault->lock);
-
-	iommufd_fault_wake(fault, wake, fetch);
+	iommufd_fault_unlock_wake(fault);
 }
 
 static const struct iopf_handler_ops fault_ops = {

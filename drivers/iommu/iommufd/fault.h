@@ -151,8 +151,8 @@ struct iommufd_fault_stats {
  * @work: answers groups whose deadline is over, and frees @unused
  * @lock: protects all below and the attachments of every handle that feeds it
  * @closed: the file is gone; nothing is queued any more
- * @wake: @deliver was empty, and pollers and readers were not woken since; they
- *        are at the end of a drain of the hardware queue
+ * @wake: @deliver was empty, and pollers and readers were not woken since; in a
+ *        drain of the hardware queue they are at its end
  * @lost: requests were lost, and user space asked to be told and was not yet
  * @timing: @timer is started, or @work will start it
  * @deliver: groups with something to read, oldest first
@@ -286,6 +286,21 @@ static inline void iommufd_fault_set_queued(struct iommufd_fault *fault,
 	WRITE_ONCE(fault->queued, queued);
 }
 
+/* One more to read; iommufd_fault_unlock_wake() wakes who had found nothing. */
+static inline void iommufd_fault_count_queued(struct iommufd_fault *fault)
+{
+	if (!fault->queued)
+		fault->wake = true;
+	iommufd_fault_set_queued(fault, fault->queued + 1);
+}
+
+/* One sleeping reader; it wakes the next if it leaves something. */
+static inline void iommufd_fault_wake_next(struct iommufd_fault *fault)
+{
+	if (wq_has_sleeper(&fault->read_wait))
+		wake_up_interruptible(&fault->read_wait);
+}
+
 /* Drop a reference; what nobody holds goes to @unused, to be freed. */
 static inline void iommufd_fault_put_group(struct iopf_group *group,
 					   struct list_head *unused)
@@ -343,8 +358,7 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 void iommufd_fault_start_aging(struct iommufd_fault *fault, const struct iopf_group *group);
 void iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 			    enum iommufd_fault_slot_state state);
-void iommufd_fault_wake(struct iommufd_fault *fault, bool was_empty,
-			struct io_uring_cmd *fetch);
+void iommufd_fault_unlock_wake(struct iommufd_fault *fault) __releases(&fault->lock);
 size_t iommufd_fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault *messages,
 			  size_t room);
 size_t iommufd_fault_untake(struct iommufd_fault *fault,

@@ -330,6 +330,7 @@ int iommufd_fault_bind(struct iommufd_ucmd *ucmd)
 {
 	struct iommufd_fault_source *source = NULL;
 	struct iommu_fault_bind *cmd = ucmd->cmd;
+	struct iommufd_access *access;
 	struct iommufd_fault *fault;
 	struct iommufd_object *obj;
 	int rc = 0;
@@ -340,6 +341,7 @@ int iommufd_fault_bind(struct iommufd_ucmd *ucmd)
 	obj = iommufd_get_object(ucmd->ictx, cmd->dev_id, IOMMUFD_OBJ_ACCESS);
 	if (IS_ERR(obj))
 		return PTR_ERR(obj);
+	access = container_of(obj, struct iommufd_access, obj);
 
 	if (cmd->fault_id) {
 		fault = iommufd_get_fault(ucmd, cmd->fault_id);
@@ -347,14 +349,14 @@ int iommufd_fault_bind(struct iommufd_ucmd *ucmd)
 			rc = PTR_ERR(fault);
 			goto out_put;
 		}
-		source = source_alloc(container_of(obj, struct iommufd_access, obj), fault);
+		source = source_alloc(access, fault);
 		iommufd_put_object(ucmd->ictx, &fault->obj);
 		if (!source) {
 			rc = -ENOMEM;
 			goto out_put;
 		}
 	}
-	iommufd_fault_unbind(container_of(obj, struct iommufd_access, obj), source);
+	iommufd_fault_unbind(access, source);
 
 out_put:
 	iommufd_put_object(ucmd->ictx, obj);

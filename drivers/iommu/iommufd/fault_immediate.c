@@ -47,7 +47,7 @@ static void part_queue(struct iommufd_fault *fault, struct iommufd_fault_slot *s
 	slot->state = FAULT_SLOT_QUEUED;
 	list_add_tail(&slot->group->node, &fault->deliver);
 	fault->delivered--;
-	iommufd_fault_set_queued(fault, fault->queued + 1);
+	iommufd_fault_count_queued(fault);
 }
 
 /* Another request of a group that has its slot was appended. */
@@ -218,8 +218,8 @@ size_t iommufd_fault_part_deliver(struct iommufd_fault *fault, struct list_head 
 	more = fault->queued;
 	spin_unlock(&fault->lock);
 
-	if (more && wq_has_sleeper(&fault->read_wait))
-		wake_up_interruptible(&fault->read_wait);
+	if (more)
+		iommufd_fault_wake_next(fault);
 	return messages;
 }
 
@@ -274,14 +274,11 @@ void iommufd_fault_part_delivered(struct iommufd_fault *fault, struct list_head 
 {
 	struct iopf_group *group, *next;
 	struct iommufd_fault_slot *slot;
-	struct io_uring_cmd *fetch;
 	LIST_HEAD(unused);
 	LIST_HEAD(again);
-	bool was_empty;
 	size_t n, all;
 
 	spin_lock(&fault->lock);
-	was_empty = iommufd_fault_is_empty(fault);
 	if (!copied)
 		iommufd_fault_untake_loss(fault, flags);
 	list_for_each_entry_safe(group, next, batch, node) {
@@ -298,10 +295,7 @@ void iommufd_fault_part_delivered(struct iommufd_fault *fault, struct list_head 
 		iommufd_fault_put_group(group, &unused);
 	}
 	list_splice(&again, &fault->deliver);
-	was_empty &= !iommufd_fault_is_empty(fault);
-	fetch = iommufd_fault_uring_next(fault);
-	spin_unlock(&fault->lock);
+	iommufd_fault_unlock_wake(fault);
 
-	iommufd_fault_wake(fault, was_empty, fetch);
 	iopf_free_groups(&unused);
 }
