@@ -1498,48 +1498,39 @@ static void check_queue_works(struct fake *fake)
 	KUNIT_EXPECT_EQ(fake->test, before + 3 * QI_LENGTH, fake->n_answers);
 }
 
+/* A timeout costs no answer, and what came of the invalidation is known. */
+static void check_timeout(struct fake *fake, unsigned int after, u16 sid, int wanted,
+			  unsigned int invalidations)
+{
+	int rc = invalidate_with_error(fake, after, DMA_FSTS_ITE, sid);
+
+	KUNIT_EXPECT_EQ(fake->test, wanted, rc);
+	KUNIT_EXPECT_EQ(fake->test, 100, fake->n_answers);
+	KUNIT_EXPECT_EQ(fake->test, invalidations, fake->n_invalidations);
+	check_queue_works(fake);
+}
+
 /* The invalidation's wait is aborted and both are submitted again; no answer is. */
 static void prq_test_timeout_after_answers(struct kunit *test)
 {
-	struct fake *fake = test->priv;
-
-	KUNIT_EXPECT_EQ(test, 0, invalidate_with_error(fake, 101, DMA_FSTS_ITE, 0));
-	KUNIT_EXPECT_EQ(test, 100, fake->n_answers);
-	KUNIT_EXPECT_EQ(test, 2, fake->n_invalidations);
-	check_queue_works(fake);
+	check_timeout(test->priv, 101, 0, 0, 2);
 }
 
 /* The hardware stops among the answers; neither they nor the wait were aborted. */
 static void prq_test_timeout_amid_answers(struct kunit *test)
 {
-	struct fake *fake = test->priv;
-
-	KUNIT_EXPECT_EQ(test, 0, invalidate_with_error(fake, 40, DMA_FSTS_ITE, 0));
-	KUNIT_EXPECT_EQ(test, 100, fake->n_answers);
-	KUNIT_EXPECT_EQ(test, 1, fake->n_invalidations);
-	check_queue_works(fake);
+	check_timeout(test->priv, 40, 0, 0, 1);
 }
 
 /* The same with a device that is gone: only what was aborted is given up. */
 static void prq_test_timeout_of_absent_device(struct kunit *test)
 {
-	struct fake *fake = test->priv;
-
-	KUNIT_EXPECT_EQ(test, 0, invalidate_with_error(fake, 40, DMA_FSTS_ITE, 0x4000));
-	KUNIT_EXPECT_EQ(test, 100, fake->n_answers);
-	KUNIT_EXPECT_EQ(test, 1, fake->n_invalidations);
-	check_queue_works(fake);
+	check_timeout(test->priv, 40, 0x4000, 0, 1);
 }
 
 static void prq_test_timeout_given_up(struct kunit *test)
 {
-	struct fake *fake = test->priv;
-
-	KUNIT_EXPECT_EQ(test, -ETIMEDOUT,
-			invalidate_with_error(fake, 101, DMA_FSTS_ITE, 0x4000));
-	KUNIT_EXPECT_EQ(test, 100, fake->n_answers);
-	KUNIT_EXPECT_EQ(test, 1, fake->n_invalidations);
-	check_queue_works(fake);
+	check_timeout(test->priv, 101, 0x4000, -ETIMEDOUT, 1);
 }
 
 /* A descriptor that the hardware does not take costs that answer and no other. */
