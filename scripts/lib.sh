@@ -167,6 +167,21 @@ configure() {
 		update_file "$3/.config" <"$3/.config.new"
 }
 
+# fragments TREE KIND: the files that make the configuration of such a kernel.
+fragments() {
+	local parts=(common)
+
+	case $2 in
+	x86_64 | arm64) parts+=("$2") ;;
+	debug | kcsan) parts+=(x86_64 "$2") ;;
+	*) die "unknown kind of kernel '$2'" ;;
+	esac
+	# What only our tree has: on every kernel, and on those for x86_64.
+	if [ "$1" = ours ]; then parts+=(ours); fi
+	if [ "$1" = ours ] && [ "$2" != arm64 ]; then parts+=(ours-x86_64); fi
+	printf "$scripts/config/%s.config\n" "${parts[@]}"
+}
+
 # new_config KIND SRC OUT FRAGMENT...: make OUT/.config.new, of the options that SRC knows.
 new_config() {
 	mkdir -p "$3" &&
