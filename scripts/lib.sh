@@ -75,6 +75,29 @@ progress() {
 	fi
 }
 
+# ktap [PLAN]: begin KTAP, whose tests are by result(). Without PLAN "1..$number" ends it.
+ktap() {
+	number=0 failed=0
+	echo "TAP version 13"
+	[ -z "${1:-}" ] || echo "1..$1"
+}
+
+# result NAME COMMAND...: a test, which fails if COMMAND does, or prints something: that goes
+# before it. Status 4 is a test that could not be made, and the last line says why.
+result() {
+	local said rc=0 verdict=ok
+
+	number=$((number + 1))
+	said=$("${@:2}") || rc=$?
+	if [ "$rc" = 4 ]; then
+		echo "ok $number $1 # SKIP ${said##*$'\n'}"
+		return
+	fi
+	if [ -n "$said" ]; then printf '%s\n' "$said" | sed 's/^/# /'; fi
+	if [ -n "$said" ] || [ "$rc" != 0 ]; then verdict="not ok" failed=1; fi
+	echo "$verdict $number $1"
+}
+
 # Write standard input to FILE unless it holds just that already, so that
 # make sees a new time stamp only where something changed.
 update_file() {
