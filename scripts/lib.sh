@@ -213,6 +213,13 @@ new_config() {
 			KCONFIG_ALLCONFIG="$3/wanted.config" allnoconfig
 }
 
+# warnings LOG FILES: the compiler's in LOG about one of FILES, that has lines "path: ";
+# as "path: text", and of the base's, ours' and the series' tree alike.
+warnings() {
+	sed -En 's,^[^ ]*/build/((ours|series-src)/src|base)/,,; s,^(\.\./)+((ours/)?src|base)/,,
+		s/^([^ :]+)(:[0-9]+)+: warning: /\1: /p' "$1" | sort -u | grep -F -f "$2" || true
+}
+
 # checkpatch_excluded: read lines of 'checkpatch --terse --show-types --showfile' and
 # print those that scripts/checkpatch-excluded does not name.
 checkpatch_excluded() {
