@@ -220,6 +220,18 @@ warnings() {
 		s/^([^ :]+)(:[0-9]+)+: warning: /\1: /p' "$1" | sort -u | grep -F -f "$2" || true
 }
 
+# checkpatch NAME OPTION...: what the base's own says with these options of the file NAME,
+# or of its standard input, which is NAME then; but for what is excluded.
+checkpatch() {
+	cd "$build"	# it leaves a file where it runs
+	# Standard error is from helpers that want packages and a git history we lack.
+	# It ends with 1 when it says something, also if that is excluded.
+	perl base/scripts/checkpatch.pl --root=base --strict --terse --show-types --showfile \
+		--no-summary --quiet --max-line-length=100 "${@:2}" 2>/dev/null |
+		sed "s,^$root/,,; s,^:,$1:," | checkpatch_excluded ||
+		[ "$?" = 1 ] || echo "checkpatch failed"
+}
+
 # checkpatch_excluded: read lines of 'checkpatch --terse --show-types --showfile' and
 # print those that scripts/checkpatch-excluded does not name.
 checkpatch_excluded() {
