@@ -241,7 +241,7 @@ static noinline void iopf_device_free(struct iopf_device *fdev)
 	kfree_rcu(fdev, rcu);
 }
 
-static void iopf_device_put_many(struct iopf_device *fdev, int references)
+static __always_inline void iopf_device_put_many(struct iopf_device *fdev, int references)
 {
 	if (refcount_sub_and_test(references, &fdev->users))
 		iopf_device_free(fdev);
@@ -1104,7 +1104,7 @@ EXPORT_SYMBOL_GPL(iopf_group_response);
  */
 void iopf_free_groups(struct list_head *groups)
 {
-	struct list_head *first, *node;
+	struct list_head *first, *last;
 	struct iopf_device *fdev;
 	struct iopf_group *group;
 	int freed;
@@ -1122,17 +1122,16 @@ void iopf_free_groups(struct list_head *groups)
 
 		/* As many as come from the same device in a row */
 		spin_lock(&fdev->lock);
-		list_for_each(node, groups) {
-			group = list_entry(node, struct iopf_group, node);
-			if (group->fault_param != &fdev->param)
-				break;
+		do {
 			fdev->count.answered[group->verdict]++;
 			fdev->count.delivered += group->delivered;
 			iopf_group_end(fdev, group);
 			freed++;
-		}
+			last = &group->node;
+			group = list_next_entry(group, node);
+		} while (&group->node != groups && group->fault_param == &fdev->param);
 		/* to the head: what was used last is used next */
-		list_bulk_move_tail(fdev->free_groups.next, first, node->prev);
+		list_bulk_move_tail(fdev->free_groups.next, first, last);
 		fdev->count.depth -= freed;
 		spin_unlock(&fdev->lock);
 		iopf_device_put_many(fdev, freed);
