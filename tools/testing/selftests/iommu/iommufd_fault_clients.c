@@ -488,6 +488,9 @@ static void *one_writer(void *arg)
 		if (!one_submit(o, &o->answers[i]))
 			o->r.failed = "submit a write";
 	}
+	/* Its writes are cancelled if a thread ends before them: until nobody reaps any more. */
+	while (read(o->r.link[0], &m, sizeof(m)) > 0)
+		;
 	return NULL;
 }
 
