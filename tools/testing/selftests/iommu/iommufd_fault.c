@@ -662,13 +662,13 @@ static void take_many(struct __test_metadata *_metadata, int fd, unsigned int n,
 TEST_F(fault, partial_write)
 {
 	/* The kernel takes 64 at a time. */
-	static const unsigned int bad[] = { 0, 1, 2, 31, 63, 64, 65, 99 };
+	static const unsigned int bad[] = { 0, 1, 2, 31, 32, 33, 70, 99, 63, 64, 65 };
 	struct iommu_hwpt_page_response r[100];
 	int fd = self->queue->fd;
 	uint32_t cookie;
 	unsigned int i;
 
-	for (i = 0; i < 8; i++) {
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		ASSERT_EQ(0, iopf_stats_reset(self->env.fd, self->dev->idev_id));
 		inject(_metadata, &self->env, self->dev, 0, 100, 1);
 		take_many(_metadata, fd, 100, r);
@@ -2992,14 +2992,12 @@ TEST_F(uring, exit_with_worker)
  */
 TEST_F_TIMEOUT(uring, many_reads_many_faults, 300)
 {
-	/* Each costs a switch to the kernel's thread and back, where that submits. */
-	unsigned int faults = variant->flags & IORING_SETUP_SQPOLL ? MANY_FAULTS / 10 : MANY_FAULTS;
 	struct iommu_hwpt_pgfault *m = anonymous(_metadata, MANY_READS * sizeof(*m));
 	unsigned int i, next, used = 0;
 	struct io_uring_cqe cqe = {};
 	struct io_uring_sqe *sqe;
 
-	for (i = 0; i < faults + MANY_READS; i++) {
+	for (i = 0; i < MANY_FAULTS + MANY_READS; i++) {
 		next = i;
 		if (i >= MANY_READS) {
 			send_one(_metadata, self);
@@ -3020,7 +3018,7 @@ TEST_F_TIMEOUT(uring, many_reads_many_faults, 300)
 	EXPECT_EQ(0, count_workers(false));
 	EXPECT_NE(0, used);
 	EXPECT_EQ(MANY_READS, cancel_all(_metadata, &self->ring, MANY_READS));
-	expect_answers(_metadata, &self->env, self->dev, faults, 0);
+	expect_answers(_metadata, &self->env, self->dev, MANY_FAULTS, 0);
 }
 
 static void *post_and_end(void *arg)
