@@ -161,9 +161,9 @@ static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_devic
 		kfree(attachment);
 		return rc;
 	}
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	list_add_tail(&attachment->node, &handle->attachments);
-	spin_unlock(&fault->lock);
+	spin_unlock_bh(&fault->lock);
 	return 0;
 }
 
@@ -174,9 +174,9 @@ static void attach_del(struct iommufd_attach_handle *handle,
 	struct iommufd_fault *fault = handle->hwpt->fault;
 
 	if (fault) {
-		spin_lock(&fault->lock);
+		spin_lock_bh(&fault->lock);
 		list_del(&attachment->node);
-		spin_unlock(&fault->lock);
+		spin_unlock_bh(&fault->lock);
 
 		iopf_quiesce(attachment->idev->dev, pasid, &handle->handle);
 		iommufd_fault_drain(fault, attachment);

@@ -65,11 +65,18 @@
  * Clearing the array costs more than answering one group does.
  */
 struct fault_claims {
-	/* From the front those to answer, from the back those somebody else has */
-	struct iopf_answer answers[IOMMUFD_FAULT_BATCH];
-	unsigned int won;
-	unsigned int lost;
+	struct iopf_answer answers[IOMMUFD_FAULT_BATCH];	/* to be given */
+	unsigned int won;		/* number of @answers */
+	bool drained;			/* an attachment has no group left */
+	struct list_head unused;	/* groups to be freed */
 };
+
+static void fault_claims_init(struct fault_claims *claims)
+{
+	claims->won = 0;
+	claims->drained = false;
+	INIT_LIST_HEAD(&claims->unused);
+}
 
 static u32 fault_used(struct iommufd_fault *fault)
 {
@@ -112,33 +119,6 @@ fault_slot_put(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 	else
 		fault->slots[fault->free_last].next = index;
 	fault->free_last = index;
-}
-
-/**
- * iommufd_fault_unlock_wake() - Drop the lock, and wake who waits for what was queued
- * @fault: the object
- *
- * Those who had found the queue empty are woken once, and the first FETCH that
- * waits is started, if there is something to read now.
- *
- * Context: Under the object's lock, which is dropped.
- */
-void iommufd_fault_unlock_wake(struct iommufd_fault *fault)
-	__releases(&fault->lock)
-{
-	struct io_uring_cmd *fetch = iommufd_fault_uring_next(fault);
-	bool wake = fault->wake && !iommufd_fault_is_empty(fault);
-
-	fault->wake = false;
-	spin_unlock(&fault->lock);
-
-	if (fetch)
-		iommufd_fault_uring_start(fetch);
-	if (!wake)
-		return;
-	if (wq_has_sleeper(&fault->poll_wait))
-		wake_up_poll(&fault->poll_wait, EPOLLIN | EPOLLRDNORM);
-	iommufd_fault_wake_next(fault);
 }
 
 static void fault_note_loss(struct iommufd_fault *fault)
@@ -230,7 +210,7 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 	slot->group = group;
 	slot->state = FAULT_SLOT_QUEUED;
 	list_add_tail(&group->node, &fault->deliver);
-	iommufd_fault_count_queued(fault);
+	iommufd_fault_set_queued(fault, fault->queued + 1);
 	fault->stats.groups++;
 	fault->stats.requests += group->fault_count;
 	iommufd_fault_start_aging(fault, group);
@@ -266,14 +246,13 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 	struct iommufd_attachment *attachment;
 	int rc;
 
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	attachment = fault_find_attachment(handle, group->fault_param->dev);
 	rc = attachment ? fault_enqueue(fault, attachment, group) : -ENODEV;
-	/* Those who wait are woken for all groups of a batch at once. */
-	if (iopf_queue_batching(group))
-		spin_unlock(&fault->lock);
-	else
-		iommufd_fault_unlock_wake(fault);
+	spin_unlock_bh(&fault->lock);
+
+	if (!rc)
+		iommufd_fault_wake(fault);
 	return rc;
 }
 
@@ -292,187 +271,13 @@ int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *
 {
 	int rc;
 
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	rc = fault_enqueue(fault, attachment, group);
-	iommufd_fault_unlock_wake(fault);
+	spin_unlock_bh(&fault->lock);
+
+	if (!rc)
+		iommufd_fault_wake(fault);
 	return rc;
-}
-
-/* The group at the head of the queue goes to user space; its node is the caller's. */
-static __always_inline void fault_deliver(struct iommufd_fault *fault,
-					  struct iopf_group *group)
-{
-	/* Fails if the device is gone; then its answer will fail too. */
-	iopf_group_deliver(group);
-	iommufd_fault_slot(fault, group->cookie)->state = FAULT_SLOT_DELIVERED;
-}
-
-static void fault_count_delivered(struct iommufd_fault *fault, unsigned int groups)
-{
-	fault->delivered += groups;
-	fault->stats.delivered += groups;
-	iommufd_fault_set_queued(fault, fault->queued - groups);
-}
-
-/**
- * iommufd_fault_take() - Take whole groups off the head of the queue
- * @fault: the object
- * @messages: gets what user space is told of them
- * @room: number of @messages that there is room for
- *
- * The groups count as delivered from here on. What of them does not reach user
- * space is to be given back to iommufd_fault_untake().
- *
- * Return: number of messages, 0 if nothing is queued, or if the first group has
- * more than @room.
- */
-size_t iommufd_fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault *messages,
-			  size_t room)
-{
-	struct iommu_hwpt_pgfault *next = messages;
-	size_t left = room;
-	struct iopf_group *group;
-	struct iopf_fault *iopf;
-	struct list_head *node;
-	unsigned int groups = 0;
-	bool more;
-
-	spin_lock(&fault->lock);
-	list_for_each(node, &fault->deliver) {
-		group = list_entry(node, struct iopf_group, node);
-		if (group->fault_count > left)
-			break;
-		left -= group->fault_count;
-		list_for_each_entry(iopf, &group->faults, list)
-			iommufd_fault_message(next++, group, &iopf->fault.prm);
-		fault_deliver(fault, group);
-		groups++;
-	}
-	/* All before @node are off, at once: nobody needs their links any more. */
-	__list_del(&fault->deliver, node);
-	fault_count_delivered(fault, groups);
-	if (groups)
-		messages->flags |= iommufd_fault_take_loss(fault);
-	more = fault->queued;
-	spin_unlock(&fault->lock);
-
-	if (more)
-		iommufd_fault_wake_next(fault);
-	return room - left;
-}
-
-/**
- * iommufd_fault_hold() - Take the first group of the queue, to be copied in pieces
- * @fault: the object
- * @room: number of messages that the caller has room for
- * @flags: gets flags for the first message
- *
- * As iommufd_fault_take(), for a group of any size. It is the caller's to look at
- * until iommufd_fault_unhold(), whoever answers it.
- *
- * Return: the group, NULL if nothing is queued, or -EINVAL as an ERR_PTR if the
- * group has more than @room.
- */
-struct iopf_group *iommufd_fault_hold(struct iommufd_fault *fault, size_t room, u32 *flags)
-{
-	struct iopf_group *group;
-	bool more;
-
-	spin_lock(&fault->lock);
-	group = list_first_entry_or_null(&fault->deliver, struct iopf_group, node);
-	if (group && group->fault_count > room) {
-		group = ERR_PTR(-EINVAL);
-	} else if (group) {
-		list_del(&group->node);
-		fault_deliver(fault, group);
-		fault_count_delivered(fault, 1);
-		group->refs++;
-		*flags = iommufd_fault_take_loss(fault);
-	}
-	more = fault->queued;
-	spin_unlock(&fault->lock);
-
-	if (more)
-		iommufd_fault_wake_next(fault);
-	return group;
-}
-
-/* Put a group that reached nobody back to the head of the queue. */
-static void fault_restore(struct iommufd_fault *fault, u32 cookie)
-{
-	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, cookie);
-
-	/* While it was being copied somebody may have claimed it. */
-	if (slot->cookie != cookie || slot->state != FAULT_SLOT_DELIVERED)
-		return;
-	iopf_group_restore(slot->group);
-	slot->state = FAULT_SLOT_QUEUED;
-	list_add(&slot->group->node, &fault->deliver);
-	fault->delivered--;
-	fault->stats.delivered--;
-	iommufd_fault_count_queued(fault);
-}
-
-/**
- * iommufd_fault_unhold() - Finish what iommufd_fault_hold() began
- * @fault: the object
- * @group: the group
- * @flags: the flags that came with it
- * @copied: all of it has reached user space; else it is queued again, ahead of
- *          all others
- */
-void iommufd_fault_unhold(struct iommufd_fault *fault, struct iopf_group *group, u32 flags,
-			  bool copied)
-{
-	LIST_HEAD(unused);
-
-	spin_lock(&fault->lock);
-	if (!copied) {
-		iommufd_fault_untake_loss(fault, flags);
-		fault_restore(fault, group->cookie);
-	}
-	iommufd_fault_put_group(group, &unused);
-	iommufd_fault_unlock_wake(fault);
-
-	iopf_free_groups(&unused);
-}
-
-/* The number of messages among the first @copied that make up whole groups */
-static size_t fault_whole_groups(const struct iommu_hwpt_pgfault *messages, size_t copied)
-{
-	while (copied && messages[copied - 1].cookie == messages[copied].cookie)
-		copied--;
-	return copied;
-}
-
-/**
- * iommufd_fault_untake() - Give back what did not reach user space
- * @fault: the object
- * @messages: those of iommufd_fault_take()
- * @count: number of @messages
- * @copied: how many of them, but not all, reached user space
- *
- * Groups of which not all messages did are queued again in their old order, ahead
- * of all others.
- *
- * Return: number of messages of the other groups.
- */
-size_t iommufd_fault_untake(struct iommufd_fault *fault,
-			    const struct iommu_hwpt_pgfault *messages, size_t count,
-			    size_t copied)
-{
-	size_t i, whole = fault_whole_groups(messages, copied);
-
-	spin_lock(&fault->lock);
-	if (!whole)
-		iommufd_fault_untake_loss(fault, messages->flags & IOMMU_PGFAULT_FLAGS_LOST);
-	for (i = count; i > whole; i--) {
-		/* once for each group, at its first message */
-		if (i - 1 == whole || messages[i - 2].cookie != messages[i - 1].cookie)
-			fault_restore(fault, messages[i - 1].cookie);
-	}
-	iommufd_fault_unlock_wake(fault);
-	return whole;
 }
 
 static __always_inline void
@@ -532,22 +337,18 @@ static bool fault_let_go(struct iopf_group *group, struct list_head *unused)
 /* Answer the hardware for groups that were claimed, then let go of them. */
 static void fault_finish(struct iommufd_fault *fault, struct fault_claims *claims)
 {
-	bool drained = false;
-	LIST_HEAD(unused);
 	unsigned int i;
 
 	iopf_answer_groups(claims->answers, claims->won);
 
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	for (i = 0; i < claims->won; i++)
-		drained |= fault_let_go(claims->answers[i].group, &unused);
-	for (i = IOMMUFD_FAULT_BATCH - claims->lost; i < IOMMUFD_FAULT_BATCH; i++)
-		drained |= fault_let_go(claims->answers[i].group, &unused);
-	spin_unlock(&fault->lock);
+		claims->drained |= fault_let_go(claims->answers[i].group, &claims->unused);
+	spin_unlock_bh(&fault->lock);
 
-	if (drained && wq_has_sleeper(&fault->drain_wait))
+	if (claims->drained && wq_has_sleeper(&fault->drain_wait))
 		wake_up_all(&fault->drain_wait);
-	iopf_free_groups(&unused);
+	iopf_free_groups(&claims->unused);
 }
 
 /* Why the group of @cookie cannot be answered, if there ever was one */
@@ -601,40 +402,41 @@ static int fault_claim_delivered(struct iommufd_fault *fault,
  * @fault: the object
  * @responses: the answers
  * @count: number of @responses, IOMMUFD_FAULT_BATCH at the most
+ * @given: gets how many were given; it stops at a bad one
  *
  * Context: Process context, may sleep.
  *
- * Return: how many were given, if @count is 0 or at least one was. It stops at
- * a bad one. If that is the first: -EINVAL if its code is unknown, or its cookie
- * names no delivered group, -ESTALE if that group was recalled or timed out,
- * -EBUSY if user space has not read it to the end.
+ * Return: 0 if all were given. Else what is wrong with the one after @given:
+ * -EINVAL if its code is unknown, or its cookie names no delivered group, -ESTALE
+ * if that group was recalled or timed out, -EBUSY if user space has not read it to
+ * the end.
  */
 int iommufd_fault_respond(struct iommufd_fault *fault,
 			  const struct iommu_hwpt_page_response *responses,
-			  unsigned int count)
+			  unsigned int count, unsigned int *given)
 {
 	struct fault_claims claims __uninitialized;
-	unsigned int won;
 	int rc = 0;
 
 	static_assert((int)IOMMUFD_PAGE_RESP_SUCCESS == (int)IOMMU_PAGE_RESP_SUCCESS);
 	static_assert((int)IOMMUFD_PAGE_RESP_INVALID == (int)IOMMU_PAGE_RESP_INVALID);
 	static_assert((int)IOMMUFD_PAGE_RESP_FAILURE == (int)IOMMU_PAGE_RESP_FAILURE);
 
-	spin_lock(&fault->lock);
-	for (won = 0; won < count; won++) {
-		rc = fault_claim_delivered(fault, &responses[won], &claims.answers[won]);
+	fault_claims_init(&claims);
+	spin_lock_bh(&fault->lock);
+	while (claims.won < count) {
+		rc = fault_claim_delivered(fault, &responses[claims.won],
+					   &claims.answers[claims.won]);
 		if (rc)
 			break;
+		claims.won++;
 	}
-	spin_unlock(&fault->lock);
+	spin_unlock_bh(&fault->lock);
 
-	if (!won)
-		return rc;
-	claims.won = won;
-	claims.lost = 0;
-	fault_finish(fault, &claims);
-	return won;
+	*given = claims.won;
+	if (claims.won)
+		fault_finish(fault, &claims);
+	return rc;
 }
 
 /**
@@ -642,24 +444,26 @@ int iommufd_fault_respond(struct iommufd_fault *fault,
  * @fault: the object that the group was queued at
  * @group: the group; kept by the caller
  *
- * Context: Any that may take a spinlock; does not sleep.
+ * Context: Any that may take a spinlock, but not with interrupts off.
  *
- * Return: true if the caller must call iommufd_fault_finish(), which also keeps
- * the object; false if somebody else answers or has answered it.
+ * Return: true if the caller must call iommufd_fault_finish(), and has a
+ * reference of @fault until then; false if somebody else answers or has answered
+ * the group.
  */
 bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group)
 {
 	struct iommufd_fault_slot *slot;
 	bool claimed = false;
 
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	slot = iommufd_fault_slot(fault, group->cookie);
 	if (iommufd_fault_slot_holds(slot, group) && iopf_group_claim(group)) {
 		fault->stats.withdrawn++;
 		fault_end(fault, slot, false);
+		refcount_inc(&fault->refs);
 		claimed = true;
 	}
-	spin_unlock(&fault->lock);
+	spin_unlock_bh(&fault->lock);
 	return claimed;
 }
 
@@ -669,6 +473,9 @@ bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group)
  * @group: the group
  * @code: the answer
  *
+ * As soon as the group is let go of, the object may be unbound, closed and
+ * destroyed by others: the claim's reference keeps it until all is done.
+ *
  * Context: Process context, may sleep.
  */
 void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
@@ -676,35 +483,36 @@ void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
 {
 	struct fault_claims claims __uninitialized;
 
-	claims.answers[0] = (struct iopf_answer){
+	fault_claims_init(&claims);
+	claims.answers[claims.won++] = (struct iopf_answer){
 		.group = group,
 		.code = code,
 		.cause = IOPF_CAUSE_HANDLER,
 	};
-	claims.won = 1;
-	claims.lost = 0;
 	fault_finish(fault, &claims);
+	iommufd_fault_put(fault);
 }
 
 /* Claim a group for the kernel's answer; somebody else may be about to give one. */
 static void fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 			enum iopf_cause cause, struct fault_claims *claims)
 {
-	struct iopf_answer answer = {
-		.group = slot->group,
-		.code = IOMMU_PAGE_RESP_INVALID,
-		.cause = cause,
-	};
+	struct iopf_group *group = slot->group;
 
-	if (iopf_group_claim(slot->group)) {
-		claims->answers[claims->won++] = answer;
-		fault->stats.answers[answer.code]++;
+	if (iopf_group_claim(group)) {
+		claims->answers[claims->won++] = (struct iopf_answer){
+			.group = group,
+			.code = IOMMU_PAGE_RESP_INVALID,
+			.cause = cause,
+		};
+		fault->stats.answers[IOMMU_PAGE_RESP_INVALID]++;
 		fault->stats.causes[cause]++;
+		fault_end(fault, slot, false);
 	} else {
-		claims->answers[IOMMUFD_FAULT_BATCH - ++claims->lost] = answer;
 		fault->stats.taken++;
+		fault_end(fault, slot, false);
+		claims->drained |= fault_let_go(group, &claims->unused);
 	}
-	fault_end(fault, slot, false);
 }
 
 /*
@@ -719,12 +527,10 @@ static u32 fault_claim_some(struct iommufd_fault *fault,
 	u32 i, end = min(from + FAULT_SCAN, fault->mask + 1);
 	struct iommufd_fault_slot *slot;
 
-	claims->won = 0;
-	claims->lost = 0;
-
-	spin_lock(&fault->lock);
+	fault_claims_init(claims);
+	spin_lock_bh(&fault->lock);
 	for (i = from; i < end; i++) {
-		if (claims->won + claims->lost == IOMMUFD_FAULT_BATCH)
+		if (claims->won == IOMMUFD_FAULT_BATCH)
 			break;
 		slot = &fault->slots[i];
 		if (!iommufd_fault_slot_used(slot))
@@ -735,7 +541,7 @@ static u32 fault_claim_some(struct iommufd_fault *fault,
 			continue;
 		fault_claim(fault, slot, cause, claims);
 	}
-	spin_unlock(&fault->lock);
+	spin_unlock_bh(&fault->lock);
 	return i;
 }
 
@@ -747,8 +553,7 @@ static void fault_answer_all(struct iommufd_fault *fault,
 
 	while (i <= fault->mask) {
 		i = fault_claim_some(fault, attachment, i, &claims);
-		if (claims.won || claims.lost)
-			fault_finish(fault, &claims);
+		fault_finish(fault, &claims);
 	}
 }
 
@@ -758,9 +563,9 @@ static bool fault_is_drained(struct iommufd_fault *fault,
 	bool drained;
 
 	/* The lock, so that the last to count down is done with @attachment. */
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	drained = !attachment->outstanding;
-	spin_unlock(&fault->lock);
+	spin_unlock_bh(&fault->lock);
 	return drained;
 }
 
@@ -794,9 +599,9 @@ void iommufd_fault_drain(struct iommufd_fault *fault,
  */
 void iommufd_fault_close(struct iommufd_fault *fault)
 {
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	fault->closed = true;
-	spin_unlock(&fault->lock);
+	spin_unlock_bh(&fault->lock);
 
 	fault_answer_all(fault, NULL);
 }
@@ -829,27 +634,47 @@ static void fault_claim_expired(struct iommufd_fault *fault, struct fault_claims
 		fault_set_timer(fault);
 }
 
-static void fault_work(struct work_struct *work)
+/* With immediate delivery an end may leave a message that says so. */
+static void fault_wake_ended(struct iommufd_fault *fault)
+{
+	if (unlikely(fault->parts) && !iommufd_fault_is_empty(fault))
+		iommufd_fault_wake(fault);
+}
+
+/**
+ * iommufd_fault_work() - Answer what is overdue, and free what was recalled
+ * @work: &iommufd_fault.work
+ *
+ * Context: Process context, may sleep.
+ */
+void iommufd_fault_work(struct work_struct *work)
 {
 	struct iommufd_fault *fault = container_of(work, struct iommufd_fault, work);
 	struct fault_claims claims __uninitialized;
 	LIST_HEAD(unused);
 
-	claims.lost = 0;
 	do {
-		claims.won = 0;
-		spin_lock(&fault->lock);
+		fault_claims_init(&claims);
+		spin_lock_bh(&fault->lock);
 		list_splice_init(&fault->unused, &unused);
 		fault_claim_expired(fault, &claims);
-		/* What ended may leave a message that says so. */
-		iommufd_fault_unlock_wake(fault);
+		spin_unlock_bh(&fault->lock);
 
+		fault_wake_ended(fault);
 		fault_finish(fault, &claims);
 		iopf_free_groups(&unused);
 	} while (claims.won == IOMMUFD_FAULT_BATCH);
 }
 
-static enum hrtimer_restart fault_timeout(struct hrtimer *timer)
+/**
+ * iommufd_fault_timeout() - The oldest deadline is over
+ * @timer: &iommufd_fault.timer
+ *
+ * Context: Hard interrupt.
+ *
+ * Return: HRTIMER_NORESTART.
+ */
+enum hrtimer_restart iommufd_fault_timeout(struct hrtimer *timer)
 {
 	struct iommufd_fault *fault = container_of(timer, struct iommufd_fault, timer);
 
@@ -867,7 +692,7 @@ static void fault_recall(struct iopf_group *group, enum iopf_cause cause)
 	struct iommufd_fault_slot *slot;
 	bool drained = false;
 
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	slot = iommufd_fault_slot(fault, group->cookie);
 	/* Else somebody has failed to claim it, and drops it. */
 	if (iommufd_fault_slot_holds(slot, group)) {
@@ -877,8 +702,9 @@ static void fault_recall(struct iopf_group *group, enum iopf_cause cause)
 	}
 	if (!list_empty(&fault->unused))
 		queue_work(system_unbound_wq, &fault->work);
-	iommufd_fault_unlock_wake(fault);
+	spin_unlock_bh(&fault->lock);
 
+	fault_wake_ended(fault);
 	if (drained)
 		wake_up_all(&fault->drain_wait);
 }
@@ -887,34 +713,24 @@ static void fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause
 {
 	struct iommufd_fault *fault = to_iommufd_handle(handle)->hwpt->fault;
 
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	if (cause == IOPF_CAUSE_OVERFLOW)
 		fault->stats.overflows++;
 	else
 		fault->stats.no_room++;
 	fault_note_loss(fault);
-	spin_unlock(&fault->lock);
-}
-
-static void fault_flush(struct iommu_attach_handle *handle)
-{
-	struct iommufd_fault *fault = to_iommufd_handle(handle)->hwpt->fault;
-
-	spin_lock(&fault->lock);
-	iommufd_fault_unlock_wake(fault);
+	spin_unlock_bh(&fault->lock);
 }
 
 static const struct iopf_handler_ops fault_ops = {
 	.recall = fault_recall,
 	.lost = fault_lost,
-	.flush = fault_flush,
 };
 
 static const struct iopf_handler_ops fault_immediate_ops = {
 	.request = iommufd_fault_iopf_handler,
 	.recall = fault_recall,
 	.lost = fault_lost,
-	.flush = fault_flush,
 };
 
 /**
@@ -928,144 +744,3 @@ const struct iopf_handler_ops *iommufd_fault_iopf_ops(const struct iommufd_fault
 	return fault->parts ? &fault_immediate_ops : &fault_ops;
 }
 
-/**
- * iommufd_fault_destroy() - Free the object
- * @obj: its embedded iommufd object
- *
- * The file and every HWPT hold a user of the object, and detaching from a HWPT
- * drains: nothing is outstanding here.
- */
-void iommufd_fault_destroy(struct iommufd_object *obj)
-{
-	struct iommufd_fault *fault = container_of(obj, struct iommufd_fault, obj);
-
-	WARN_ON(fault->queued || fault->delivered);
-	hrtimer_cancel(&fault->timer);
-	cancel_work_sync(&fault->work);
-	iopf_free_groups(&fault->unused);
-	kvfree(fault->parts);
-	kvfree(fault->ages);
-	kvfree(fault->slots);
-}
-
-static int fault_alloc_slots(struct iommufd_fault *fault)
-{
-	u32 i, depth = fault->mask + 1;
-
-	fault->slots = kvcalloc(depth, sizeof(*fault->slots), GFP_KERNEL_ACCOUNT);
-	if (!fault->slots)
-		return -ENOMEM;
-	for (i = 0; i < depth; i++) {
-		fault->slots[i].cookie = i;
-		fault->slots[i].next = i + 1;
-	}
-	fault->free_last = fault->mask;
-
-	if (fault->deadline_ms) {
-		fault->ages = kvcalloc(depth, sizeof(*fault->ages), GFP_KERNEL_ACCOUNT);
-		if (!fault->ages)
-			return -ENOMEM;
-		for (i = 0; i < depth; i++)
-			INIT_LIST_HEAD(&fault->ages[i].node);
-	}
-	if (fault->flags & IOMMU_FAULT_ALLOC_IMMEDIATE) {
-		fault->parts = kvcalloc(depth, sizeof(*fault->parts), GFP_KERNEL_ACCOUNT);
-		if (!fault->parts)
-			return -ENOMEM;
-	}
-	return 0;
-}
-
-static void fault_init(struct iommufd_fault *fault, struct iommufd_ctx *ictx,
-		       const struct iommu_fault_alloc *cmd)
-{
-	fault->ictx = ictx;
-	fault->flags = cmd->flags;
-	fault->mask = roundup_pow_of_two(cmd->depth ?: IOMMUFD_FAULT_DEPTH) - 1;
-	fault->deadline_ms = cmd->deadline_ms;
-	fault->deadline_code = cmd->deadline_code;
-	init_waitqueue_head(&fault->poll_wait);
-	init_waitqueue_head(&fault->read_wait);
-	init_waitqueue_head(&fault->drain_wait);
-	hrtimer_init(&fault->timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
-	fault->timer.function = fault_timeout;
-	INIT_WORK(&fault->work, fault_work);
-	spin_lock_init(&fault->lock);
-	INIT_LIST_HEAD(&fault->deliver);
-	INIT_LIST_HEAD(&fault->fetches);
-	INIT_LIST_HEAD(&fault->aging);
-	INIT_LIST_HEAD(&fault->unused);
-}
-
-static int fault_check(const struct iommu_fault_alloc *cmd)
-{
-	const u32 flags = IOMMU_FAULT_ALLOC_BLOCKING | IOMMU_FAULT_ALLOC_IMMEDIATE |
-			  IOMMU_FAULT_ALLOC_REPORT_LOSS;
-
-	if ((cmd->flags & ~flags) || cmd->__reserved)
-		return -EOPNOTSUPP;
-	if (cmd->depth > IOMMUFD_FAULT_MAX_DEPTH || cmd->deadline_ms > IOMMUFD_FAULT_MAX_MS)
-		return -EINVAL;
-	if (cmd->deadline_code > IOMMUFD_PAGE_RESP_FAILURE ||
-	    (cmd->deadline_code && !cmd->deadline_ms))
-		return -EINVAL;
-	return 0;
-}
-
-/**
- * iommufd_fault_alloc() - ioctl(IOMMU_FAULT_QUEUE_ALLOC)
- * @ucmd: the ioctl
- *
- * Return: 0, -EOPNOTSUPP for unknown flags or a reserved field that is not 0,
- * -EINVAL for values out of range, -ENOMEM, -EMFILE or -ENFILE, or -EFAULT.
- */
-int iommufd_fault_alloc(struct iommufd_ucmd *ucmd)
-{
-	struct iommu_fault_alloc *cmd = ucmd->cmd;
-	struct iommufd_fault *fault;
-	struct file *filep;
-	int fd, rc;
-
-	rc = fault_check(cmd);
-	if (rc)
-		return rc;
-
-	fault = iommufd_object_alloc(ucmd->ictx, fault, IOMMUFD_OBJ_FAULT);
-	if (IS_ERR(fault))
-		return PTR_ERR(fault);
-
-	fault_init(fault, ucmd->ictx, cmd);
-	rc = fault_alloc_slots(fault);
-	if (rc)
-		goto err_abort;
-
-	filep = iommufd_fault_file_create(fault);
-	if (IS_ERR(filep)) {
-		rc = PTR_ERR(filep);
-		goto err_abort;
-	}
-	/* From here on the abort also closes the file. */
-	fault->filep = filep;
-
-	fd = get_unused_fd_flags(O_CLOEXEC);
-	if (fd < 0) {
-		rc = fd;
-		goto err_abort;
-	}
-
-	cmd->out_fault_id = fault->obj.id;
-	cmd->out_fault_fd = fd;
-	rc = iommufd_ucmd_respond(ucmd, sizeof(*cmd));
-	if (rc)
-		goto err_put_fd;
-
-	iommufd_object_finalize(ucmd->ictx, &fault->obj);
-	fd_install(fd, filep);
-	return 0;
-
-err_put_fd:
-	put_unused_fd(fd);
-err_abort:
-	iommufd_object_abort_and_destroy(ucmd->ictx, &fault->obj);
-	return rc;
-}

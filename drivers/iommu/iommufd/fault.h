@@ -16,10 +16,10 @@
 #include <linux/workqueue.h>
 #include <uapi/linux/iommufd.h>
 
-struct io_uring_cmd;
 struct iommufd_access;
 struct iommufd_attachment;
 struct iommufd_hw_pagetable;
+struct iov_iter;
 
 /* Groups that a fault object holds unless user space says otherwise, and the most */
 #define IOMMUFD_FAULT_DEPTH	4096
@@ -137,29 +137,34 @@ struct iommufd_fault_stats {
 
 /**
  * struct iommufd_fault - Delivers page request groups to user space
- * @obj: its user-visible id
- * @ictx: the context, referenced by the open file
- * @filep: the file, only valid until the allocation is finished
+ * @refs: one for the id, one for the file, one for who withdraws a group
+ * @obj: the id, there as long as it has users
+ * @id: its number
  * @flags: enum iommu_fault_alloc_flags, set when the object is allocated
  * @mask: number of slots, a power of two, less 1
  * @deadline_ms: when the kernel answers a group, 0 for never
  * @deadline_code: what it answers then
- * @poll_wait: pollers, woken when @deliver becomes non-empty
- * @read_wait: sleeping readers, one woken for each time there is something
+ * @readers: who waits for a group to take, see fault_wake.c
+ * @pollers: who waits to be told of groups
+ * @wake: bits of fault_wake.c
+ * @wake_work: wakes pollers, and readers when others did not come
+ * @look: looks whether readers come
+ * @looked: @taken when @look was set
+ * @nudge: how many readers are woken if none has come
  * @drain_wait: woken when an attachment has no group outstanding any more
  * @timer: queues @work when the oldest deadline is over
  * @work: answers groups whose deadline is over, and frees @unused
  * @lock: protects all below and the attachments of every handle that feeds it
  * @closed: the file is gone; nothing is queued any more
- * @wake: @deliver was empty, and pollers and readers were not woken since; in a
- *        drain of the hardware queue they are at its end
+ * @hung_up: the id is gone; nothing will be queued any more. Read without @lock.
+ * @has_file: the file is one of the users of @obj
  * @lost: requests were lost, and user space asked to be told and was not yet
  * @timing: @timer is started, or @work will start it
  * @deliver: groups with something to read, oldest first
- * @queued: number of groups on @deliver
+ * @queued: number of groups on @deliver. Read without @lock.
+ * @taken: number of times that a group was taken off @deliver by a reader. Read
+ *         without @lock.
  * @delivered: number of other groups that have a slot
- * @fetches: FETCH commands that wait, first come first served
- * @fetching: one was taken off @fetches and is about to read
  * @free_first: index of the free slot that is used next
  * @free_last: index of the free slot that is used last
  * @slots: the slots
@@ -170,30 +175,36 @@ struct iommufd_fault_stats {
  * @stats: counters
  */
 struct iommufd_fault {
-	struct iommufd_object obj;
-	struct iommufd_ctx *ictx;
-	struct file *filep;
+	refcount_t refs;
+	struct iommufd_object *obj;
+	u32 id;
 	u32 flags;
 	u32 mask;
 	u32 deadline_ms;
 	enum iommu_page_response_code deadline_code;
 
-	wait_queue_head_t poll_wait;
-	wait_queue_head_t read_wait;
+	wait_queue_head_t readers;
+	wait_queue_head_t pollers;
+	unsigned long wake;
+	struct work_struct wake_work;
+	struct hrtimer look;
+	unsigned int looked;
+	unsigned int nudge;
+
 	wait_queue_head_t drain_wait;
 	struct hrtimer timer;
 	struct work_struct work;
 
 	spinlock_t lock;	/* all below, and attachments */
 	bool closed;
-	bool wake;
+	bool hung_up;
+	bool has_file;
 	bool lost;
 	bool timing;
 	struct list_head deliver;
 	unsigned int queued;
+	unsigned int taken;
 	unsigned int delivered;
-	struct list_head fetches;
-	bool fetching;
 	u32 free_first;
 	u32 free_last;
 	struct iommufd_fault_slot *slots;
@@ -202,6 +213,18 @@ struct iommufd_fault {
 	struct iommufd_fault_part *parts;
 	struct list_head unused;
 	struct iommufd_fault_stats stats;
+};
+
+/**
+ * struct iommufd_fault_id - The id of a fault object in an iommufd context
+ * @obj: the iommufd object
+ * @fault: what is behind it; holds a reference
+ * @filep: the file, only valid until the allocation is finished
+ */
+struct iommufd_fault_id {
+	struct iommufd_object obj;
+	struct iommufd_fault *fault;
+	struct file *filep;
 };
 
 /**
@@ -249,11 +272,19 @@ to_iommufd_handle(struct iommu_attach_handle *handle)
 	return container_of(handle, struct iommufd_attach_handle, handle);
 }
 
+static inline struct iommufd_fault *iommufd_obj_to_fault(struct iommufd_object *obj)
+{
+	return container_of(obj, struct iommufd_fault_id, obj)->fault;
+}
+
+/* The caller lets go with iommufd_put_object() of &iommufd_fault.obj. */
 static inline struct iommufd_fault *
 iommufd_get_fault(struct iommufd_ucmd *ucmd, u32 id)
 {
-	return container_of(iommufd_get_object(ucmd->ictx, id, IOMMUFD_OBJ_FAULT),
-			    struct iommufd_fault, obj);
+	struct iommufd_object *obj;
+
+	obj = iommufd_get_object(ucmd->ictx, id, IOMMUFD_OBJ_FAULT);
+	return IS_ERR(obj) ? ERR_CAST(obj) : iommufd_obj_to_fault(obj);
 }
 
 static inline struct iommufd_fault_slot *
@@ -273,7 +304,7 @@ static inline bool iommufd_fault_slot_holds(const struct iommufd_fault_slot *slo
 	return slot->group == group && iommufd_fault_slot_used(slot);
 }
 
-/* Without the lock: see iommufd_fault_poll() for what makes this safe. */
+/* Without the lock: see fault_wake.c for what makes this safe. */
 static inline bool iommufd_fault_is_empty(struct iommufd_fault *fault)
 {
 	return !READ_ONCE(fault->queued);
@@ -282,23 +313,8 @@ static inline bool iommufd_fault_is_empty(struct iommufd_fault *fault)
 static inline void iommufd_fault_set_queued(struct iommufd_fault *fault,
 					    unsigned int queued)
 {
-	/* Pollers read it without the lock. */
+	/* Who waits reads it without the lock. */
 	WRITE_ONCE(fault->queued, queued);
-}
-
-/* One more to read; iommufd_fault_unlock_wake() wakes who had found nothing. */
-static inline void iommufd_fault_count_queued(struct iommufd_fault *fault)
-{
-	if (!fault->queued)
-		fault->wake = true;
-	iommufd_fault_set_queued(fault, fault->queued + 1);
-}
-
-/* One sleeping reader; it wakes the next if it leaves something. */
-static inline void iommufd_fault_wake_next(struct iommufd_fault *fault)
-{
-	if (wq_has_sleeper(&fault->read_wait))
-		wake_up_interruptible(&fault->read_wait);
 }
 
 /* Drop a reference; what nobody holds goes to @unused, to be freed. */
@@ -334,23 +350,19 @@ static inline void iommufd_fault_message(struct iommu_hwpt_pgfault *message,
 	};
 }
 
-/* The flags of a read's first message; to be given back if it is not copied. */
-static inline u32 iommufd_fault_take_loss(struct iommufd_fault *fault)
+/* A flag for a read's first message; who delivers that clears @lost. */
+static inline u32 iommufd_fault_loss(const struct iommufd_fault *fault)
 {
-	if (likely(!fault->lost))
-		return 0;
-	fault->lost = false;
-	return IOMMU_PGFAULT_FLAGS_LOST;
+	return unlikely(fault->lost) ? IOMMU_PGFAULT_FLAGS_LOST : 0;
 }
 
-static inline void iommufd_fault_untake_loss(struct iommufd_fault *fault, u32 flags)
-{
-	fault->lost |= !!flags;
-}
-
-/* fault.c: the object */
+/* fault_object.c: coming and going */
 int iommufd_fault_alloc(struct iommufd_ucmd *ucmd);
 void iommufd_fault_destroy(struct iommufd_object *obj);
+void iommufd_fault_leave(struct iommufd_fault *fault);
+void iommufd_fault_put(struct iommufd_fault *fault);
+
+/* fault.c: groups, from the fault core to the answer */
 int iommufd_fault_iopf_handler(struct iopf_group *group);
 const struct iopf_handler_ops *iommufd_fault_iopf_ops(const struct iommufd_fault *fault);
 int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
@@ -358,18 +370,9 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 void iommufd_fault_start_aging(struct iommufd_fault *fault, const struct iopf_group *group);
 void iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 			    enum iommufd_fault_slot_state state);
-void iommufd_fault_unlock_wake(struct iommufd_fault *fault) __releases(&fault->lock);
-size_t iommufd_fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault *messages,
-			  size_t room);
-size_t iommufd_fault_untake(struct iommufd_fault *fault,
-			    const struct iommu_hwpt_pgfault *messages, size_t count,
-			    size_t copied);
-struct iopf_group *iommufd_fault_hold(struct iommufd_fault *fault, size_t room, u32 *flags);
-void iommufd_fault_unhold(struct iommufd_fault *fault, struct iopf_group *group, u32 flags,
-			  bool copied);
 int iommufd_fault_respond(struct iommufd_fault *fault,
 			  const struct iommu_hwpt_page_response *responses,
-			  unsigned int count);
+			  unsigned int count, unsigned int *given);
 void iommufd_fault_drain(struct iommufd_fault *fault,
 			 struct iommufd_attachment *attachment);
 void iommufd_fault_close(struct iommufd_fault *fault);
@@ -379,6 +382,21 @@ int iommufd_fault_queue(struct iommufd_fault *fault,
 bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group);
 void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
 			  enum iommu_page_response_code code);
+void iommufd_fault_work(struct work_struct *work);
+enum hrtimer_restart iommufd_fault_timeout(struct hrtimer *timer);
+
+/* fault_wake.c: who waits for groups */
+void iommufd_fault_init_wake(struct iommufd_fault *fault);
+void iommufd_fault_stop_wake(struct iommufd_fault *fault);
+void iommufd_fault_wake(struct iommufd_fault *fault);
+void iommufd_fault_wake_next(struct iommufd_fault *fault);
+int iommufd_fault_wait(struct iommufd_fault *fault, ktime_t *until);
+void iommufd_fault_hang_up(struct iommufd_fault *fault);
+
+/* fault_read.c: from the queue to a reader's memory */
+ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to, size_t room);
+u32 iommufd_fault_first(struct iommufd_fault *fault);
+bool iommufd_fault_copy_message(const struct iommu_hwpt_pgfault *message, struct iov_iter *to);
 
 /* fault_immediate.c: page requests one by one */
 static inline struct iommufd_fault_part *
@@ -394,21 +412,15 @@ bool iommufd_fault_part_end(struct iommufd_fault *fault, struct iommufd_fault_sl
 bool iommufd_fault_part_drop(struct iommufd_fault *fault, struct iommufd_fault_slot *slot);
 int iommufd_fault_part_refuse(const struct iommufd_fault *fault,
 			      const struct iommufd_fault_slot *slot);
-size_t iommufd_fault_part_deliver(struct iommufd_fault *fault, struct list_head *batch,
-				  size_t room, u32 *flags);
-void iommufd_fault_part_delivered(struct iommufd_fault *fault, struct list_head *batch,
-				  size_t copied, u32 flags);
+ssize_t iommufd_fault_read_parts(struct iommufd_fault *fault, struct iov_iter *to, size_t room);
 
 /* fault_file.c: its file */
 struct file *iommufd_fault_file_create(struct iommufd_fault *fault);
-ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to);
-ssize_t iommufd_fault_read_user(struct iommufd_fault *fault, void __user *to, size_t room);
-ssize_t iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from);
+int iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from, size_t count,
+			size_t *done);
 
-/* fault_uring.c: its io_uring commands */
-int iommufd_fault_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags);
-struct io_uring_cmd *iommufd_fault_uring_next(struct iommufd_fault *fault);
-void iommufd_fault_uring_start(struct io_uring_cmd *cmd);
+/* fault_serve.c: answers in and messages out in one call */
+long iommufd_fault_file_ioctl(struct file *filep, unsigned int op, unsigned long arg);
 
 /* fault_driver.c: faults that device drivers find */
 int iommufd_fault_bind(struct iommufd_ucmd *ucmd);

@@ -91,10 +91,10 @@ static void driver_fault_answer(struct iopf_group *group, enum iommu_page_respon
 	struct iommufd_driver_fault *df = to_driver_fault(group);
 	bool withdrawn;
 
-	spin_lock(&df->lock);
+	spin_lock_bh(&df->lock);
 	df->fault = NULL;
 	withdrawn = df->withdrawn;
-	spin_unlock(&df->lock);
+	spin_unlock_bh(&df->lock);
 
 	if (!withdrawn)
 		df->done(df->data, code);
@@ -269,11 +269,11 @@ bool iommufd_withdraw_fault(struct iommufd_driver_fault *df)
 	bool withdrawn;
 
 	/* While @fault is set, the group keeps the object from going. */
-	spin_lock(&df->lock);
+	spin_lock_bh(&df->lock);
 	fault = df->fault;
 	withdrawn = fault && iommufd_fault_claim(fault, &df->group);
 	df->withdrawn |= withdrawn;
-	spin_unlock(&df->lock);
+	spin_unlock_bh(&df->lock);
 
 	if (withdrawn)
 		iommufd_fault_finish(fault, &df->group, IOMMU_PAGE_RESP_INVALID);
@@ -291,7 +291,7 @@ static struct iommufd_fault_source *source_alloc(struct iommufd_access *access,
 	if (!source)
 		return NULL;
 
-	refcount_inc(&fault->obj.users);
+	refcount_inc(&fault->obj->users);
 	source->fault = fault;
 	source->attachment.dev_id = access->obj.id;
 	return source;
@@ -315,7 +315,7 @@ void iommufd_fault_unbind(struct iommufd_access *access, struct iommufd_fault_so
 	if (!source)
 		return;
 	iommufd_fault_drain(source->fault, &source->attachment);
-	refcount_dec(&source->fault->obj.users);
+	refcount_dec(&source->fault->obj->users);
 	kfree(source);
 }
 
@@ -350,7 +350,7 @@ int iommufd_fault_bind(struct iommufd_ucmd *ucmd)
 			goto out_put;
 		}
 		source = source_alloc(access, fault);
-		iommufd_put_object(ucmd->ictx, &fault->obj);
+		iommufd_put_object(ucmd->ictx, fault->obj);
 		if (!source) {
 			rc = -ENOMEM;
 			goto out_put;

@@ -31,10 +31,14 @@
  * the memory, whoever ends the group.
  */
 #include <linux/iommufd.h>
+#include <linux/uio.h>
 #include <uapi/linux/iommufd.h>
 
 #include "../iommu-priv.h"
 #include "iommufd_private.h"
+
+/* Messages that a reader takes at a time, and so the groups that are moved under a lock */
+#define PART_TAKE	64
 
 static struct iommufd_fault_part *fault_part_of(const struct iommufd_fault *fault,
 						const struct iommufd_fault_slot *slot)
@@ -47,7 +51,7 @@ static void part_queue(struct iommufd_fault *fault, struct iommufd_fault_slot *s
 	slot->state = FAULT_SLOT_QUEUED;
 	list_add_tail(&slot->group->node, &fault->deliver);
 	fault->delivered--;
-	iommufd_fault_count_queued(fault);
+	iommufd_fault_set_queued(fault, fault->queued + 1);
 }
 
 /* Another request of a group that has its slot was appended. */
@@ -177,28 +181,20 @@ int iommufd_fault_part_refuse(const struct iommufd_fault *fault,
 	return -EBUSY;
 }
 
-/**
- * iommufd_fault_part_deliver() - Let a reader take what fits
- * @fault: the object
- * @batch: gets the groups, linked by &iopf_group.node
- * @room: number of messages that the caller has room for
- * @flags: gets flags for the first message
- *
- * The &iommufd_fault_part of each group in @batch is the caller's to look at,
- * until it says with iommufd_fault_part_delivered() how far it came.
- *
- * Return: number of messages that it is to copy, 0 if nothing is queued.
+/*
+ * Let a reader take what fits; returns the number of messages that it is to copy.
+ * The &iommufd_fault_part of each group in @batch is its to look at, until it says
+ * with part_delivered() how far it came.
  */
-size_t iommufd_fault_part_deliver(struct iommufd_fault *fault, struct list_head *batch,
-				  size_t room, u32 *flags)
+static size_t part_deliver(struct iommufd_fault *fault, struct list_head *batch, size_t room,
+			   u32 *flags)
 {
 	struct iopf_group *group, *next;
 	struct iommufd_fault_part *part;
 	unsigned int groups = 0;
 	size_t messages = 0;
-	bool more;
 
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	list_for_each_entry_safe(group, next, &fault->deliver, node) {
 		if (messages == room)
 			break;
@@ -213,13 +209,12 @@ size_t iommufd_fault_part_deliver(struct iommufd_fault *fault, struct list_head 
 		groups++;
 	}
 	fault->delivered += groups;
+	WRITE_ONCE(fault->taken, fault->taken + groups);
 	iommufd_fault_set_queued(fault, fault->queued - groups);
-	*flags = groups ? iommufd_fault_take_loss(fault) : 0;
-	more = fault->queued;
-	spin_unlock(&fault->lock);
-
-	if (more)
-		iommufd_fault_wake_next(fault);
+	*flags = iommufd_fault_loss(fault);
+	if (groups)
+		fault->lost = false;
+	spin_unlock_bh(&fault->lock);
 	return messages;
 }
 
@@ -259,18 +254,12 @@ static bool part_settle(struct iommufd_fault *fault, struct iommufd_fault_slot *
 	return false;
 }
 
-/**
- * iommufd_fault_part_delivered() - Finish what iommufd_fault_part_deliver() began
- * @fault: the object
- * @batch: the groups that it gave
- * @copied: how many of the messages reached user space
- * @flags: the flags that it gave
- *
- * Groups of which messages were not copied are queued again in their old order,
- * ahead of all others; those that got more meanwhile, behind them.
+/*
+ * Account what was copied. Groups of which messages were not are queued again in
+ * their old order, ahead of all others; those that got more meanwhile, behind them.
  */
-void iommufd_fault_part_delivered(struct iommufd_fault *fault, struct list_head *batch,
-				  size_t copied, u32 flags)
+static void part_delivered(struct iommufd_fault *fault, struct list_head *batch,
+			   size_t copied, u32 flags)
 {
 	struct iopf_group *group, *next;
 	struct iommufd_fault_slot *slot;
@@ -278,9 +267,9 @@ void iommufd_fault_part_delivered(struct iommufd_fault *fault, struct list_head 
 	LIST_HEAD(again);
 	size_t n, all;
 
-	spin_lock(&fault->lock);
+	spin_lock_bh(&fault->lock);
 	if (!copied)
-		iommufd_fault_untake_loss(fault, flags);
+		fault->lost |= !!flags;
 	list_for_each_entry_safe(group, next, batch, node) {
 		slot = iommufd_fault_slot(fault, group->cookie);
 		all = iommufd_fault_part(fault, group->cookie)->taken ?: 1;
@@ -295,7 +284,92 @@ void iommufd_fault_part_delivered(struct iommufd_fault *fault, struct list_head 
 		iommufd_fault_put_group(group, &unused);
 	}
 	list_splice(&again, &fault->deliver);
-	iommufd_fault_unlock_wake(fault);
+	spin_unlock_bh(&fault->lock);
 
 	iopf_free_groups(&unused);
+}
+
+/* The message that a group has ended which user space has read a part of */
+static void part_recall_message(struct iommu_hwpt_pgfault *message,
+				 const struct iopf_group *group)
+{
+	const struct iopf_fault *iopf;
+
+	iopf = list_first_entry(&group->faults, struct iopf_fault, list);
+	*message = (struct iommu_hwpt_pgfault) {
+		.flags = (iopf->fault.prm.flags & IOMMU_PGFAULT_FLAGS_PASID_VALID) |
+			 IOMMU_PGFAULT_FLAGS_RECALLED,
+		.dev_id = group->dev_id,
+		.pasid = iopf->fault.prm.pasid,
+		.grpid = iopf->fault.prm.grpid,
+		.cookie = group->cookie,
+	};
+}
+
+/* Copy what was taken of one group; returns how many whole messages arrived. */
+static size_t part_copy(const struct iopf_group *group,
+			      const struct iommufd_fault_part *part,
+			      struct iov_iter *to, u32 flags)
+{
+	struct iopf_fault *iopf = part->first;
+	struct iommu_hwpt_pgfault message;
+	size_t copied = 0;
+
+	if (!part->taken) {
+		part_recall_message(&message, group);
+		message.flags |= flags;
+		return iommufd_fault_copy_message(&message, to);
+	}
+	for (;;) {
+		iommufd_fault_message(&message, group, &iopf->fault.prm);
+		if (!(message.flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE))
+			message.flags |= IOMMU_PGFAULT_FLAGS_OPEN;
+		message.flags |= flags;
+		flags = 0;
+		if (!iommufd_fault_copy_message(&message, to) || ++copied == part->taken)
+			return copied;
+		iopf = list_next_entry(iopf, list);
+	}
+}
+
+/* Copy what was taken of groups that are delivered as they arrive. */
+static size_t part_copy_all(struct iommufd_fault *fault, struct list_head *batch,
+			       struct iov_iter *to, u32 flags)
+{
+	const struct iommufd_fault_part *part;
+	struct iopf_group *group;
+	size_t copied = 0, n;
+
+	list_for_each_entry(group, batch, node) {
+		part = iommufd_fault_part(fault, group->cookie);
+		n = part_copy(group, part, to, flags);
+		copied += n;
+		if (n < (part->taken ?: 1))
+			break;
+		flags = 0;
+	}
+	return copied;
+}
+
+/**
+ * iommufd_fault_read_parts() - Read messages, also of groups that are not complete
+ * @fault: the object
+ * @to: where to
+ * @room: number of messages that there is room for
+ *
+ * Context: Process context, may sleep to fault user memory in.
+ *
+ * Return: the number of messages, 0 if nothing is queued, or -EFAULT.
+ */
+ssize_t iommufd_fault_read_parts(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
+{
+	LIST_HEAD(batch);
+	size_t copied;
+	u32 flags;
+
+	if (!part_deliver(fault, &batch, min(room, PART_TAKE), &flags))
+		return 0;
+	copied = part_copy_all(fault, &batch, to, flags);
+	part_delivered(fault, &batch, copied, flags);
+	return copied ?: -EFAULT;
 }

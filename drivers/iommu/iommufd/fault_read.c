@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * From the queue of a fault object to the memory of a reader
+ *
+ * A reader takes whole groups off the head of the queue, as many as it has room
+ * for. Where its memory is one piece and is there, the messages are written to it
+ * under the object's lock, with page faults off: a group is delivered once its
+ * messages have arrived, so there is nothing to take back. The lock is dropped
+ * after FAULT_TAKE messages.
+ *
+ * What this cannot do is done for one group at a time with no lock held: memory
+ * that must be faulted in first or is in several pieces, and groups that have more
+ * than FAULT_TAKE messages. Such a group counts as delivered while it is copied,
+ * may be answered or recalled meanwhile, and goes back to the head of the queue if
+ * the copy fails. The reader's reference keeps its memory.
+ *
+ * With immediate delivery a read gets single messages, as many as fit, in the
+ * second way; see fault_immediate.c.
+ */
+#include <linux/iommufd.h>
+#include <linux/uio.h>
+#include <uapi/linux/iommufd.h>
+
+#include "../iommu-priv.h"
+#include "iommufd_private.h"
+
+#define FAULT_MESSAGE_SIZE	sizeof(struct iommu_hwpt_pgfault)
+/* Messages that are written without letting go of the lock */
+#define FAULT_TAKE		64
+
+/* Write a group's messages to memory that is there; returns whether all is written. */
+static __always_inline bool fault_store(const struct iopf_group *group, u32 flags,
+					struct iommu_hwpt_pgfault __user *to)
+{
+	struct iommu_hwpt_pgfault message;
+	struct iopf_fault *iopf;
+
+	if (!user_write_access_begin(to, group->fault_count * FAULT_MESSAGE_SIZE))
+		return false;
+	list_for_each_entry(iopf, &group->faults, list) {
+		iommufd_fault_message(&message, group, &iopf->fault.prm);
+		message.flags |= flags;
+		flags = 0;
+		unsafe_copy_to_user((char __user *)to, (char *)&message, sizeof(message),
+				    not_there);
+		to++;
+	}
+	user_write_access_end();
+	return true;
+
+not_there:
+	user_write_access_end();
+	return false;
+}
+
+/* The group at the head of the queue goes to user space; its node is the caller's. */
+static __always_inline void fault_deliver(struct iommufd_fault *fault,
+					  struct iopf_group *group)
+{
+	/* Fails if the device is gone; then its answer will fail too. */
+	iopf_group_deliver(group);
+	iommufd_fault_slot(fault, group->cookie)->state = FAULT_SLOT_DELIVERED;
+}
+
+static void fault_count_delivered(struct iommufd_fault *fault, unsigned int groups)
+{
+	fault->delivered += groups;
+	fault->stats.delivered += groups;
+	WRITE_ONCE(fault->taken, fault->taken + groups);
+	iommufd_fault_set_queued(fault, fault->queued - groups);
+}
+
+/* Deliver what can be written under the lock; returns the number of messages. */
+static size_t fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
+			 size_t room)
+{
+	size_t left = min(room, FAULT_TAKE);
+	struct iopf_group *group;
+	struct list_head *node;
+	unsigned int groups = 0;
+
+	room = left;
+	spin_lock_bh(&fault->lock);
+	pagefault_disable();
+	list_for_each(node, &fault->deliver) {
+		group = list_entry(node, struct iopf_group, node);
+		if (group->fault_count > left ||
+		    !fault_store(group, iommufd_fault_loss(fault), to))
+			break;
+		fault->lost = false;
+		to += group->fault_count;
+		left -= group->fault_count;
+		fault_deliver(fault, group);
+		groups++;
+	}
+	pagefault_enable();
+	/* All before @node are off, at once: nobody needs their links any more. */
+	__list_del(&fault->deliver, node);
+	fault_count_delivered(fault, groups);
+	spin_unlock_bh(&fault->lock);
+	return room - left;
+}
+
+/* Take the first group, to be copied with no lock held. */
+static struct iopf_group *fault_hold(struct iommufd_fault *fault, size_t room, u32 *flags)
+{
+	struct iopf_group *group;
+
+	spin_lock_bh(&fault->lock);
+	group = list_first_entry_or_null(&fault->deliver, struct iopf_group, node);
+	if (group && group->fault_count > room) {
+		group = ERR_PTR(-EINVAL);
+	} else if (group) {
+		list_del(&group->node);
+		fault_deliver(fault, group);
+		fault_count_delivered(fault, 1);
+		group->refs++;
+		*flags = iommufd_fault_loss(fault);
+		fault->lost = false;
+	}
+	spin_unlock_bh(&fault->lock);
+	return group;
+}
+
+/* Put a group that reached nobody back to the head of the queue. */
+static void fault_restore(struct iommufd_fault *fault, struct iopf_group *group)
+{
+	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, group->cookie);
+
+	/* While it was being copied somebody may have claimed it. */
+	if (slot->cookie != group->cookie || slot->state != FAULT_SLOT_DELIVERED)
+		return;
+	iopf_group_restore(group);
+	slot->state = FAULT_SLOT_QUEUED;
+	list_add(&group->node, &fault->deliver);
+	fault->delivered--;
+	fault->stats.delivered--;
+	iommufd_fault_set_queued(fault, fault->queued + 1);
+}
+
+static void fault_unhold(struct iommufd_fault *fault, struct iopf_group *group, u32 flags,
+			 bool copied)
+{
+	LIST_HEAD(unused);
+
+	spin_lock_bh(&fault->lock);
+	if (!copied) {
+		fault->lost |= !!flags;
+		fault_restore(fault, group);
+	}
+	iommufd_fault_put_group(group, &unused);
+	spin_unlock_bh(&fault->lock);
+
+	iopf_free_groups(&unused);
+}
+
+/**
+ * iommufd_fault_copy_message() - Copy one message to a reader
+ * @message: the message
+ * @to: where to
+ *
+ * Context: Process context, may sleep to fault user memory in.
+ *
+ * Return: whether all of it arrived.
+ */
+bool iommufd_fault_copy_message(const struct iommu_hwpt_pgfault *message, struct iov_iter *to)
+{
+	return copy_to_iter(message, FAULT_MESSAGE_SIZE, to) == FAULT_MESSAGE_SIZE;
+}
+
+static bool fault_copy_group(const struct iopf_group *group, u32 flags, struct iov_iter *to)
+{
+	struct iommu_hwpt_pgfault message;
+	struct iopf_fault *iopf;
+
+	list_for_each_entry(iopf, &group->faults, list) {
+		iommufd_fault_message(&message, group, &iopf->fault.prm);
+		message.flags |= flags;
+		flags = 0;
+		if (!iommufd_fault_copy_message(&message, to))
+			return false;
+	}
+	return true;
+}
+
+/* Read one group; returns the number of its messages, 0 if none is queued, or an error. */
+static noinline_for_stack ssize_t fault_read_group(struct iommufd_fault *fault,
+						   struct iov_iter *to, size_t room)
+{
+	struct iopf_group *group;
+	ssize_t count;
+	bool copied;
+	u32 flags;
+
+	group = fault_hold(fault, room, &flags);
+	if (IS_ERR_OR_NULL(group))
+		return PTR_ERR_OR_ZERO(group);
+
+	count = group->fault_count;
+	copied = fault_copy_group(group, flags, to);
+	fault_unhold(fault, group, flags, copied);
+	return copied ? count : -EFAULT;
+}
+
+static ssize_t fault_read_some(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
+{
+	ssize_t count = 0;
+
+	if (unlikely(fault->parts))
+		return iommufd_fault_read_parts(fault, to, room);
+	if (likely(iter_is_ubuf(to))) {
+		count = fault_take(fault, to->ubuf + to->iov_offset, room);
+		iov_iter_advance(to, count * FAULT_MESSAGE_SIZE);
+	}
+	return count ?: fault_read_group(fault, to, room);
+}
+
+/**
+ * iommufd_fault_read() - Read until there is no room or nothing is queued
+ * @fault: the object
+ * @to: where to
+ * @room: number of messages that there is room for
+ *
+ * Who waits is told of what is left behind.
+ *
+ * Context: Process context, may sleep to fault user memory in.
+ *
+ * Return: the number of messages, 0 if nothing is queued, -EINVAL if the first
+ * group does not fit, -EFAULT if it could not be copied; it stays queued then.
+ * Groups that are delivered immediately need room for one message only.
+ */
+ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
+{
+	ssize_t count = 0;
+	size_t done = 0;
+
+	while (done < room && !iommufd_fault_is_empty(fault)) {
+		count = fault_read_some(fault, to, room - done);
+		if (count <= 0)
+			break;
+		done += count;
+	}
+	if (!iommufd_fault_is_empty(fault)) {
+		/* A poller that reads with too little room would get no rest. */
+		if (done || count == -EFAULT)
+			iommufd_fault_wake(fault);
+		else
+			iommufd_fault_wake_next(fault);
+	}
+	return done ?: count;
+}
+
+/**
+ * iommufd_fault_first() - How much room a reader needs at least
+ * @fault: the object
+ *
+ * Return: the number of messages of the first group, 0 if none is queued.
+ */
+u32 iommufd_fault_first(struct iommufd_fault *fault)
+{
+	struct iopf_group *group;
+	u32 count;
+
+	spin_lock_bh(&fault->lock);
+	group = list_first_entry_or_null(&fault->deliver, struct iopf_group, node);
+	count = group ? group->fault_count : 0;
+	spin_unlock_bh(&fault->lock);
+	return count;
+}
