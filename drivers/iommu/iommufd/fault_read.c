@@ -28,21 +28,30 @@
 /* Messages that are written without letting go of the lock */
 #define FAULT_TAKE		64
 
-/* Write a group's messages to memory that is there; returns whether all is written. */
+/*
+ * Write a group's messages to memory that is there; returns whether all is written.
+ * Field by field: what iommufd_fault_message() makes would be copied once more.
+ */
 static __always_inline bool fault_store(const struct iopf_group *group, u32 flags,
 					struct iommu_hwpt_pgfault __user *to)
 {
-	struct iommu_hwpt_pgfault message;
-	struct iopf_fault *iopf;
+	const struct iommu_fault_page_request *prm;
+	const struct iopf_fault *iopf;
 
 	if (!user_write_access_begin(to, group->fault_count * FAULT_MESSAGE_SIZE))
 		return false;
 	list_for_each_entry(iopf, &group->faults, list) {
-		iommufd_fault_message(&message, group, &iopf->fault.prm);
-		message.flags |= flags;
+		prm = &iopf->fault.prm;
+		unsafe_put_user((prm->flags & FAULT_USER_FLAGS) | flags, &to->flags, not_there);
+		unsafe_put_user(group->dev_id, &to->dev_id, not_there);
+		unsafe_put_user(prm->pasid, &to->pasid, not_there);
+		unsafe_put_user(prm->grpid, &to->grpid, not_there);
+		unsafe_put_user(prm->perm, &to->perm, not_there);
+		unsafe_put_user(0, &to->__reserved, not_there);
+		unsafe_put_user(prm->addr, &to->addr, not_there);
+		unsafe_put_user(group->length, &to->length, not_there);
+		unsafe_put_user(group->cookie, &to->cookie, not_there);
 		flags = 0;
-		unsafe_copy_to_user((char __user *)to, (char *)&message, sizeof(message),
-				    not_there);
 		to++;
 	}
 	user_write_access_end();
