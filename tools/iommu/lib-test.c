@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Tests of the client library that need no IOMMU: the decoder, the histogram,
- * and the ring with a socket in the place of the fault queue's file.
+ * Tests of the client library: the decoder, the histogram, the ring with a socket
+ * in the place of the fault queue's file, and iopf_serve() with faults of iommufd's
+ * mock device.  The last is skipped by a kernel that has none.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
+#include "lib-test-socket.h"
 #include "server/server.h"
+#include "../testing/selftests/iommu/iommufd_fault_utils.h"
 #include "../testing/selftests/kselftest_harness.h"
 
 #define READS 8
 #define SLOT_SIZE 16
+#define WAIT_MS 1000
 
 static struct iommu_hwpt_pgfault message(uint32_t cookie, uint64_t addr, bool last)
 {
@@ -111,8 +117,8 @@ TEST(histogram_of_small_values)
 }
 
 /*
- * kernel is the other end of the queue's file.  A socket has none of the commands
- * of a fault queue, so IOPF_FETCH must find out and do with reads.
+ * kernel is the other end of the queue's file.  A socket alone does not know
+ * IOMMU_FAULT_SERVE, so that IOPF_SERVE must find out and do with poll.
  */
 FIXTURE(ring)
 {
@@ -139,10 +145,16 @@ FIXTURE_VARIANT_ADD(ring, multishot)
 	.got = IOPF_MULTISHOT,
 };
 
-FIXTURE_VARIANT_ADD(ring, no_fetch)
+FIXTURE_VARIANT_ADD(ring, by_call)
 {
-	.asked = IOPF_FETCH,
-	.got = IOPF_READ,
+	.asked = IOPF_SERVE,
+	.got = IOPF_SERVE,
+};
+
+FIXTURE_VARIANT_ADD(ring, no_call)
+{
+	.asked = IOPF_SERVE,
+	.got = IOPF_POLL,
 };
 
 FIXTURE_VARIANT_ADD(ring, poll)
@@ -156,8 +168,11 @@ FIXTURE_SETUP(ring)
 	int fd[2];
 
 	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd));
-	self->queue = (struct iopf_queue){ &self->io, 1, fd[0] };
+	self->queue = (struct iopf_queue){ .io = &self->io, .id = 1, .fd = fd[0] };
 	self->kernel = fd[1];
+	if (variant->got == IOPF_SERVE)
+		socket_that_serves = fd[0];
+	EXPECT_EQ(variant->got == IOPF_SERVE, iopf_queue_has_serve(&self->queue));
 	ASSERT_EQ(0, iopf_ring_init_mode(&self->ring, &self->queue, variant->asked, READS,
 					 SLOT_SIZE));
 	EXPECT_EQ(variant->got, self->ring.mode);
@@ -180,6 +195,18 @@ static bool send_fault(int kernel, uint32_t cookie)
 	return write(kernel, m, sizeof(m)) == sizeof(m);
 }
 
+/* Without io_uring a read is under way only while somebody waits. */
+static bool reads_ahead(enum iopf_mode mode)
+{
+	return mode == IOPF_READ || mode == IOPF_MULTISHOT;
+}
+
+/* How long to wait for what is there, or is said when a wait is over. */
+static unsigned int patience(enum iopf_mode mode)
+{
+	return mode == IOPF_SERVE ? 1 : WAIT_MS;
+}
+
 /* Is the answer with this code there? */
 static bool got_answer(int kernel, uint32_t cookie, uint32_t code)
 {
@@ -198,12 +225,13 @@ TEST_F(ring, one_by_one)
 	EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&self->ring, 0, &slot));
 	for (cookie = 1; cookie <= 3 * READS; cookie++) {
 		ASSERT_TRUE(send_fault(self->kernel, cookie));
-		ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, 1000, &slot));
+		ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, WAIT_MS, &slot));
 		EXPECT_EQ(2, slot->n_messages);
 		EXPECT_EQ(cookie, slot->messages[1].cookie);
 		iopf_slot_answer(slot, cookie, IOMMUFD_PAGE_RESP_SUCCESS);
 		iopf_ring_reply(&self->ring, slot);
-		ASSERT_EQ(IOPF_ANSWERED, iopf_ring_next(&self->ring, 1000, &slot));
+		ASSERT_EQ(IOPF_ANSWERED,
+			  iopf_ring_next(&self->ring, patience(variant->got), &slot));
 		EXPECT_EQ(1, slot->n_answers);
 		EXPECT_EQ(0, slot->n_refused);
 		ASSERT_TRUE(got_answer(self->kernel, cookie, IOMMUFD_PAGE_RESP_SUCCESS));
@@ -227,14 +255,15 @@ TEST_F(ring, serve)
 	for (cookie = 1; cookie <= READS; cookie++) {
 		ASSERT_TRUE(send_fault(self->kernel, cookie));
 		ASSERT_EQ(IOPF_FAULTS,
-			  iopf_ring_serve(&self->ring, 1000, odd_is_invalid, &requests));
+			  iopf_ring_serve(&self->ring, WAIT_MS, odd_is_invalid, &requests));
 		ASSERT_EQ(IOPF_ANSWERED,
-			  iopf_ring_serve(&self->ring, 1000, odd_is_invalid, &requests));
+			  iopf_ring_serve(&self->ring, patience(variant->got), odd_is_invalid,
+					  &requests));
 		EXPECT_TRUE(got_answer(self->kernel, cookie, cookie % 2));
 	}
 	EXPECT_EQ(2 * READS, requests);
 	ASSERT_EQ(sizeof(open), write(self->kernel, &open, sizeof(open)));
-	EXPECT_EQ(-EPROTO, iopf_ring_serve(&self->ring, 1000, odd_is_invalid, &requests));
+	EXPECT_EQ(-EPROTO, iopf_ring_serve(&self->ring, WAIT_MS, odd_is_invalid, &requests));
 }
 
 TEST_F(ring, as_many_as_slots)
@@ -245,7 +274,7 @@ TEST_F(ring, as_many_as_slots)
 	for (n = 0; n < READS; n++)
 		ASSERT_TRUE(send_fault(self->kernel, n + 1));
 	for (n = 0; n < READS; n++)
-		ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, 1000, &slot));
+		ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, WAIT_MS, &slot));
 	EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&self->ring, 0, &slot));
 	EXPECT_EQ(variant->got == IOPF_MULTISHOT ? 1 : 0, iopf_ring_in_flight(&self->ring));
 }
@@ -261,7 +290,7 @@ TEST_F(ring, more_than_slots)
 		for (n = 0; n < READS + 3; n++)
 			ASSERT_TRUE(send_fault(self->kernel, n + 1));
 		for (n = 0; n < READS; n++) {
-			ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, 1000, &slots[n]));
+			ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, WAIT_MS, &slots[n]));
 			EXPECT_EQ(n + 1, slots[n]->messages[0].cookie);
 		}
 		EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&self->ring, 0, &slot));
@@ -270,7 +299,7 @@ TEST_F(ring, more_than_slots)
 			iopf_ring_reply(&self->ring, slots[n]);
 		}
 		for (n = 0, answered = 0; n < 3 || answered < READS + 3;) {
-			int event = iopf_ring_next(&self->ring, 1000, &slot);
+			int event = iopf_ring_next(&self->ring, patience(variant->got), &slot);
 
 			ASSERT_LT(IOPF_TIMEOUT, event);
 			answered += event == IOPF_ANSWERED;
@@ -293,27 +322,354 @@ TEST_F(ring, exit_loses_nothing)
 	ASSERT_TRUE(send_fault(self->kernel, 5));
 	iopf_ring_exit(&self->ring);
 	EXPECT_EQ(0, iopf_ring_in_flight(&self->ring));
-	EXPECT_EQ(variant->got != IOPF_POLL,
+	EXPECT_EQ(reads_ahead(variant->got),
 		  got_answer(self->kernel, 5, IOMMUFD_PAGE_RESP_INVALID));
 	ASSERT_TRUE(send_fault(self->kernel, 6));
 	EXPECT_EQ(sizeof(rest), recv(self->queue.fd, rest, sizeof(rest), MSG_DONTWAIT));
 }
 
-/*
- * A file that ends a posted read with nothing is no fault queue to work with.
- * After a poll, another reader may have been quicker.
- */
-TEST_F(ring, empty_read)
+/* The other side is gone: no fault can come any more. */
+TEST_F(ring, no_more_faults)
 {
 	struct iopf_slot *slot;
 
 	shutdown(self->kernel, SHUT_RDWR);
-	if (variant->got == IOPF_POLL) {
-		EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&self->ring, 1000, &slot));
-		return;
+	EXPECT_EQ(-ENODEV, iopf_ring_next(&self->ring, WAIT_MS, &slot));
+	EXPECT_NE(NULL, strstr(iopf_error(&self->io), "the fault queue: No such device"));
+}
+
+static void on_alarm(int number)
+{
+	(void)number;
+}
+
+/* Let a signal come after a while, again and again, as one may come before the wait. */
+static void alarms(bool on)
+{
+	struct itimerval timer = { { 0, on ? 20000 : 0 }, { 0, on ? 20000 : 0 } };
+	struct sigaction action = { .sa_handler = on_alarm };
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* A signal ends the wait, but takes no answer back. */
+TEST_F(ring, signal)
+{
+	struct iopf_slot *slot;
+
+	ASSERT_TRUE(send_fault(self->kernel, 1));
+	ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, WAIT_MS, &slot));
+	iopf_slot_answer(slot, 1, IOMMUFD_PAGE_RESP_SUCCESS);
+	iopf_ring_reply(&self->ring, slot);
+	if (variant->got != IOPF_SERVE)
+		ASSERT_EQ(IOPF_ANSWERED, iopf_ring_next(&self->ring, WAIT_MS, &slot));
+	alarms(true);
+	EXPECT_EQ(-EINTR, iopf_ring_next(&self->ring, IOPF_FOREVER, &slot));
+	alarms(false);
+	EXPECT_TRUE(got_answer(self->kernel, 1, IOMMUFD_PAGE_RESP_SUCCESS));
+	if (variant->got == IOPF_SERVE)
+		EXPECT_EQ(IOPF_ANSWERED, iopf_ring_next(&self->ring, 0, &slot));
+	ASSERT_TRUE(send_fault(self->kernel, 2));
+	EXPECT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, WAIT_MS, &slot));
+}
+
+/* Answers and messages of one call, that have one slot between them. */
+TEST(one_slot)
+{
+	struct iopf io = { .fd = -1 };
+	struct iopf_queue queue = { .io = &io };
+	struct iopf_slot *slot;
+	struct iopf_ring ring;
+	uint32_t cookie;
+	int fd[2];
+
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd));
+	queue.fd = fd[0];
+	socket_that_serves = fd[0];
+	ASSERT_EQ(0, iopf_ring_init(&ring, &queue, 1, SLOT_SIZE));
+	ASSERT_EQ(IOPF_SERVE, ring.mode);
+	for (cookie = 1; cookie <= 9; cookie++)
+		ASSERT_TRUE(send_fault(fd[1], cookie));
+	for (cookie = 1; cookie <= 8; cookie++) {
+		ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&ring, WAIT_MS, &slot));
+		EXPECT_EQ(cookie, slot->messages[1].cookie);
+		slot->user = cookie;
+		iopf_slot_answer(slot, cookie, IOMMUFD_PAGE_RESP_SUCCESS);
+		iopf_ring_reply(&ring, slot);
+		ASSERT_EQ(IOPF_ANSWERED, iopf_ring_next(&ring, WAIT_MS, &slot));
+		EXPECT_EQ(cookie, slot->user);
+		EXPECT_EQ(1, slot->n_answers);
+		EXPECT_TRUE(got_answer(fd[1], cookie, IOMMUFD_PAGE_RESP_SUCCESS));
 	}
-	EXPECT_EQ(-ENODATA, iopf_ring_next(&self->ring, 1000, &slot));
-	EXPECT_NE(NULL, strstr(iopf_error(&self->io), "posted read"));
+	/* What came in with the last answer is refused at the end. */
+	iopf_ring_exit(&ring);
+	EXPECT_TRUE(got_answer(fd[1], 9, IOMMUFD_PAGE_RESP_INVALID));
+	close(fd[0]);
+	close(fd[1]);
+}
+
+/* Answers whose groups are gone are left out, and counted for their slot. */
+TEST(refused)
+{
+	static const uint32_t cookies[] = { LATE, 1, LATE + 1, UNKNOWN, 2, 3, UNKNOWN + 1 };
+	struct iopf io = { .fd = -1 };
+	struct iopf_queue queue = { .io = &io };
+	struct iopf_slot *slot, *other;
+	struct iopf_ring ring;
+	unsigned int i;
+	int fd[2];
+
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd));
+	queue.fd = fd[0];
+	socket_that_serves = fd[0];
+	ASSERT_EQ(0, iopf_ring_init(&ring, &queue, 2, SLOT_SIZE));
+	ASSERT_TRUE(send_fault(fd[1], 1));
+	ASSERT_TRUE(send_fault(fd[1], 2));
+	ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&ring, WAIT_MS, &slot));
+	ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&ring, WAIT_MS, &other));
+	for (i = 0; i < sizeof(cookies) / sizeof(cookies[0]); i++)
+		iopf_slot_answer(slot, cookies[i], IOMMUFD_PAGE_RESP_SUCCESS);
+	iopf_slot_answer(other, 4, IOMMUFD_PAGE_RESP_SUCCESS);
+	iopf_ring_reply(&ring, slot);
+	iopf_ring_reply(&ring, other);
+	ASSERT_EQ(IOPF_ANSWERED, iopf_ring_next(&ring, 1, &slot));
+	EXPECT_EQ(4, slot->n_refused);
+	ASSERT_EQ(IOPF_ANSWERED, iopf_ring_next(&ring, 1, &slot));
+	EXPECT_EQ(0, slot->n_refused);
+	for (i = 1; i <= 4; i++)
+		EXPECT_TRUE(got_answer(fd[1], i, IOMMUFD_PAGE_RESP_SUCCESS));
+	iopf_ring_exit(&ring);
+	close(fd[0]);
+	close(fd[1]);
+}
+
+/*
+ * A fault queue with faults of the mock device.  Where there is no IOMMU_FAULT_SERVE,
+ * and where it is not to be used, the same is expected of write, poll and read.
+ */
+FIXTURE(serve)
+{
+	struct iopf io;
+	struct iopf_queue queue;
+	struct mock_device dev;
+	uint32_t hwpt_id;
+	uint32_t features;
+};
+
+FIXTURE_VARIANT(serve)
+{
+	bool by_call;
+};
+
+FIXTURE_VARIANT_ADD(serve, by_call)
+{
+	.by_call = true,
+};
+
+FIXTURE_VARIANT_ADD(serve, by_files)
+{
+};
+
+FIXTURE_SETUP(serve)
+{
+	uint32_t ioas_id, parent_id;
+
+	if (iopf_open(&self->io))
+		SKIP(return, "no iommufd");
+	ASSERT_EQ(0, iopf_probe(&self->io, &self->features));
+	if (variant->by_call && !(self->features & IOPF_HAS_SERVE))
+		SKIP(return, "no IOMMU_FAULT_SERVE");
+	ASSERT_EQ(0, iopf_queue_alloc(&self->io, 0, &self->queue));
+	EXPECT_EQ(!!(self->features & IOPF_HAS_SERVE), iopf_queue_has_serve(&self->queue));
+	self->queue.no_serve = !variant->by_call;
+	EXPECT_EQ(variant->by_call, iopf_queue_has_serve(&self->queue));
+	ASSERT_EQ(0, iopf_ioas_alloc(&self->io, &ioas_id));
+	if (mock_device_create(self->io.fd, ioas_id, 0, &self->dev))
+		SKIP(return, "no mock device");
+	ASSERT_EQ(0, hwpt_alloc_paging(self->io.fd, self->dev.idev_id, ioas_id,
+				       IOMMU_HWPT_ALLOC_NEST_PARENT, 0, &parent_id));
+	ASSERT_EQ(0, hwpt_alloc_nested(self->io.fd, self->dev.idev_id, parent_id,
+				       IOMMU_HWPT_FAULT_ID_VALID, self->queue.id,
+				       &self->hwpt_id));
+	ASSERT_EQ(0, mock_replace(self->io.fd, self->dev.stdev_id, self->hwpt_id));
+}
+
+FIXTURE_TEARDOWN(serve)
+{
+	if (self->queue.fd > 0)
+		close(self->queue.fd);
+	iopf_close(&self->io);
+}
+
+/* Groups of so many requests each. */
+static int fault(struct iopf *io, const struct mock_device *dev, unsigned int groups,
+		 unsigned int requests)
+{
+	return iopf_inject(io->fd, dev->idev_id, 0, 1, 0x100000, groups, requests, 0);
+}
+
+/* Answers to all groups, which have one request each. */
+static void answer(struct iopf_serve *serve, struct iommu_hwpt_page_response *answers, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++)
+		answers[i] = (struct iommu_hwpt_page_response){ serve->messages[i].cookie,
+								IOMMUFD_PAGE_RESP_SUCCESS };
+	serve->answers = answers;
+	serve->n_answers = (unsigned int)n;
+	serve->n_done = 0;
+}
+
+static unsigned int successes(struct iopf *io, const struct mock_device *dev)
+{
+	struct iommu_test_iopf_stats stats = {};
+
+	iopf_stats(io->fd, dev->idev_id, &stats);
+	return stats.responses[IOMMUFD_PAGE_RESP_SUCCESS];
+}
+
+TEST_F(serve, answers_in_messages_out)
+{
+	struct iommu_hwpt_page_response answers[SLOT_SIZE];
+	struct iommu_hwpt_pgfault messages[SLOT_SIZE];
+	struct iopf_serve serve = { .messages = messages, .room = SLOT_SIZE };
+	int n = 0, round;
+
+	EXPECT_EQ(0, iopf_serve(&self->queue, &serve, 0));
+	EXPECT_EQ(0, iopf_serve(&self->queue, &serve, 1));
+	for (round = 0; round < 20; round++) {
+		ASSERT_EQ(0, fault(&self->io, &self->dev, round % 3 + 1, 1));
+		answer(&serve, answers, n);
+		n = iopf_serve(&self->queue, &serve, IOPF_FOREVER);
+		ASSERT_EQ(round % 3 + 1, n);
+		EXPECT_EQ(serve.n_answers, serve.n_done);
+	}
+	EXPECT_EQ(39 - n, successes(&self->io, &self->dev));
+	answer(&serve, answers, n);
+	serve.room = 0;
+	EXPECT_EQ(0, iopf_serve(&self->queue, &serve, IOPF_FOREVER));
+	EXPECT_EQ(39, successes(&self->io, &self->dev));
+	EXPECT_EQ(0, serve.n_late);
+}
+
+/* An answer that cannot be given is named, takes no message, and can be left out. */
+TEST_F(serve, unknown_cookie)
+{
+	struct iommu_hwpt_page_response answers[3], spare;
+	struct iommu_hwpt_pgfault messages[3];
+	struct iopf_serve serve = { .messages = messages, .room = 3 };
+
+	ASSERT_EQ(0, fault(&self->io, &self->dev, 3, 1));
+	ASSERT_EQ(3, iopf_serve(&self->queue, &serve, WAIT_MS));
+	ASSERT_EQ(0, fault(&self->io, &self->dev, 2, 1));
+	answer(&serve, answers, 3);
+	spare = answers[1];
+	answers[1].cookie ^= 0x40000000;
+	EXPECT_EQ(-EINVAL, iopf_serve(&self->queue, &serve, WAIT_MS));
+	EXPECT_EQ(1, serve.n_done);
+	EXPECT_EQ(1, successes(&self->io, &self->dev));
+	serve.n_done++;
+	EXPECT_EQ(2, iopf_serve(&self->queue, &serve, WAIT_MS));
+	EXPECT_EQ(3, serve.n_done);
+	EXPECT_EQ(2, successes(&self->io, &self->dev));
+	EXPECT_EQ(0, serve.n_late);
+	EXPECT_EQ(1, iopf_queue_write(&self->queue, &spare, 1));
+}
+
+TEST_F(serve, group_does_not_fit)
+{
+	struct iommu_hwpt_page_response answers[2];
+	struct iommu_hwpt_pgfault messages[8];
+	struct iopf_serve serve = { .messages = messages, .room = 2 };
+
+	ASSERT_EQ(0, fault(&self->io, &self->dev, 1, 1));
+	ASSERT_EQ(0, fault(&self->io, &self->dev, 1, 5));
+	ASSERT_EQ(1, iopf_serve(&self->queue, &serve, WAIT_MS));
+	answer(&serve, answers, 1);
+	EXPECT_EQ(-EMSGSIZE, iopf_serve(&self->queue, &serve, WAIT_MS));
+	EXPECT_EQ(1, serve.n_done);
+	EXPECT_EQ(1, successes(&self->io, &self->dev));
+	EXPECT_EQ(variant->by_call ? 5 : 0, serve.needed);
+	serve.room = 5;
+	EXPECT_EQ(5, iopf_serve(&self->queue, &serve, WAIT_MS));
+	EXPECT_EQ(0, serve.needed);
+}
+
+TEST_F(serve, nonblock)
+{
+	struct iommu_hwpt_pgfault messages[2];
+	struct iopf_serve serve = { .messages = messages, .room = 2 };
+
+	ASSERT_EQ(0, fcntl(self->queue.fd, F_SETFL, O_RDWR | O_NONBLOCK));
+	EXPECT_EQ(0, iopf_serve(&self->queue, &serve, 0));
+	EXPECT_EQ(-EAGAIN, iopf_serve(&self->queue, &serve, IOPF_FOREVER));
+	ASSERT_EQ(0, fault(&self->io, &self->dev, 1, 1));
+	EXPECT_EQ(1, iopf_serve(&self->queue, &serve, IOPF_FOREVER));
+}
+
+TEST_F(serve, signal)
+{
+	struct iommu_hwpt_page_response answers[1];
+	struct iommu_hwpt_pgfault messages[1];
+	struct iopf_serve serve = { .messages = messages, .room = 1 };
+
+	ASSERT_EQ(0, fault(&self->io, &self->dev, 1, 1));
+	ASSERT_EQ(1, iopf_serve(&self->queue, &serve, WAIT_MS));
+	answer(&serve, answers, 1);
+	alarms(true);
+	EXPECT_EQ(-EINTR, iopf_serve(&self->queue, &serve, IOPF_FOREVER));
+	alarms(false);
+	EXPECT_EQ(1, serve.n_done);
+	EXPECT_EQ(1, successes(&self->io, &self->dev));
+	/* again, as it is: nothing is given twice */
+	EXPECT_EQ(0, iopf_serve(&self->queue, &serve, 0));
+}
+
+/* The kernel has answered for a server that was too slow: that is no error. */
+TEST_F(serve, late)
+{
+	struct iopf_queue_options options = {
+		.depth = 64, .deadline_ms = 1, .deadline_code = IOMMUFD_PAGE_RESP_INVALID,
+	};
+	struct iommu_hwpt_page_response answers[3];
+	struct iommu_hwpt_pgfault messages[3];
+	struct iopf_serve serve = { .messages = messages, .room = 3 };
+	struct iommu_test_iopf_stats stats = {};
+	struct iopf_queue timed;
+	struct mock_device dev;
+	uint32_t ioas_id, hwpt_id;
+
+	if (!(self->features & IOPF_HAS_LIMITS))
+		SKIP(return, "no deadlines");
+	ASSERT_EQ(0, iopf_queue_alloc_with(&self->io, &options, &timed));
+	timed.no_serve = !variant->by_call;
+	ASSERT_EQ(0, iopf_ioas_alloc(&self->io, &ioas_id));
+	ASSERT_EQ(0, mock_device_create(self->io.fd, ioas_id, 0, &dev));
+	ASSERT_EQ(0, iopf_hwpt_alloc(&self->io, dev.idev_id, ioas_id, 0, timed.id, &hwpt_id));
+	ASSERT_EQ(0, mock_replace(self->io.fd, dev.stdev_id, hwpt_id));
+	ASSERT_EQ(0, fault(&self->io, &dev, 3, 1));
+	ASSERT_EQ(3, iopf_serve(&timed, &serve, WAIT_MS));
+	while (stats.responses[IOMMUFD_PAGE_RESP_INVALID] < 3)
+		ASSERT_EQ(0, iopf_stats(self->io.fd, dev.idev_id, &stats));
+	answer(&serve, answers, 3);
+	EXPECT_EQ(0, iopf_serve(&timed, &serve, 0));
+	EXPECT_EQ(3, serve.n_done);
+	EXPECT_EQ(3, serve.n_late);
+	close(timed.fd);
+}
+
+/* Without the iommufd no fault can come. */
+TEST_F(serve, no_more_faults)
+{
+	struct iommu_hwpt_pgfault messages[2];
+	struct iopf_serve serve = { .messages = messages, .room = 2 };
+
+	if (!(self->features & IOPF_HAS_SERVE))
+		SKIP(return, "the kernel does not tell");
+	iopf_close(&self->io);
+	EXPECT_EQ(-ENODEV, iopf_serve(&self->queue, &serve, IOPF_FOREVER));
 }
 
 TEST_HARNESS_MAIN

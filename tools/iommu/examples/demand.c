@@ -59,7 +59,7 @@ int main(int argc, char **argv)
 	int rc = -1;
 
 	if (argc == 2 && !iopf_open(&io) && !iopf_queue_alloc(&io, 0, &queue) &&
-	    !iopf_ring_init_mode(&ring, &queue, IOPF_FETCH, 8, 256) &&
+	    !iopf_ring_init(&ring, &queue, 1, 256) &&
 	    !iopf_ioas_alloc(&io, &ioas) && !iopf_device_open(&io, argv[1], &dev) &&
 	    !iopf_device_attach_queue(&dev, ioas, PASID, &queue, hwpts) &&
 	    !iopf_device_map_bar(&dev, 0, &bar) && !iopf_device_bus_master(&dev, true)) {

@@ -14,8 +14,12 @@ struct ring_slot {
 	unsigned int n_written;
 	unsigned int n_writing;
 	bool cut;
-	/* poll: whose it is, the last one's answers were written and the caller not told */
-	enum { SLOT_FREE, SLOT_TAKEN, SLOT_ANSWERED } state;
+	/*
+	 * without io_uring: whose it is; its answers are to be given, or were given and
+	 * the caller was not told; n_read messages are there that the caller was not told of
+	 */
+	enum { SLOT_FREE, SLOT_TAKEN, SLOT_REPLIED, SLOT_ANSWERED, SLOT_FILLED } state;
+	unsigned int n_read;
 };
 
 struct iopf_ring_impl {
@@ -25,28 +29,32 @@ struct iopf_ring_impl {
 	struct ring_slot *slots;
 	unsigned int n_slots;
 	unsigned int slot_size;
-	/* reads, writes and commands that the kernel has not completed */
+	/* reads and writes that the kernel has not completed */
 	unsigned int in_flight;
 	/* multishot: buffers, those that the kernel has, and whether the read is posted */
 	struct io_uring_buf_ring *buffers;
 	unsigned int n_entries, n_given;
 	bool armed;
-	/* fetch: slots whose answers were handed in, and the caller was not told */
-	unsigned int n_answering;
 	bool stopping;
 };
 
 /* iopf-ring.c: n messages are in the slot, so it is at the caller; returns IOPF_FAULTS. */
 int slot_filled(struct ring_slot *slot, unsigned int n);
-/* Write the answers one by one, and count those that are refused. */
-void slot_write_answers(struct iopf_ring_impl *ring, struct ring_slot *slot);
+/* The answer of every group in the slot is INVALID. */
+void slot_refuse(struct ring_slot *slot);
 
-/* iopf-poll.c: IOPF_POLL */
-int poll_next(struct iopf_ring_impl *ring, unsigned int timeout_ms, struct ring_slot **slot);
-void poll_reply(struct iopf_ring_impl *ring, struct ring_slot *slot);
+/* iopf-serve.c: iopf_serve(), with IOMMU_FAULT_SERVE or without; does the file know that? */
+int serve_queue(const struct iopf_queue *queue, struct iopf_serve *serve,
+		unsigned int timeout_ms, bool by_call);
+bool has_serve(int fd);
 
-/* iopf-probe.c: do reads of this file wait in io_uring, does it know the commands? */
+/* iopf-plain.c: IOPF_SERVE and IOPF_POLL */
+int plain_next(struct iopf_ring_impl *ring, unsigned int timeout_ms, struct ring_slot **slot);
+void plain_reply(struct iopf_ring_impl *ring, struct ring_slot *slot);
+/* Give the answers that were not given, and refuse what the caller was not told of. */
+void plain_stop(struct iopf_ring_impl *ring);
+
+/* iopf-probe.c: do reads of this file wait in io_uring? */
 bool has_posted_reads(int fd);
-bool has_fetch(struct io_uring *uring, int fd);
 
 #endif

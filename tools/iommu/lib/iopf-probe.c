@@ -4,8 +4,6 @@
  * of the series may be carried by a kernel of any version.
  */
 #include <errno.h>
-#include <string.h>
-#include <sys/ioctl.h>
 #include <sys/uio.h>
 
 #include "impl.h"
@@ -22,39 +20,15 @@ bool has_posted_reads(int fd)
 	return preadv2(fd, &iov, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
 }
 
-/*
- * A reserved field that is set is refused by a queue that understands the command, and
- * counts for no answer.
- */
-bool has_fetch(struct io_uring *uring, int fd)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(uring);
-	struct iommu_fault_uring_cmd cmd = { .__reserved = 1 };
-	struct io_uring_cqe *cqe;
-	bool known;
-
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, NULL, 0, 0);
-	memcpy(sqe->cmd, &cmd, sizeof(cmd));
-	sqe->cmd_op = IOMMU_FAULT_URING_RESPOND;
-	if (io_uring_submit_and_wait(uring, 1) < 0 || io_uring_peek_cqe(uring, &cqe))
-		return false;
-	known = cqe->res == -EINVAL;
-	io_uring_cqe_seen(uring, cqe);
-	return known;
-}
-
 static uint32_t probe_file(int fd)
 {
-	uint32_t features = 0;
+	uint32_t features = has_serve(fd) ? IOPF_HAS_SERVE : 0;
 	struct io_uring uring;
 
 	if (!has_posted_reads(fd) || io_uring_queue_init(2, &uring, 0))
-		return 0;
-	features = IOPF_HAS_POSTED_READ;
-	if (has_fetch(&uring, fd))
-		features |= IOPF_HAS_FETCH;
+		return features;
 	io_uring_queue_exit(&uring);
-	return features;
+	return features | IOPF_HAS_POSTED_READ;
 }
 
 static bool can_alloc(struct iopf *io, const struct iopf_queue_options *options)
@@ -137,7 +111,7 @@ int iopf_probe_device(struct iopf *io, uint32_t dev_id, uint32_t *features)
 const char *iopf_feature_name(enum iopf_feature feature)
 {
 	static const char *const names[] = {
-		"queue", "posted-read", "fetch", "blocking", "limits", "immediate", "report-loss",
+		"queue", "posted-read", "serve", "blocking", "limits", "immediate", "report-loss",
 		"paging", "pasid",
 	};
 	size_t i;

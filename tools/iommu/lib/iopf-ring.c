@@ -10,10 +10,6 @@
  * With IOPF_MULTISHOT a slot is a buffer of one read that does not end, so there
  * is nothing to link: the slot goes back to the kernel when its write is done.
  * The read ends when it finds no buffer, and is posted again with the next.
- *
- * With IOPF_FETCH one command answers and waits for what comes next.  It has a
- * completion for both: answers are known to be given when the kernel has taken
- * the command and no error of it is among the completions.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -76,58 +72,9 @@ static void give_buffer(struct iopf_ring_impl *ring, struct ring_slot *slot)
 		post_multishot(ring);
 }
 
-/* A command for the answers and the next fetch; without answers, only a fetch. */
-static void post_fetch(struct iopf_ring_impl *ring, struct ring_slot *slot)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
-	struct iommu_fault_uring_cmd *cmd = (void *)sqe->cmd;
-
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, ring->queue->fd, slot->pub.messages,
-			 ring->slot_size * sizeof(*slot->pub.messages), 0);
-	io_uring_sqe_set_data64(sqe, user_data_of(ring, slot, false));
-	ring->in_flight++;
-	slot->n_writing = slot->pub.n_answers - slot->n_written;
-	if (!slot->n_writing) {
-		sqe->cmd_op = IOMMU_FAULT_URING_FETCH;
-		return;
-	}
-	sqe->cmd_op = IOMMU_FAULT_URING_RESPOND_AND_FETCH;
-	*cmd = (struct iommu_fault_uring_cmd){ .response = slot->pub.answers[0] };
-	if (slot->n_writing > 1) {
-		cmd->responses_uptr = (uintptr_t)slot->pub.answers;
-		cmd->count = slot->n_writing;
-	}
-	ring->n_answering++;
-}
-
-/*
- * For when they are not to wait for anything, or did not all go well.  A write
- * stops at an answer that is refused.
- */
-void slot_write_answers(struct iopf_ring_impl *ring, struct ring_slot *slot)
-{
-	int n;
-
-	while (slot->n_written < slot->pub.n_answers) {
-		n = iopf_queue_write(ring->queue, slot->pub.answers + slot->n_written,
-				     slot->pub.n_answers - slot->n_written);
-		if (n == -EINTR)
-			continue;
-		slot->n_written += n > 0 ? n : 1;
-		slot->pub.n_refused += n <= 0;
-	}
-}
-
 static void post(struct iopf_ring_impl *ring, struct ring_slot *slot)
 {
 	slot->cut = false;
-	if (ring->mode == IOPF_FETCH) {
-		if (ring->stopping)
-			slot_write_answers(ring, slot);
-		else
-			post_fetch(ring, slot);
-		return;
-	}
 	if (slot->n_written < slot->pub.n_answers)
 		post_write(ring, slot);
 	else if (ring->mode == IOPF_MULTISHOT && !ring->stopping)
@@ -160,7 +107,8 @@ static int read_done(struct iopf_ring_impl *ring, struct ring_slot *slot, int re
 		post(ring, slot);
 		return IOPF_TIMEOUT;
 	}
-	return iopf_fail(ring->queue->io, res ? -res : ENODATA, "posted read of the fault queue");
+	/* nothing: no fault can come any more */
+	return iopf_fail(ring->queue->io, res ? -res : ENODEV, "posted read of the fault queue");
 }
 
 static int write_done(struct iopf_ring_impl *ring, struct ring_slot *slot, int res)
@@ -201,63 +149,24 @@ static int multishot_done(struct iopf_ring_impl *ring, const struct io_uring_cqe
 	}
 	if (ring->stopping || cqe->res == -ENOBUFS)
 		return IOPF_TIMEOUT;
-	return iopf_fail(ring->queue->io, cqe->res ? -cqe->res : ENODATA,
+	return iopf_fail(ring->queue->io, cqe->res ? -cqe->res : ENODEV,
 			 "posted read of the fault queue");
 }
 
-static int answers_given(struct iopf_ring_impl *ring, struct ring_slot *slot)
-{
-	ring->n_answering--;
-	slot->n_writing = 0;
-	slot->n_written = slot->pub.n_answers;
-	return IOPF_ANSWERED;
-}
-
-static int fetch_done(struct iopf_ring_impl *ring, struct ring_slot *slot, int res)
-{
-	if (!slot->n_writing)
-		return read_done(ring, slot, res);
-	/* An answer was refused, or the fetch failed: the next one will tell. */
-	slot_write_answers(ring, slot);
-	answers_given(ring, slot);
-	post(ring, slot);
-	return IOPF_ANSWERED;
-}
-
-/* *again: there is more to say of this completion. */
 static int complete(struct iopf_ring_impl *ring, const struct io_uring_cqe *cqe,
-		    struct ring_slot **slot, bool *again)
+		    struct ring_slot **slot)
 {
 	uint64_t user_data = io_uring_cqe_get_data64(cqe);
 
-	*again = false;
 	if (user_data == USER_DATA_CANCEL)
 		return IOPF_TIMEOUT;
 	if (user_data == USER_DATA_MULTISHOT)
 		return multishot_done(ring, cqe, slot);
 	*slot = &ring->slots[user_data >> 1];
-	if (ring->mode == IOPF_FETCH && (*slot)->n_writing && cqe->res > 0) {
-		*again = true;
-		return answers_given(ring, *slot);
-	}
 	ring->in_flight--;
-	if (ring->mode == IOPF_FETCH)
-		return fetch_done(ring, *slot, cqe->res);
 	if (user_data & 1)
 		return write_done(ring, *slot, cqe->res);
 	return read_done(ring, *slot, cqe->res);
-}
-
-/* A slot whose command the kernel has taken, so that its answers are given. */
-static struct ring_slot *answered_slot(struct iopf_ring_impl *ring)
-{
-	unsigned int i;
-
-	if (!ring->n_answering || io_uring_sq_ready(&ring->uring))
-		return NULL;
-	for (i = 0; !ring->slots[i].n_writing; i++)
-		;
-	return &ring->slots[i];
 }
 
 /* Submit and wait; 0: there is a completion; else -ETIME or another error. */
@@ -268,7 +177,8 @@ static int wait_completion(struct iopf_ring_impl *ring, unsigned int timeout_ms,
 		.tv_sec = timeout_ms / 1000,
 		.tv_nsec = timeout_ms % 1000 * 1000000LL,
 	};
-	int rc = io_uring_submit_and_wait_timeout(&ring->uring, cqe, 1, &ts, NULL);
+	int rc = io_uring_submit_and_wait_timeout(&ring->uring, cqe, 1,
+						  timeout_ms == IOPF_FOREVER ? NULL : &ts, NULL);
 
 	if (rc >= 0)
 		return *cqe ? 0 : -ETIME;
@@ -281,25 +191,16 @@ static int uring_next(struct iopf_ring_impl *ring, unsigned int timeout_ms,
 		      struct ring_slot **slot)
 {
 	struct io_uring_cqe *cqe = NULL;
-	bool again;
 	int rc;
 
 	while (ring->in_flight) {
 		if (io_uring_peek_cqe(&ring->uring, &cqe)) {
-			*slot = answered_slot(ring);
-			if (*slot)
-				return answers_given(ring, *slot);
 			rc = wait_completion(ring, timeout_ms, &cqe);
-			if (rc == -ETIME && !ring->n_answering)
-				return IOPF_TIMEOUT;
-			if (rc == -ETIME)
-				continue;
 			if (rc)
-				return rc;
+				return rc == -ETIME ? IOPF_TIMEOUT : rc;
 		}
-		rc = complete(ring, cqe, slot, &again);
-		if (!again)
-			io_uring_cqe_seen(&ring->uring, cqe);
+		rc = complete(ring, cqe, slot);
+		io_uring_cqe_seen(&ring->uring, cqe);
 		if (rc)
 			return rc;
 	}
@@ -365,35 +266,35 @@ static int init_buffers(struct iopf_ring_impl *ring)
 	return rc;
 }
 
-/* What the queue's file can do of what was asked for. */
-static enum iopf_mode usable_mode(struct iopf_ring_impl *ring)
+static bool uses_uring(const struct iopf_ring_impl *ring)
 {
-	if (!has_posted_reads(ring->queue->fd))
-		return IOPF_POLL;
-	if (ring->mode == IOPF_FETCH && !has_fetch(&ring->uring, ring->queue->fd))
-		return IOPF_READ;
-	return ring->mode;
+	return ring->mode == IOPF_READ || ring->mode == IOPF_MULTISHOT;
 }
 
-/* A process may be kept from io_uring, by a filter or a setting of the system: then without. */
+/*
+ * What there is of what was asked for.  A process may be kept from io_uring, by a
+ * filter or a setting of the system: then without.
+ */
+static enum iopf_mode usable_mode(struct iopf_ring_impl *ring)
+{
+	int fd = ring->queue->fd;
+
+	if (uses_uring(ring) && has_posted_reads(fd) && !init_uring(ring))
+		return ring->mode;
+	return ring->mode != IOPF_POLL && has_serve(fd) ? IOPF_SERVE : IOPF_POLL;
+}
+
 static int start(struct iopf_ring_impl *ring)
 {
 	unsigned int i;
-	int rc;
+	int rc = 0;
 
-	if (ring->mode == IOPF_POLL)
-		return 0;
-	rc = init_uring(ring);
-	if (rc) {
-		ring->mode = IOPF_POLL;
-		return 0;
-	}
 	ring->mode = usable_mode(ring);
 	if (ring->mode == IOPF_MULTISHOT)
 		rc = init_buffers(ring);
-	if (rc || ring->mode == IOPF_POLL)
+	if (rc)
 		io_uring_queue_exit(&ring->uring);
-	for (i = 0; !rc && ring->mode != IOPF_POLL && i < ring->n_slots; i++)
+	for (i = 0; !rc && uses_uring(ring) && i < ring->n_slots; i++)
 		post(ring, &ring->slots[i]);
 	return rc;
 }
@@ -433,13 +334,13 @@ int iopf_ring_init_mode(struct iopf_ring *ring, const struct iopf_queue *queue,
 int iopf_ring_init(struct iopf_ring *ring, const struct iopf_queue *queue, unsigned int n_slots,
 		   unsigned int slot_size)
 {
-	return iopf_ring_init_mode(ring, queue, IOPF_READ, n_slots, slot_size);
+	return iopf_ring_init_mode(ring, queue, IOPF_SERVE, n_slots, slot_size);
 }
 
 const char *iopf_mode_name(enum iopf_mode mode)
 {
 	static const char *const names[] = {
-		[IOPF_READ] = "read", [IOPF_MULTISHOT] = "multishot", [IOPF_FETCH] = "fetch",
+		[IOPF_SERVE] = "serve", [IOPF_READ] = "read", [IOPF_MULTISHOT] = "multishot",
 		[IOPF_POLL] = "poll",
 	};
 
@@ -458,10 +359,10 @@ void iopf_slot_answer(struct iopf_slot *slot, uint32_t cookie, uint32_t code)
 
 void iopf_ring_reply(struct iopf_ring *ring, struct iopf_slot *slot)
 {
-	if (ring->mode == IOPF_POLL)
-		poll_reply(ring->impl, to_ring_slot(slot));
-	else
+	if (uses_uring(ring->impl))
 		post(ring->impl, to_ring_slot(slot));
+	else
+		plain_reply(ring->impl, to_ring_slot(slot));
 }
 
 int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_slot **slot)
@@ -469,22 +370,21 @@ int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_
 	struct ring_slot *found = NULL;
 	int rc;
 
-	if (ring->mode == IOPF_POLL)
-		rc = poll_next(ring->impl, timeout_ms, &found);
-	else
+	if (uses_uring(ring->impl))
 		rc = uring_next(ring->impl, timeout_ms, &found);
+	else
+		rc = plain_next(ring->impl, timeout_ms, &found);
 	*slot = found ? &found->pub : NULL;
 	return rc;
 }
 
-static void refuse_all(struct iopf_ring_impl *ring, struct ring_slot *slot)
+void slot_refuse(struct ring_slot *slot)
 {
 	struct iopf_iter iter = iopf_groups(slot->pub.messages, slot->pub.n_messages);
 	struct iopf_group group;
 
 	while (iopf_next_group(&iter, &group) > 0)
 		iopf_slot_answer(&slot->pub, group.cookie, IOMMUFD_PAGE_RESP_INVALID);
-	post(ring, slot);
 }
 
 static void cancel_all(struct iopf_ring_impl *ring)
@@ -503,39 +403,18 @@ static void stop_reads(struct iopf_ring_impl *ring)
 	for (tries = 0; ring->in_flight && tries < CANCEL_TRIES; tries++) {
 		cancel_all(ring);
 		while ((rc = uring_next(ring, CANCEL_MS, &slot)) > 0) {
-			if (rc == IOPF_FAULTS)
-				refuse_all(ring, slot);
+			if (rc != IOPF_FAULTS)
+				continue;
+			slot_refuse(slot);
+			post(ring, slot);
 		}
-	}
-}
-
-/*
- * Linux 6.12 does not cancel commands, it ends them with their ring.  Hand in
- * what is to be answered; what has not completed then fetches nothing any more,
- * as that takes a wait.
- */
-static void stop_fetches(struct iopf_ring_impl *ring)
-{
-	struct io_uring_cqe *cqe;
-	struct ring_slot *slot;
-	bool again;
-
-	io_uring_submit(&ring->uring);
-	while (!io_uring_peek_cqe(&ring->uring, &cqe)) {
-		if (complete(ring, cqe, &slot, &again) == IOPF_FAULTS)
-			refuse_all(ring, slot);
-		if (!again)
-			io_uring_cqe_seen(&ring->uring, cqe);
 	}
 }
 
 static void stop(struct iopf_ring_impl *ring)
 {
 	ring->stopping = true;
-	if (ring->mode == IOPF_FETCH)
-		stop_fetches(ring);
-	else
-		stop_reads(ring);
+	stop_reads(ring);
 	if (ring->buffers)
 		io_uring_free_buf_ring(&ring->uring, ring->buffers, ring->n_entries,
 				       BUFFER_GROUP);
@@ -566,8 +445,10 @@ void iopf_ring_exit(struct iopf_ring *ring)
 {
 	struct iopf_ring_impl *impl = ring->impl;
 
-	if (impl->mode != IOPF_POLL)
+	if (uses_uring(impl))
 		stop(impl);
+	else
+		plain_stop(impl);
 	free_slots(impl);
 	free(impl);
 	ring->impl = NULL;

@@ -138,13 +138,13 @@ int iopf_queue_alloc_with(struct iopf *io, const struct iopf_queue_options *opti
 		.deadline_code = options->deadline_code,
 	};
 
-	queue->io = io;
-	queue->fd = -1;
+	*queue = (struct iopf_queue){ .io = io, .fd = -1 };
 	if (ioctl(io->fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd))
 		return iopf_fail(io, errno, "allocate a fault queue (flags %#x, depth %u, %u ms)",
 				 cmd.flags, cmd.depth, cmd.deadline_ms);
 	queue->id = cmd.out_fault_id;
 	queue->fd = (int)cmd.out_fault_fd;
+	queue->no_serve = !iopf_queue_has_serve(queue);
 	return 0;
 }
 

@@ -5,7 +5,7 @@
  *
  * A server opens an iommufd, makes a queue and an address space, opens a device
  * and attaches a page table that reports to the queue.  Then it asks a ring for
- * what comes next:
+ * what comes next, which takes one system call a fault:
  *
  *	uint32_t serve(void *arg, const struct iopf_group *group)
  *	{
@@ -26,12 +26,13 @@
  *
  * Functions return 0 (or a count, where said) or a negative errno.  After a
  * failure iopf_error() tells in words what failed.  Handles of one struct iopf
- * are to be used by one thread at a time, apart from iopf_queue_read() and
- * iopf_queue_write(), which touch nothing but the file.
+ * are to be used by one thread at a time, apart from iopf_serve(),
+ * iopf_queue_read() and iopf_queue_write(), which touch nothing but the file.
  *
  * What a kernel lacks is found out when the program runs: iopf_probe() tells
- * it, and a ring falls back to what there is.  With Linux 6.11 or later at the
- * least, faults of nested page tables are served by poll, read and write.
+ * it, and iopf_serve() and a ring fall back to what there is.  With Linux 6.11 or
+ * later at the least, faults of nested page tables are served by poll, read and
+ * write.  No function that serves faults allocates memory.
  *
  * Within a major version, programs that compile keep to do so: structs get new
  * members at their end only, enums new values.
@@ -50,7 +51,7 @@
 extern "C" {
 #endif
 
-#define IOPF_VERSION "1.0"
+#define IOPF_VERSION "2.0"
 
 /* An open iommufd. */
 struct iopf {
@@ -71,7 +72,7 @@ int iopf_fail(struct iopf *io, int err, const char *what, ...)
 enum iopf_feature {
 	IOPF_HAS_QUEUE = 1 << 0,	/* fault queues (Linux 6.11) */
 	IOPF_HAS_POSTED_READ = 1 << 1,	/* reads of io_uring that wait: IOPF_READ, ..._MULTISHOT */
-	IOPF_HAS_FETCH = 1 << 2,	/* commands of io_uring: IOPF_FETCH */
+	IOPF_HAS_SERVE = 1 << 2,	/* IOMMU_FAULT_SERVE: IOPF_SERVE */
 	IOPF_HAS_BLOCKING = 1 << 3,	/* IOMMU_FAULT_ALLOC_BLOCKING */
 	IOPF_HAS_LIMITS = 1 << 4,	/* depth and deadline of a queue */
 	IOPF_HAS_IMMEDIATE = 1 << 5,	/* IOMMU_FAULT_ALLOC_IMMEDIATE */
@@ -114,6 +115,8 @@ struct iopf_queue {
 	struct iopf *io;
 	uint32_t id;
 	int fd;
+	/* the kernel does not have IOMMU_FAULT_SERVE: iopf_serve() need not try */
+	bool no_serve;
 };
 
 /* As in struct iommu_fault_alloc; 0 is the kernel's default each time. */
@@ -137,7 +140,7 @@ int iopf_queue_alloc_with(struct iopf *io, const struct iopf_queue_options *opti
 int iopf_queue_alloc(struct iopf *io, uint32_t flags, struct iopf_queue *queue);
 /*
  * Closes the file and destroys the object: no HWPT may use it any more.  A ring
- * with commands lets go of the file a moment after its end; this waits for it.
+ * of io_uring lets go of the file a moment after its end; this waits for it.
  */
 int iopf_queue_close(struct iopf_queue *queue);
 
@@ -179,13 +182,57 @@ static inline struct iopf_iter iopf_groups(const struct iommu_hwpt_pgfault *mess
  */
 int iopf_next_group(struct iopf_iter *iter, struct iopf_group *group);
 
+/* ---- answers in, messages out ---- */
+
+/* A timeout: until something comes. */
+#define IOPF_FOREVER UINT32_MAX
+
+/* For iopf_serve(); its out fields begin as 0. */
+struct iopf_serve {
+	/* in: answers to give */
+	const struct iommu_hwpt_page_response *answers;
+	unsigned int n_answers;
+	/* in and out: how many of them are dealt with; it goes on behind these */
+	unsigned int n_done;
+	/* out: adds those of them that came too late: the kernel has answered for you */
+	unsigned int n_late;
+	/* in: where messages go, and how many there is room for */
+	struct iommu_hwpt_pgfault *messages;
+	unsigned int room;
+	/* out: with -EMSGSIZE the messages of the first group, or 0 if the kernel keeps that */
+	unsigned int needed;
+};
+
+/*
+ * Give answers, then take messages, whole groups, as many as fit; wait for the
+ * first one for so many milliseconds, 0 or IOPF_FOREVER.  One system call where the
+ * kernel has IOMMU_FAULT_SERVE, else a write, a poll and a read.
+ *
+ * Returns how many messages there are: 0 if there is room for none, or none came.
+ * Nothing is lost by an error; after any, see first if n_done is less than
+ * n_answers.  Then it is that of the answer with this index, which was not given, as
+ * those behind it; no message was taken.  To go on without that one, add 1 to n_done.
+ *	-EINVAL		an unknown cookie or code; the cookies of a device that was
+ *			detached are unknown from then on
+ *	-EBUSY		the group has not been read to its end
+ * If all answers are dealt with it is one of
+ *	-EMSGSIZE	the first group does not fit; see needed
+ *	-EAGAIN		it had to wait, but the file is O_NONBLOCK
+ *	-EINTR		a signal came before a message: call again
+ *	-ENODEV		no fault can come any more
+ * or another one that an ioctl(2), a write, poll or read can have.
+ */
+int iopf_serve(const struct iopf_queue *queue, struct iopf_serve *serve, unsigned int timeout_ms);
+/* Is that one system call? */
+bool iopf_queue_has_serve(const struct iopf_queue *queue);
+
 /* ---- serving faults ---- */
 
 /* How faults come in. */
 enum iopf_mode {
+	IOPF_SERVE,	/* iopf_serve() by one system call, without io_uring */
 	IOPF_READ,	/* reads of io_uring that are posted; a write for the answers of each */
 	IOPF_MULTISHOT,	/* one read that stays posted, and a buffer for each slot */
-	IOPF_FETCH,	/* commands of io_uring that answer, and wait for what comes next */
 	IOPF_POLL,	/* poll, read and write, without io_uring */
 };
 
@@ -195,19 +242,16 @@ struct iopf_slot {
 	unsigned int n_messages;
 	struct iommu_hwpt_page_response *answers;
 	unsigned int n_answers;
-	/*
-	 * Answers to groups that were gone by then, known at IOPF_ANSWERED.  With
-	 * IOPF_FETCH it can be more: up to the last one that was refused.
-	 */
+	/* answers to groups that were gone by then, known at IOPF_ANSWERED */
 	unsigned int n_refused;
 	/* the caller's own */
 	uint64_t user;
 };
 
 /*
- * Made and used by one and the same thread.  With io_uring nothing is submitted
- * before the next iopf_ring_next(), so one system call writes the answers to
- * everything that was ready, posts the reads again and waits.
+ * Made and used by one and the same thread.  But for IOPF_POLL, nothing is given
+ * to the kernel before the next iopf_ring_next(): one system call gives the answers
+ * to what was ready, and waits for what comes next.
  */
 struct iopf_ring {
 	/* what it came to be, see iopf_ring_init_mode() */
@@ -221,24 +265,26 @@ enum iopf_event {
 	IOPF_FAULTS,	/* slot->messages are whole groups: answer them and reply */
 	/*
 	 * The kernel has taken slot->answers; the slot waits for faults again.  With
-	 * IOPF_FETCH this is said when the wait for something else is over.
+	 * IOPF_SERVE this is said when the wait for something else is over.
 	 */
 	IOPF_ANSWERED,
 };
 
 /*
  * Have n_slots reads of slot_size messages each.  The largest group that a
- * device sends must fit into one slot, else its read fails with -EINVAL.
- * ring->mode says how: a kernel without the commands of IOPF_FETCH gets
- * IOPF_READ instead, and IOPF_POLL if its posted reads do not wait for faults
- * (Linux up to now) or the process may not use io_uring.
+ * device sends must fit into one slot, else it fails with -EMSGSIZE, in modes of
+ * io_uring -EINVAL.  Without io_uring one slot is filled at a time; more than one are
+ * for who answers later.
+ * ring->mode says how: where posted reads do not wait for faults (Linux up to now),
+ * or the process may not use io_uring, IOPF_SERVE; and IOPF_POLL where the kernel
+ * does not have IOMMU_FAULT_SERVE.
  */
 int iopf_ring_init_mode(struct iopf_ring *ring, const struct iopf_queue *queue,
 			enum iopf_mode mode, unsigned int n_slots, unsigned int slot_size);
-/* The same with IOPF_READ. */
+/* The same with IOPF_SERVE. */
 int iopf_ring_init(struct iopf_ring *ring, const struct iopf_queue *queue, unsigned int n_slots,
 		   unsigned int slot_size);
-/* "read", "multishot", "fetch", "poll" */
+/* "serve", "read", "multishot", "poll" */
 const char *iopf_mode_name(enum iopf_mode mode);
 /*
  * Cancel what is posted, so that the queue can be closed next.
@@ -246,16 +292,17 @@ const char *iopf_mode_name(enum iopf_mode mode);
  * a reply remain unanswered.
  */
 void iopf_ring_exit(struct iopf_ring *ring);
-/* Reads, writes and commands that the kernel has and has not completed; 0 after the exit. */
+/* Reads and writes of io_uring that the kernel has not completed; 0 after the exit. */
 unsigned int iopf_ring_in_flight(const struct iopf_ring *ring);
 /*
  * The next enum iopf_event, with its slot; waits if there is none.  -EINTR: a
- * signal came.  After any other error the ring is of no more use.
+ * signal came.  -ENODEV: no fault can come any more.  After any error but -EINTR the
+ * ring is of no more use.
  */
 int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_slot **slot);
 /* Add an answer to a slot that came with IOPF_FAULTS: one for each group at most. */
 void iopf_slot_answer(struct iopf_slot *slot, uint32_t cookie, uint32_t code);
-/* Write the slot's answers, if any, and let it wait for faults again. */
+/* Give the slot's answers, if any, and let it wait for faults again. */
 void iopf_ring_reply(struct iopf_ring *ring, struct iopf_slot *slot);
 /*
  * All that in one, for who answers at once: iopf_ring_next(), and if faults came,
