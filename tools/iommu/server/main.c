@@ -32,10 +32,11 @@ static const char help[] =
 "  --depth N        groups that the fault queue holds (default: the kernel's)\n"
 "  --deadline MS    let the kernel answer INVALID what has no answer by then\n"
 "                   (default: never)\n"
-"  --reads N        reads kept posted in io_uring, 1..256 (default 8)\n"
-"  --mode M         how: read (one-shot reads and writes), multishot (one read that\n"
-"                   stays, with N buffers), fetch (commands that answer and fetch,\n"
-"                   where the kernel has them; default), poll (without io_uring)\n"
+"  --reads N        with io_uring: reads kept posted, 1..256 (default 8)\n"
+"  --mode M         how: serve (one system call that answers and waits, where the\n"
+"                   kernel has it; default), poll (poll, read and write), or with\n"
+"                   io_uring read (one-shot reads and writes), multishot (one read\n"
+"                   that stays, with N buffers)\n"
 "  --pin RANGE      map this from the start, and verify that it never faults;\n"
 "                   RANGE is src:OFFSET+SIZE or dst:OFFSET+SIZE, in whole pages,\n"
 "                   with K, M or G\n"
@@ -109,7 +110,7 @@ static enum iopf_mode parse_mode(const char *text)
 {
 	enum iopf_mode mode;
 
-	for (mode = IOPF_READ; mode <= IOPF_POLL; mode++) {
+	for (mode = IOPF_SERVE; mode <= IOPF_POLL; mode++) {
 		if (!strcmp(text, iopf_mode_name(mode)))
 			return mode;
 	}
@@ -209,7 +210,7 @@ static void on_signal(int number)
 	caught_signal = number;
 }
 
-/* Without SA_RESTART: a wait in io_uring is to end. */
+/* Without SA_RESTART: a wait for faults is to end. */
 static void catch_signals(void)
 {
 	struct sigaction action = { .sa_handler = on_signal };
@@ -255,7 +256,7 @@ static int run(struct server *server)
 int main(int argc, char **argv)
 {
 	struct options options = {
-		.pasid = 1, .group = 4, .in_flight = 8, .reads = 8, .mode = IOPF_FETCH,
+		.pasid = 1, .group = 4, .in_flight = 8, .reads = 8, .mode = IOPF_SERVE,
 		.file = "/proc/self/exe",
 	};
 	static struct server server;

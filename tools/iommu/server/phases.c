@@ -169,7 +169,7 @@ static void print_windows(const struct target *target)
 
 const char *latency_end(enum iopf_mode mode)
 {
-	return mode == IOPF_FETCH ? "handed in" : "written";
+	return mode == IOPF_SERVE ? "handed in" : "written";
 }
 
 static void print_totals(const struct stats *s, enum iopf_mode mode)

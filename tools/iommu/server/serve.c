@@ -97,8 +97,8 @@ static int serve_slot(struct server *server, struct iopf_slot *slot)
 	}
 	if (rc)
 		return iopf_fail(&server->io, -rc, "a message that ends no group");
-	/* A command answers at once, but completes with the next fault. */
-	if (server->ring.mode == IOPF_FETCH)
+	/* The call that gives the answers ends with the next fault. */
+	if (server->ring.mode == IOPF_SERVE)
 		histogram_add(&server->stats.latency, now_ns() - slot->user, slot->n_answers);
 	iopf_ring_reply(&server->ring, slot);
 	return 0;
@@ -106,7 +106,7 @@ static int serve_slot(struct server *server, struct iopf_slot *slot)
 
 static void slot_answered(struct server *server, const struct iopf_slot *slot)
 {
-	if (server->ring.mode != IOPF_FETCH)
+	if (server->ring.mode != IOPF_SERVE)
 		histogram_add(&server->stats.latency, now_ns() - slot->user, slot->n_answers);
 	server->stats.refused += slot->n_refused;
 }

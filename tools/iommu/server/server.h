@@ -76,7 +76,7 @@ struct stats {
 	uint64_t answers[3], refused;
 	/*
 	 * ns from seeing the completed read to seeing its answers written, or to
-	 * handing them to a command
+	 * handing them to the next call
 	 */
 	struct histogram latency;
 };

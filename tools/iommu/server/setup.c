@@ -96,6 +96,14 @@ static int add_targets(struct server *server)
 	return rc;
 }
 
+static void say_mode(enum iopf_mode mode, unsigned int reads)
+{
+	printf("mode %s", iopf_mode_name(mode));
+	if (mode == IOPF_READ || mode == IOPF_MULTISHOT)
+		printf(", %u reads at a time", reads);
+	putchar('\n');
+}
+
 static int add_queue(struct server *server)
 {
 	const struct options *options = server->options;
@@ -114,8 +122,7 @@ static int add_queue(struct server *server)
 				 SLOT_MESSAGES);
 	server->has_ring = !rc;
 	if (!rc)
-		printf("mode %s, %u reads at a time\n", iopf_mode_name(server->ring.mode),
-		       options->reads);
+		say_mode(server->ring.mode, options->reads);
 	return rc;
 }
 
@@ -132,8 +139,8 @@ int setup(struct server *server, const struct options *options)
 		rc = add_queue(server);
 	if (rc)
 		return rc;
-	printf("%s: %zu pages, to be copied from %#llx to %#llx; %u reads posted\n", options->file,
-	       server->file.pages, SRC_IOVA, DST_IOVA, options->reads);
+	printf("%s: %zu pages, to be copied from %#llx to %#llx\n", options->file,
+	       server->file.pages, SRC_IOVA, DST_IOVA);
 	return add_targets(server);
 }
 
