@@ -3,7 +3,8 @@
  * iopf-bench: what it costs to bring a page fault to user space and its answer
  * back.  main.c tells what is measured; the other files are one room each:
  * where faults come from (mock.c, pri.c), how they are served (files.c,
- * uring.c), what is counted apart from time (count.c).
+ * uring.c), by whom (sleeper.c), what is counted apart from time (count.c), what
+ * is no case of this kind (floor.c, isolation.c).
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -18,7 +19,7 @@
 
 #define MAX_DEVICES 64
 #define MAX_BATCH 512
-#define MAX_WAITERS 64
+#define MAX_WAITERS 1024
 #define MAX_BUFFERS 64
 
 /* What a thread that owns its ring asks for, as io_uring's documentation advises */
@@ -63,8 +64,8 @@ struct spec {
 	bool eager;
 	/* io_uring for reads alone: answer by write(2) */
 	bool plain;
-	/* fetch: wait only if there is no completion after the submission */
-	bool try;
+	/* a thread serves, and sleeps whenever there is nothing */
+	bool asleep;
 };
 
 struct bench {
@@ -74,6 +75,7 @@ struct bench {
 	unsigned int n_queues;
 	void *source;
 	void *mode;
+	void *sleeper;
 
 	/* of injections: ns that the fault core says it took */
 	uint64_t reported;
@@ -90,8 +92,8 @@ struct bench {
 uint64_t now(void);
 
 extern const struct source mock_source, pri_source;
-extern const struct mode poll_mode, read_mode, posted_mode, multishot_mode, sqpoll_mode;
-extern const struct mode fetch_mode, sqfetch_mode;
+extern const struct mode serve_mode, poll_mode, read_mode;
+extern const struct mode posted_mode, multishot_mode, sqpoll_mode;
 
 /* Read what one queue has and answer it, by read(2) and write(2); returns how many. */
 int take_by_read(struct bench *b, const struct iopf_queue *queue);
@@ -112,11 +114,18 @@ static inline void answer_all(struct bench *b, const struct iommu_hwpt_pgfault *
 	b->answers += n;
 }
 
+/* sleeper.c: instead of the mode's open, serve and flush, whose thread also closes it. */
+int sleeper_open(struct bench *b, unsigned int steps);
+int sleeper_serve(struct bench *b);
+int sleeper_flush(struct bench *b);
+
 /* A line for each way to do nothing. */
 int print_floors(void);
+/* What a queue that many reads wait for costs a device that reports to it, and others. */
+int print_isolation(unsigned int waiters);
 
 /*
- * The system calls of a child, but for ioctls, between its two count_mark().
+ * The system calls of a child, but for ioctls that inject, between its two count_mark().
  * The child has called ptrace(PTRACE_TRACEME) and stopped.  Waits for its end.
  */
 int count_syscalls(pid_t child, uint64_t *calls);

@@ -2,23 +2,25 @@
 /*
  * usage: iopf-bench [--faults N] [--syscalls N] [--allocations N] [--bare] CASE...
  *        iopf-bench --floors
+ *        iopf-bench --isolation WAITERS
  *
  * The numbers say how many faults the run for each figure has; 0 leaves that
  * one out.  With --bare inject is not measured: all that runs is the total, for
  * a profiler.
  *
  * CASE is MODE[,KEY=VALUE]..., and gives one line of JSON.  Modes:
+ *   serve       one ioctl gives the answers and takes what comes next
  *   poll        poll(2), read(2), write(2)
  *   read        read(2), write(2), without asking first
  *   posted      one-shot reads of io_uring, each posted again with the answers
  *   multishot   multishot reads, buffers from a ring
  *   sqpoll      multishot, a thread of the kernel submits, we look at memory
- *   fetch       io_uring commands: one gives the answers and fetches the next
- *   sqfetch     fetch, submitted like sqpoll
  * Keys: batch (faults injected together, 1), waiters (reads posted for each
  * object, 1), buffers (of multishot, a power of two, 64), devices (1), each=1
- * (an object for each device, else one for all), eager=1, plain=1 and try=1
- * (io_uring: see uring.c), source=pri (the emulated device, else the selftests' mock).
+ * (an object for each device, else one for all), eager=1 (serve: answer by a call of
+ * its own), eager=1 and plain=1 (io_uring: see uring.c), asleep=1 (whoever serves
+ * sleeps when the fault comes: see sleeper.c), source=pri (the emulated device, else
+ * the selftests' mock).
  *
  * What is measured, per fault, in nanoseconds of CLOCK_MONOTONIC, which under
  * QEMU's -icount are instructions of the guest, of kernel and program:
@@ -78,8 +80,7 @@ struct outcome {
 };
 
 static const struct mode *const modes[] = {
-	&poll_mode, &read_mode, &posted_mode, &multishot_mode, &sqpoll_mode,
-	&fetch_mode, &sqfetch_mode,
+	&serve_mode, &poll_mode, &read_mode, &posted_mode, &multishot_mode, &sqpoll_mode,
 };
 
 uint64_t now(void)
@@ -111,13 +112,15 @@ static int steps(struct bench *b, unsigned int n)
 	while (n-- && !rc) {
 		rc = b->spec.source->inject(b);
 		if (!rc)
-			rc = b->spec.mode->serve(b);
+			rc = b->sleeper ? sleeper_serve(b) : b->spec.mode->serve(b);
 	}
 	return rc;
 }
 
 static int flush(struct bench *b)
 {
+	if (b->sleeper)
+		return sleeper_flush(b);
 	return b->spec.mode->flush ? b->spec.mode->flush(b) : 0;
 }
 
@@ -233,13 +236,13 @@ static int run_opened(struct bench *b, enum figure which, unsigned int n, struct
 		if (!rc)
 			rc = time_inject(b, n, out);
 		injected += warm_up + n;
-	} else if (which == FIGURE_TIME && !bare) {
+	} else if (which == FIGURE_TIME && !bare && !b->spec.asleep) {
 		seen = true;
 		injected += n;
 	}
 	groups = (uint64_t)injected * b->spec.batch;
 	if (!rc)
-		rc = b->spec.mode->open(b);
+		rc = b->spec.asleep ? sleeper_open(b, warm_up + n) : b->spec.mode->open(b);
 	if (!rc)
 		rc = steps(b, warm_up);
 	if (!rc)
@@ -254,7 +257,8 @@ static int run_opened(struct bench *b, enum figure which, unsigned int n, struct
 			       (unsigned long long)b->answers);
 	if (!rc)
 		rc = b->spec.source->check(b, groups);
-	b->spec.mode->close(b);
+	if (!b->sleeper)
+		b->spec.mode->close(b);
 	return rc;
 }
 
@@ -392,13 +396,14 @@ static int run_case(const struct spec *spec, const unsigned int faults[FIGURES],
 	rc = run_time(spec, faults[FIGURE_TIME], out);
 	if (!rc)
 		print_time(spec, faults[FIGURE_TIME], out);
-	if (!rc && faults[FIGURE_SYSCALLS]) {
+	/* Tracers look at one thread. */
+	if (!rc && faults[FIGURE_SYSCALLS] && !spec->asleep) {
 		rc = run_child(spec, FIGURE_SYSCALLS, faults[FIGURE_SYSCALLS], out, &syscalls);
 		if (!rc)
 			printf("\"syscalls\": %.3f, ",
 			       syscalls / rounded(spec, faults[FIGURE_SYSCALLS]));
 	}
-	if (!rc && faults[FIGURE_ALLOCATIONS]) {
+	if (!rc && faults[FIGURE_ALLOCATIONS] && !spec->asleep) {
 		rc = run_child(spec, FIGURE_ALLOCATIONS, faults[FIGURE_ALLOCATIONS], out, NULL);
 		if (!rc)
 			print_allocations(spec, faults[FIGURE_ALLOCATIONS], out);
@@ -427,8 +432,8 @@ static bool set_key(struct spec *spec, const char *key, const char *value)
 		spec->eager = n;
 	else if (!strcmp(key, "plain"))
 		spec->plain = n;
-	else if (!strcmp(key, "try"))
-		spec->try = n;
+	else if (!strcmp(key, "asleep"))
+		spec->asleep = n;
 	else if (!strcmp(key, "source") && !strcmp(value, "pri"))
 		spec->source = &pri_source;
 	else
@@ -468,7 +473,8 @@ static bool parse(const char *text, struct spec *spec)
 static int usage(void)
 {
 	fputs("usage: iopf-bench [--faults N] [--syscalls N] [--allocations N] [--bare] CASE...\n"
-	      "       iopf-bench --floors\n",
+	      "       iopf-bench --floors\n"
+	      "       iopf-bench --isolation WAITERS\n",
 	      stderr);
 	return 2;
 }
@@ -490,6 +496,8 @@ int main(int argc, char **argv)
 				break;
 		if (!strcmp(*argv, "--floors"))
 			return print_floors();
+		if (!strcmp(*argv, "--isolation"))
+			return argv[1] ? print_isolation(strtoul(argv[1], NULL, 10)) : usage();
 		if (!strcmp(*argv, "--bare")) {
 			bare = true;
 		} else if (i < FIGURES) {

@@ -8,8 +8,7 @@
  * kernel completes reads at any return to user space (no DEFER_TASKRUN), so
  * that a completion is often there without a system call to wait for it.  With
  * spec.plain they are given by write(2): the peer's file needs that, as its
- * writes through io_uring are tried over and over.  With spec.try a FETCH is
- * submitted before anything is waited for, and often that is all.
+ * writes through io_uring are tried over and over.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,10 +16,12 @@
 #include "bench.h"
 
 #define BUFFER_GROUP 1
+/* of a submission queue, which is emptied if it is full */
+#define MAX_ENTRIES 4096
 #define SQPOLL_IDLE_MS 60000
 #define SQPOLL_CPU 1
 
-/* user_data: the number of a slot (posted, fetch) or queue (multishot), or a write */
+/* user_data: the number of a slot (posted) or queue (multishot), or a write */
 #define IS_WRITE (1ull << 63)
 
 struct slot {
@@ -31,7 +32,7 @@ struct slot {
 
 struct ring {
 	struct io_uring uring;
-	/* posted, fetch: one for each that waits; multishot: one for each buffer */
+	/* posted: one for each that waits; multishot: one for each buffer */
 	struct slot *slots;
 	unsigned int n_slots;
 	struct io_uring_buf_ring *buffers;
@@ -84,36 +85,6 @@ static void post_multishot(struct ring *ring, unsigned int queue)
 	sqe->flags |= IOSQE_FIXED_FILE;
 }
 
-/* A command that gives n answers of the slot, if there are any, and fetches into it. */
-static inline void post_fetch(struct bench *b, struct ring *ring, unsigned int i,
-			      unsigned int n)
-{
-	struct io_uring_sqe *sqe = get_sqe(ring);
-	struct iommu_fault_uring_cmd *cmd = (void *)sqe->cmd;
-	struct slot *slot = &ring->slots[i];
-
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, slot->queue, slot->messages,
-			 b->spec.batch * sizeof(*slot->messages), 0);
-	sqe->cmd_op = n ? IOMMU_FAULT_URING_RESPOND_AND_FETCH : IOMMU_FAULT_URING_FETCH;
-	if (n == 1)
-		*cmd = (struct iommu_fault_uring_cmd){ .response = slot->answers[0] };
-	else
-		*cmd = (struct iommu_fault_uring_cmd){
-			.responses_uptr = (uintptr_t)slot->answers, .count = n,
-		};
-	io_uring_sqe_set_data64(sqe, i);
-	sqe->flags |= IOSQE_FIXED_FILE;
-}
-
-static void fetch_completed(struct bench *b, struct ring *ring, const struct io_uring_cqe *cqe)
-{
-	struct slot *slot = &ring->slots[cqe->user_data];
-	unsigned int n = cqe->res / sizeof(*slot->messages);
-
-	answer_all(b, slot->messages, n, slot->answers);
-	post_fetch(b, ring, cqe->user_data, n);
-}
-
 static void posted_completed(struct bench *b, struct ring *ring, const struct io_uring_cqe *cqe)
 {
 	struct slot *slot = &ring->slots[cqe->user_data];
@@ -150,16 +121,6 @@ static void multishot_completed(struct bench *b, struct ring *ring,
 		post_multishot(ring, cqe->user_data);
 }
 
-/* A lone FETCH that finds a fault completes as it is submitted: nobody has to wait. */
-static int try_and_wait(struct ring *ring)
-{
-	int rc = io_uring_submit(&ring->uring);
-
-	if (rc >= 0 && !io_uring_cq_ready(&ring->uring))
-		rc = io_uring_submit_and_wait(&ring->uring, 1);
-	return rc;
-}
-
 /* Give the kernel what was prepared, and see that there is a completion. */
 static int submit_and_wait(struct bench *b, struct ring *ring)
 {
@@ -170,8 +131,6 @@ static int submit_and_wait(struct bench *b, struct ring *ring)
 		while (rc >= 0 && !io_uring_cq_ready(&ring->uring))
 			rc = ring->spin ? io_uring_submit(&ring->uring) :
 					  io_uring_submit_and_wait(&ring->uring, 1);
-	else if (b->spec.try)
-		rc = try_and_wait(ring);
 	else
 		rc = io_uring_submit_and_wait(&ring->uring, 1);
 	return rc < 0 ? iopf_fail(&b->io, -rc, "io_uring_enter") : 0;
@@ -254,6 +213,8 @@ static int init_uring(struct bench *b, struct ring *ring, unsigned int entries)
 	} else if (b->spec.eager) {
 		p.flags = IORING_SETUP_SINGLE_ISSUER;
 	}
+	if (entries > MAX_ENTRIES)
+		entries = MAX_ENTRIES;
 	rc = io_uring_queue_init_params(entries, &ring->uring, &p);
 	if (rc)
 		return iopf_fail(&b->io, -rc, "set up io_uring");
@@ -275,7 +236,7 @@ static struct ring *new_ring(struct bench *b)
 	return ring;
 }
 
-static int open_slots(struct bench *b, bool fetch, bool sqpoll)
+static int posted_open(struct bench *b)
 {
 	unsigned int n = b->spec.waiters * b->n_queues, i;
 	struct ring *ring = new_ring(b);
@@ -283,33 +244,13 @@ static int open_slots(struct bench *b, bool fetch, bool sqpoll)
 
 	if (!ring)
 		return -ENOMEM;
-	ring->completed = fetch ? fetch_completed : posted_completed;
-	ring->spin = sqpoll;
+	ring->completed = posted_completed;
 	rc = init_uring(b, ring, 2 * n);
 	if (!rc)
 		rc = alloc_slots(b, ring, n);
-	for (i = 0; i < n && !rc; i++) {
-		if (fetch)
-			post_fetch(b, ring, i, 0);
-		else
-			post_read(b, ring, i);
-	}
+	for (i = 0; i < n && !rc; i++)
+		post_read(b, ring, i);
 	return rc ?: ring_flush(b);
-}
-
-static int posted_open(struct bench *b)
-{
-	return open_slots(b, false, false);
-}
-
-static int fetch_open(struct bench *b)
-{
-	return open_slots(b, true, false);
-}
-
-static int sqfetch_open(struct bench *b)
-{
-	return open_slots(b, true, true);
 }
 
 static int open_multishot(struct bench *b, bool sqpoll)
@@ -376,15 +317,5 @@ const struct mode multishot_mode = {
 
 const struct mode sqpoll_mode = {
 	.name = "sqpoll", .open = sqpoll_open, .serve = ring_serve, .flush = ring_flush,
-	.close = ring_close,
-};
-
-const struct mode fetch_mode = {
-	.name = "fetch", .open = fetch_open, .serve = ring_serve, .flush = ring_flush,
-	.close = ring_close,
-};
-
-const struct mode sqfetch_mode = {
-	.name = "sqfetch", .open = sqfetch_open, .serve = ring_serve, .flush = ring_flush,
 	.close = ring_close,
 };
