@@ -60,7 +60,9 @@ static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 	if (iocb->ki_pos)
 		return -ESPIPE;
-	if (is_sync_kiocb(iocb) && iov_iter_count(to) % FAULT_MESSAGE_SIZE)
+	/* A multishot read of io_uring has no completion, but this flag. */
+	if (is_sync_kiocb(iocb) && !(iocb->ki_flags & IOCB_ALLOC_CACHE) &&
+	    iov_iter_count(to) % FAULT_MESSAGE_SIZE)
 		return -ESPIPE;
 	if (!room)
 		return iov_iter_count(to) ? -EINVAL : 0;
