@@ -863,11 +863,23 @@ static int epoll_events(int epfd, int timeout_ms)
 	return n < 0 ? -errno : n ? (int)ev.events : 0;
 }
 
+/* How many times there is news */
+static unsigned int epoll_news(int epfd)
+{
+	unsigned int n = 0;
+
+	while (epoll_events(epfd, n ? SHORT_MS : LONG_MS) == EPOLLIN)
+		n++;
+	return n;
+}
+
+/* By edge, each of two groups is news, and so is what a read leaves. */
 TEST_F(fault, epoll)
 {
 	struct epoll_event level = { .events = EPOLLIN };
 	struct epoll_event edge = { .events = EPOLLIN | EPOLLET };
 	int i, fd = self->queue->fd, lt = epoll_create1(0), et = epoll_create1(0);
+	unsigned int n;
 
 	ASSERT_EQ(0, epoll_ctl(lt, EPOLL_CTL_ADD, fd, &level));
 	ASSERT_EQ(0, epoll_ctl(et, EPOLL_CTL_ADD, fd, &edge));
@@ -876,13 +888,16 @@ TEST_F(fault, epoll)
 		EXPECT_EQ(0, epoll_events(et, 0));
 		inject(_metadata, &self->env, self->dev, 0, 2, 1);
 		EXPECT_EQ(EPOLLIN, epoll_events(lt, LONG_MS));
-		EXPECT_EQ(EPOLLIN, epoll_events(et, LONG_MS));
-		EXPECT_EQ(0, epoll_events(et, 0));
+		n = epoll_news(et);
+		EXPECT_LE(1, n);
+		EXPECT_GE(2, n);
 		take(_metadata, fd);
 		EXPECT_EQ(EPOLLIN, epoll_events(lt, 0));
-		EXPECT_EQ(0, epoll_events(et, 0));
+		if (self->env.additions)
+			EXPECT_EQ(1, epoll_news(et));
 		take(_metadata, fd);
 		EXPECT_EQ(0, epoll_events(lt, 0));
+		EXPECT_EQ(0, epoll_events(et, SHORT_MS));
 	}
 	close(lt);
 	close(et);
@@ -1167,18 +1182,20 @@ TEST_F(fault, destroy_order_file_first)
 	EXPECT_EQ(0, iommufd_destroy(fd, self->queue->id));
 }
 
-/* The file keeps alive what it came from, although the iommufd is closed. */
+/* With the iommufd goes all that was in it. The file of the queue says so. */
 TEST_F(fault, iommufd_closed_first)
 {
 	int queue = self->queue->fd, again = open("/dev/iommu", O_RDWR);
 	uint32_t cookie;
 
+	if (!self->env.additions)
+		SKIP(return, ONLY_INJECTOR);
 	cookie = leave_ten(_metadata, &self->env, self->dev, queue);
 	ASSERT_EQ(self->env.fd, dup2(again, self->env.fd));
-	EXPECT_EQ(0, fault_answer(queue, cookie, SUCCESS));
-	EXPECT_EQ(POLLIN | POLLOUT, fault_poll(queue, 0));
+	expect_gone(_metadata, &self->env, 0, 10);
+	EXPECT_EQ(-EINVAL, fault_answer(queue, cookie, SUCCESS));
+	EXPECT_EQ(POLLIN | POLLOUT | POLLHUP, fault_poll(queue, 0));
 	env_close_queue(_metadata, self->queue);
-	expect_gone(_metadata, &self->env, 1, 9);
 	self->env.n_devs = 0;
 	close(again);
 }
@@ -2569,9 +2586,9 @@ TEST_F(uring, read_errors)
 		int64_t offset;
 		int want;
 	} reads[] = {
-		{ MSG, MSG, -ESPIPE }, { MSG, 1, -ESPIPE }, { MSG - 1, 0, -ESPIPE },
-		{ MSG + 1, 0, -ESPIPE }, { 0, 0, 0 }, { MSG, -1, -EINVAL },
-		{ 2 * MSG, -1, 2 * MSG },
+		{ MSG, MSG, -ESPIPE }, { MSG, 1, -ESPIPE }, { MSG - 1, 0, -EINVAL },
+		{ 2 * MSG - 1, 0, -EINVAL }, { 0, 0, 0 }, { MSG, -1, -EINVAL },
+		{ 3 * MSG - 1, -1, 2 * MSG },
 	};
 	struct io_uring_cqe cqe;
 	struct io_uring_sqe *sqe;
@@ -2592,7 +2609,7 @@ TEST_F(uring, readv)
 {
 	char *m = (char *)self->m[0];
 	struct iovec parts[] = { { m, 8 }, { m + 8, MSG }, { m + 8 + MSG, 2 * MSG - 8 } };
-	struct iovec odd = { m, MSG + 1 }, bad[] = { { m, 8 }, { NULL, MSG - 8 } };
+	struct iovec odd = { m, MSG - 1 }, bad[] = { { m, 8 }, { NULL, MSG - 8 } };
 	struct io_uring_cqe cqe = {};
 	struct io_uring_sqe *sqe;
 
@@ -2600,7 +2617,7 @@ TEST_F(uring, readv)
 	io_uring_prep_readv(sqe, self->queue->fd, &odd, 1, 0);
 	sqe->user_data = 1;
 	submit(_metadata, &self->ring);
-	EXPECT_EQ(-ESPIPE, completion(&self->ring, LONG_MS, &cqe));
+	EXPECT_EQ(-EINVAL, completion(&self->ring, LONG_MS, &cqe));
 
 	sqe = get_sqe(_metadata, &self->ring, 2);
 	io_uring_prep_readv(sqe, self->queue->fd, bad, 2, 0);
@@ -2652,10 +2669,10 @@ TEST_F(uring, read_fixed)
 	ASSERT_EQ(0, io_uring_register_files(&self->ring, &self->queue->fd, 1));
 	post_read_fixed(_metadata, self, self->m, 3 * MSG);
 	EXPECT_EQ(-EFAULT, completion(&self->ring, LONG_MS, &cqe));
-	post_read_fixed(_metadata, self, self->m, MSG + 8);
-	EXPECT_EQ(-ESPIPE, completion(&self->ring, LONG_MS, &cqe));
+	post_read_fixed(_metadata, self, self->m, MSG - 8);
+	EXPECT_EQ(-EINVAL, completion(&self->ring, LONG_MS, &cqe));
 
-	post_read_fixed(_metadata, self, (char *)self->m + 4, MSG);
+	post_read_fixed(_metadata, self, (char *)self->m + 4, MSG + 8);
 	expect_no_completion(_metadata, &self->ring);
 	send_one(_metadata, self);
 	ASSERT_EQ(MSG, completion(&self->ring, LONG_MS, &cqe));
@@ -2740,21 +2757,24 @@ TEST_F(uring, poll)
 	EXPECT_EQ(4, cqe.user_data);
 }
 
-/* A multishot poll completes each time the queue becomes non-empty, and only then. */
+/* A multishot poll completes for each group, and for what a read leaves. */
 TEST_F(uring, poll_multishot)
 {
 	struct io_uring_cqe cqe = {};
-	unsigned int i;
+	unsigned int i, n;
 
 	post_poll(_metadata, self, 1, POLLIN, true);
 	expect_no_completion(_metadata, &self->ring);
 	for (i = 0; i < 4; i++) {
-		send_one(_metadata, self);
-		EXPECT_EQ(POLLIN, completion(&self->ring, LONG_MS, &cqe));
-		EXPECT_TRUE(cqe.flags & IORING_CQE_F_MORE);
-		send_one(_metadata, self);
-		expect_no_completion(_metadata, &self->ring);
-		take(_metadata, self->queue->fd);
+		for (n = 0; n < 3; n++) {
+			if (n < 2)
+				send_one(_metadata, self);
+			else
+				take(_metadata, self->queue->fd);
+			EXPECT_EQ(POLLIN, completion(&self->ring, LONG_MS, &cqe));
+			EXPECT_TRUE(cqe.flags & IORING_CQE_F_MORE);
+			expect_no_completion(_metadata, &self->ring);
+		}
 		take(_metadata, self->queue->fd);
 		expect_no_completion(_metadata, &self->ring);
 	}
@@ -2986,9 +3006,9 @@ TEST_F(uring, exit_with_worker)
 }
 
 /*
- * Each fault wakes all the reads that are posted, and all but one lose, far more
- * often than io_uring lets a request of other files: none may move to a worker,
- * and each fault completes one, with a message.
+ * Each fault completes one of the reads that are posted, with a message. One that
+ * was woken in vain is posted again, more often than io_uring lets a request of other
+ * files: none may move to a worker.
  */
 TEST_F_TIMEOUT(uring, many_reads_many_faults, 300)
 {
@@ -3275,7 +3295,7 @@ TEST_F(uring, library)
 	struct iopf_iter iter;
 	int rc;
 
-	ASSERT_EQ(0, iopf_ring_init(&ring, &queue, READS, 16));
+	ASSERT_EQ(0, iopf_ring_init_mode(&ring, &queue, IOPF_READ, READS, 16));
 	for (round = 0; round < 20; round++) {
 		inject(_metadata, &self->env, self->dev, 0, 25, round % 4 + 1);
 		for (answered = 0; answered < 25;) {
@@ -3894,6 +3914,7 @@ struct held_page {
 	int uffd;
 	void *page;
 	int fault_fd;
+	unsigned int room;	/* messages; 0: as many as the page has */
 	ssize_t rc;
 	pthread_t reader;
 };
@@ -3902,7 +3923,7 @@ static void *held_reader(void *arg)
 {
 	struct held_page *held = arg;
 
-	held->rc = fault_read(held->fault_fd, held->page, PAGE / MSG);
+	held->rc = fault_read(held->fault_fd, held->page, held->room ?: PAGE / MSG);
 	return NULL;
 }
 
@@ -3946,7 +3967,7 @@ TEST_F(object, deadline_amid_read)
 	struct iommu_fault_alloc fields = { .deadline_ms = 50, .deadline_code = INVALID };
 	int fd = object_attach(_metadata, self, fields);
 	struct iommu_hwpt_pgfault *m;
-	struct held_page held;
+	struct held_page held = {};
 
 	inject(_metadata, &self->env, self->dev, 3, 1, 2);
 	hold_reader(_metadata, &held, fd);
@@ -4241,7 +4262,7 @@ TEST_F(object, immediate_efault)
 TEST_F(object, immediate_amid_read)
 {
 	int fd = immediate(_metadata, self, 0);
-	struct held_page held;
+	struct held_page held = { .room = 1 };
 	uint32_t cookie;
 
 	inject_open(_metadata, self, 3, 0);
@@ -4301,7 +4322,7 @@ TEST_F(object, immediate_recall_efault)
 TEST_F(object, immediate_recall_amid_read)
 {
 	int fd = immediate(_metadata, self, 0);
-	struct held_page held;
+	struct held_page held = { .room = 1 };
 
 	inject_open(_metadata, self, 3, 0);
 	hold_reader(_metadata, &held, fd);
@@ -4383,7 +4404,7 @@ TEST_F(object, immediate_detach)
 TEST_F(object, immediate_detach_recalled)
 {
 	int fd = immediate(_metadata, self, 0);
-	struct held_page held;
+	struct held_page held = {};
 
 	inject_open(_metadata, self, 1, 0);
 	take_part(_metadata, fd, 1, 0, OPEN);
@@ -4442,7 +4463,7 @@ TEST_F(object, immediate_depth)
 	expect_answers(_metadata, &self->env, self->dev, 2, 1);
 }
 
-/* Requests of open groups complete reads and commands of io_uring. */
+/* Requests of open groups complete reads of io_uring. */
 static void immediate_ring(struct __test_metadata *_metadata, struct _test_data_object *self,
 			   enum iopf_mode mode)
 {
@@ -4485,11 +4506,6 @@ TEST_F(object, immediate_posted_reads)
 TEST_F(object, immediate_multishot)
 {
 	immediate_ring(_metadata, self, IOPF_MULTISHOT);
-}
-
-TEST_F(object, immediate_fetch)
-{
-	immediate_ring(_metadata, self, IOPF_FETCH);
 }
 
 /* Reads what comes, checks the order within each group, answers at its end. */

@@ -585,9 +585,9 @@ static void serve_all(struct __test_metadata *_metadata, struct client *c,
 	iopf_ring_exit(&ring);
 }
 
-TEST_F(client, library_fetch)
+TEST_F(client, library_serve)
 {
-	serve_all(_metadata, &self->c, IOPF_FETCH);
+	serve_all(_metadata, &self->c, IOPF_SERVE);
 }
 
 TEST_F(client, library_multishot)

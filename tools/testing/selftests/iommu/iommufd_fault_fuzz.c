@@ -94,9 +94,9 @@ struct queue {
 	unsigned int n_queued;
 	struct group delivered[MAX_GROUPS];
 	unsigned int n_delivered;
-	/* a FETCH that waits, and the room it has */
-	bool fetching;
-	unsigned int fetch_room;
+	/* a read is posted, and the room it has */
+	bool posted;
+	unsigned int posted_room;
 };
 
 struct ctx {
@@ -129,7 +129,7 @@ static uint64_t results[128];
 /* Messages are read into the end of this, so that the page behind is a fence. */
 static unsigned char *buffer;
 #define BUFFER (2 * PAGE)
-static unsigned char *fetch_buffers[CTXS][QUEUES];
+static unsigned char *posted_buffers[CTXS][QUEUES];
 
 static void __attribute__((format(printf, 1, 2), noreturn)) fail(const char *what, ...)
 {
@@ -481,24 +481,24 @@ static unsigned int partial_length(struct dev *dev, uint32_t pasid, uint32_t grp
 	return partial ? partial->n : 0;
 }
 
-/* The FETCH that waits has the first groups, or cannot have the first. */
-static void check_fetch(struct ctx *ctx, struct queue *queue)
+/* The posted read has the first groups, or cannot have the first. */
+static void check_posted(struct ctx *ctx, struct queue *queue)
 {
-	unsigned char *bytes = fetch_buffers[ctx - ctxs][queue - ctx->queues];
+	unsigned char *bytes = posted_buffers[ctx - ctxs][queue - ctx->queues];
 	struct __kernel_timespec ts = { .tv_sec = 10 };
 	unsigned int groups, messages;
 	struct io_uring_cqe *cqe;
 
-	if (!queue->fetching || !queue->n_queued)
+	if (!queue->posted || !queue->n_queued)
 		return;
 	if (io_uring_wait_cqe_timeout(&ring, &cqe, &ts))
-		fail("a FETCH that waited does not end");
+		fail("a posted read does not end");
 	if (io_uring_cqe_get_data(cqe) != queue)
-		fail("another FETCH ended");
-	groups = model_fit(queue, queue->fetch_room, &messages);
-	expect("a FETCH that waited", messages ? (long)(messages * MSG) : -EINVAL, cqe->res);
+		fail("another read ended");
+	groups = model_fit(queue, queue->posted_room, &messages);
+	expect("a posted read", messages ? (long)(messages * MSG) : -EINVAL, cqe->res);
 	io_uring_cqe_seen(&ring, cqe);
-	queue->fetching = false;
+	queue->posted = false;
 	take_groups(queue, groups, bytes);
 	expect_untouched(bytes + messages * MSG, bytes + MAX_ROOM * MSG);
 }
@@ -535,7 +535,7 @@ static void op_inject(struct ctx *ctx)
 				     batch.requests, last, batch.perm);
 	expect("requests accepted", taken, batch.out_accepted);
 	if (hwpt && hwpt->queue)
-		check_fetch(ctx, hwpt->queue);
+		check_posted(ctx, hwpt->queue);
 }
 
 /* ---- reading ---- */
@@ -713,15 +713,12 @@ static void op_write(struct ctx *ctx)
 
 /* ---- io_uring ---- */
 
-static struct io_uring_sqe *prep(struct queue *queue, uint32_t op, void *bytes, size_t size)
+static struct io_uring_sqe *get_sqe(struct queue *queue)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
 
 	if (!sqe)
 		fail("no SQE");
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, queue->fd, bytes, (unsigned int)size, 0);
-	sqe->cmd_op = op;
-	memset(sqe->cmd, 0, sizeof(struct iommu_fault_uring_cmd));
 	io_uring_sqe_set_data(sqe, queue);
 	return sqe;
 }
@@ -734,130 +731,137 @@ static long complete(void)
 
 	io_uring_submit(&ring);
 	if (io_uring_wait_cqe_timeout(&ring, &cqe, &ts))
-		fail("a command does not end");
+		fail("a request does not end");
 	res = cqe->res;
 	io_uring_cqe_seen(&ring, cqe);
 	return res;
 }
 
-static void uring_fetch(struct queue *queue, struct io_uring_sqe *sqe, unsigned char *bytes,
-			unsigned int room)
+/* A read that is posted; its size need not be a multiple of a message. */
+static void uring_read(struct queue *queue, unsigned char *bytes, unsigned int room)
 {
-	unsigned int groups, messages;
+	unsigned int groups, messages, rest = rng_one_in(&rng, 4) ? rng_below(&rng, MSG) : 0;
+	struct io_uring_sqe *sqe = get_sqe(queue);
 
 	memset(bytes, UNTOUCHED, MAX_ROOM * MSG);
-	sqe->addr = (uintptr_t)bytes;
-	sqe->len = room * (unsigned int)MSG;
-	queue->fetch_room = room;
+	if (room == MAX_ROOM)
+		rest = 0;
+	io_uring_prep_read(sqe, queue->fd, bytes, room * (unsigned int)MSG + rest, 0);
+	io_uring_sqe_set_data(sqe, queue);
+	queue->posted_room = room;
 	if (!queue->n_queued) {
 		io_uring_submit(&ring);
-		queue->fetching = true;
+		queue->posted = true;
 		return;
 	}
 	groups = model_fit(queue, room, &messages);
-	expect("FETCH", groups ? (long)(messages * MSG) : -EINVAL, complete());
+	expect("a read of io_uring", groups ? (long)(messages * MSG) : -EINVAL, complete());
 	take_groups(queue, groups, bytes);
 	expect_untouched(bytes + messages * MSG, bytes + MAX_ROOM * MSG);
 }
 
-static void set_answers(struct io_uring_sqe *sqe, const void *from, uint32_t count)
+static void uring_write(struct queue *queue)
 {
-	struct iommu_fault_uring_cmd cmd = {
-		.responses_uptr = (uintptr_t)from, .count = count,
-	};
+	unsigned int n = 1 + rng_below(&rng, 5), given;
+	unsigned char *from = buffer + BUFFER - n * ANSWER;
+	struct io_uring_sqe *sqe = get_sqe(queue);
 
-	memcpy(sqe->cmd, &cmd, sizeof(cmd));
-}
-
-static void uring_respond(struct queue *queue, struct io_uring_sqe *sqe)
-{
-	unsigned int n = rng_below(&rng, 6), given;
-	struct iommu_fault_uring_cmd cmd = { .response = random_answer(queue) };
-	size_t there = n * ANSWER;
-	unsigned char *from;
-
-	if (!n) {
-		memcpy(sqe->cmd, &cmd, sizeof(cmd));
-		given = model_answer(queue, &cmd.response);
-		expect("RESPOND of one", given ? 1 : -EINVAL, complete());
-		return;
-	}
-	if (rng_one_in(&rng, 6))
-		there = rng_below(&rng, there);
-	from = buffer + BUFFER - there;
-	fill_answers(queue, from, there);
-	set_answers(sqe, from, n);
-	given = model_answers(queue, from, there / ANSWER);
-	expect("RESPOND", given ? (long)given : there >= ANSWER ? -EINVAL : -EFAULT, complete());
-}
-
-/* The answers, all good or not, and then what a FETCH does */
-static void uring_both(struct queue *queue, unsigned char *bytes, unsigned int room)
-{
-	struct iommu_fault_uring_cmd cmd = { .response = random_answer(queue) };
-	struct io_uring_sqe *sqe;
-
-	sqe = prep(queue, IOMMU_FAULT_URING_RESPOND_AND_FETCH, bytes, room * MSG);
-	memcpy(sqe->cmd, &cmd, sizeof(cmd));
-	if (model_answer(queue, &cmd.response))
-		uring_fetch(queue, sqe, bytes, room);
-	else
-		expect("RESPOND_AND_FETCH", -EINVAL, complete());
-}
-
-static void uring_bad(struct queue *queue)
-{
-	struct io_uring_sqe *sqe;
-
-	switch (rng_below(&rng, 5)) {
-	case 0:
-		prep(queue, (uint32_t)rng_next(&rng) | 0x80000000, buffer, MSG);
-		expect("an unknown command", -EOPNOTSUPP, complete());
-		break;
-	case 1:
-		prep(queue, IOMMU_FAULT_URING_FETCH, buffer, 0);
-		expect("FETCH of nothing", -EINVAL, complete());
-		break;
-	case 2:
-		prep(queue, IOMMU_FAULT_URING_FETCH, buffer, MSG + 1 + rng_below(&rng, MSG - 1));
-		expect("FETCH of an odd size", -EINVAL, complete());
-		break;
-	case 3:
-		prep(queue, IOMMU_FAULT_URING_FETCH, buffer + 1 + rng_below(&rng, 7), MSG);
-		expect("FETCH to an odd address", -EINVAL, complete());
-		break;
-	default:
-		sqe = prep(queue, IOMMU_FAULT_URING_RESPOND, NULL, 0);
-		((struct iommu_fault_uring_cmd *)sqe->cmd)->__reserved = 1;
-		expect("RESPOND with a reserved field", -EINVAL, complete());
-	}
+	fill_answers(queue, from, n * ANSWER);
+	io_uring_prep_write(sqe, queue->fd, from, n * (unsigned int)ANSWER, 0);
+	io_uring_sqe_set_data(sqe, queue);
+	given = model_answers(queue, from, n);
+	expect("a write of io_uring", given ? (long)(given * ANSWER) : -EINVAL, complete());
 }
 
 static void op_uring(struct ctx *ctx)
 {
 	struct queue *queue = random_queue(ctx);
-	unsigned int room = 1 + rng_below(&rng, MAX_ROOM);
-	unsigned char *bytes;
 
 	if (!queue)
 		return;
-	bytes = fetch_buffers[ctx - ctxs][queue - ctx->queues];
-	switch (rng_below(&rng, 6)) {
+	if (rng_one_in(&rng, 3))
+		uring_write(queue);
+	else if (!queue->posted)
+		uring_read(queue, posted_buffers[ctx - ctxs][queue - ctx->queues],
+			   1 + rng_below(&rng, MAX_ROOM));
+}
+
+/* ---- answers in, messages out ---- */
+
+/* What a call gives that is made well */
+static void serve(struct queue *queue, unsigned int n, size_t there, unsigned int room)
+{
+	static unsigned char to[MAX_ROOM * MSG] __attribute__((aligned(8)));
+	unsigned char *from = buffer + BUFFER - there;
+	unsigned int given, groups = 0, messages = 0;
+	struct iommu_fault_serve cmd = {
+		.size = sizeof(cmd), .response_num = n, .message_num = room,
+		.responses_uptr = (uintptr_t)from, .messages_uptr = (uintptr_t)to,
+	};
+	long want = 0;
+
+	memset(to, UNTOUCHED, sizeof(to));
+	fill_answers(queue, from, there);
+	given = model_answers(queue, from, there / ANSWER);
+	if (given < n)
+		want = given < there / ANSWER ? -EINVAL : -EFAULT;
+	else if (room && queue->n_queued)
+		groups = model_fit(queue, room, &messages);
+	if (!want && room && queue->n_queued && !groups)
+		want = -EMSGSIZE;
+
+	expect("a serve", want, or_errno(ioctl(queue->fd, IOMMU_FAULT_SERVE, &cmd)));
+	expect("the answers of a serve", given, cmd.response_num);
+	if (want == -EMSGSIZE)
+		expect("the room that a serve needs", queue->queued[0].n, cmd.message_num);
+	else
+		expect("the messages of a serve", messages, cmd.message_num);
+	take_groups(queue, groups, to);
+	expect_untouched(to + messages * MSG, to + sizeof(to));
+}
+
+static void serve_bad(struct queue *queue)
+{
+	struct iommu_fault_serve cmd = {
+		.size = sizeof(cmd), .message_num = 1, .messages_uptr = (uintptr_t)buffer,
+	};
+	long want = -EINVAL;
+
+	switch (rng_below(&rng, 4)) {
 	case 0:
-		uring_bad(queue);
+		cmd.size = rng_below(&rng, sizeof(cmd));
 		break;
-	case 1 ... 2:
-		uring_respond(queue, prep(queue, IOMMU_FAULT_URING_RESPOND, NULL, 0));
+	case 1:
+		cmd.flags = 1U << rng_below(&rng, 32);
+		want = -EOPNOTSUPP;
 		break;
-	case 3:
-		if (!queue->fetching)
-			uring_both(queue, bytes, room);
+	case 2:
+		cmd.messages_uptr += 1 + rng_below(&rng, 7);
 		break;
 	default:
-		if (!queue->fetching)
-			uring_fetch(queue, prep(queue, IOMMU_FAULT_URING_FETCH, NULL, 0), bytes,
-				    room);
+		cmd.response_num = 1;
+		cmd.responses_uptr = (uintptr_t)buffer + BUFFER;
+		want = -EFAULT;
 	}
+	expect("a bad serve", want, or_errno(ioctl(queue->fd, IOMMU_FAULT_SERVE, &cmd)));
+}
+
+static void op_serve(struct ctx *ctx)
+{
+	struct queue *queue = random_queue(ctx);
+	unsigned int n = rng_below(&rng, 6);
+	size_t there = n * ANSWER;
+
+	if (!queue)
+		return;
+	if (rng_one_in(&rng, 6)) {
+		serve_bad(queue);
+		return;
+	}
+	if (n && rng_one_in(&rng, 6))
+		there = rng_below(&rng, there);
+	/* The posted read is the first in turn. */
+	serve(queue, n, there, queue->posted ? 0 : rng_below(&rng, MAX_ROOM + 1));
 }
 
 /* ---- the file ---- */
@@ -907,7 +911,7 @@ static void op_close(struct ctx *ctx)
 	struct queue *queue = random_queue(ctx);
 	int i;
 
-	if (!queue || queue->fetching || !rng_one_in(&rng, 20))
+	if (!queue || queue->posted || !rng_one_in(&rng, 20))
 		return;
 	close(queue->fd);
 	queue->fd = -1;
@@ -1362,6 +1366,7 @@ static const struct {
 } operations[] = {
 	{ "inject", op_inject, 20 },	{ "read", op_read, 16 },
 	{ "write", op_write, 20 },	{ "io_uring", op_uring, 12 },
+	{ "serve", op_serve, 12 },
 	{ "file", op_file, 6 },		{ "close", op_close, 3 },
 	{ "queue", op_queue, 4 },	{ "ioctl", op_ioctl, 2 },
 	{ "HWPT", op_hwpt, 5 },		{ "attach", op_attach, 6 },
@@ -1392,7 +1397,7 @@ static void make_buffers(void)
 		ksft_exit_fail_msg("no memory\n");
 	for (i = 0; i < CTXS; i++) {
 		for (j = 0; j < QUEUES; j++)
-			fetch_buffers[i][j] = aligned_alloc(64, MAX_ROOM * MSG);
+			posted_buffers[i][j] = aligned_alloc(64, MAX_ROOM * MSG);
 	}
 }
 
@@ -1430,7 +1435,7 @@ int main(int argc, char **argv)
 		run_one();
 	}
 	operation_name = "the end";
-	/* A FETCH that waits holds the file. */
+	/* A posted read holds the file. */
 	io_uring_queue_exit(&ring);
 	usleep(200000);
 	for (i = 0; i < CTXS; i++)

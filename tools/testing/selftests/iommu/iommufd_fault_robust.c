@@ -433,87 +433,28 @@ TEST_F(fail_nth, read_write_poll)
 	EXPECT_FALSE(nth_end(nth));
 }
 
-/* One command with a failure; what was not done is done the second time. */
-static int command(struct nth *nth, struct io_uring *ring, int fd, uint32_t op, void *bytes,
-		   unsigned int size, uint32_t cookie, bool *failed)
+/* Answers in and messages out take no memory either. */
+TEST_F(fail_nth, serve)
 {
-	struct iommu_fault_uring_cmd cmd = { .response.cookie = cookie };
-	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
-	struct io_uring_cqe *cqe;
-	int rc;
+	struct env *env = &self->env;
+	struct nth *nth = &self->nth;
+	struct iommu_hwpt_page_response r;
+	struct iommu_hwpt_pgfault m;
+	struct iommu_fault_serve cmd = {
+		.size = sizeof(cmd), .response_num = 1, .message_num = 1,
+		.responses_uptr = (uintptr_t)&r, .messages_uptr = (uintptr_t)&m,
+	};
 
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, bytes, size, 0);
-	sqe->cmd_op = op;
-	memcpy(sqe->cmd, &cmd, sizeof(cmd));
+	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 2, 1));
+	ASSERT_EQ(1, fault_read(env->bad.queue, &m, 1));
+	r = (struct iommu_hwpt_page_response){ .cookie = m.cookie };
 	nth_begin(nth);
-	rc = io_uring_submit(ring);
-	*failed = nth_end(nth);
-	if (rc <= 0)
-		rc = io_uring_submit(ring);
-	if (rc != 1 || io_uring_wait_cqe(ring, &cqe))
-		return -EIO;
-	rc = cqe->res;
-	io_uring_cqe_seen(ring, cqe);
-	return rc;
-}
-
-/* The answer may be given and the next group not be fetched, or neither. */
-TEST_F(fail_nth, respond_and_fetch)
-{
-	struct env *env = &self->env;
-	struct nth *nth = &self->nth;
-	struct iommu_hwpt_pgfault m;
-	struct io_uring ring;
-	bool failed;
-	int rc;
-
-	do {
-		ASSERT_EQ(0, io_uring_queue_init(4, &ring, 0));
-		ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 2, 1));
-		ASSERT_EQ(1, fault_read(env->bad.queue, &m, 1));
-		rc = command(nth, &ring, env->bad.queue, IOMMU_FAULT_URING_RESPOND_AND_FETCH, &m,
-			     MSG, m.cookie, &failed);
-		if (rc != MSG) {
-			EXPECT_EQ(-ENOMEM, rc);
-			fault_answer(env->bad.queue, m.cookie, SUCCESS);
-			ASSERT_EQ(1, fault_read(env->bad.queue, &m, 1));
-		}
-		EXPECT_EQ(0, fault_answer(env->bad.queue, m.cookie, SUCCESS));
-		EXPECT_EQ(0, stats_of(env, &env->bad).outstanding);
-		io_uring_queue_exit(&ring);
-	} while (failed);
-}
-
-TEST_F(fail_nth, fetch_respond)
-{
-	struct env *env = &self->env;
-	struct nth *nth = &self->nth;
-	struct iommu_hwpt_pgfault m;
-	bool failed, failed_too;
-	struct io_uring ring;
-	unsigned int n;
-	int rc;
-
-	do {
-		ASSERT_EQ(0, io_uring_queue_init(4, &ring, 0));
-		ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
-		n = nth->n;
-		rc = command(nth, &ring, env->bad.queue, IOMMU_FAULT_URING_FETCH, &m, MSG, 0,
-			     &failed);
-		if (rc != MSG) {
-			EXPECT_EQ(-ENOMEM, rc);
-			ASSERT_EQ(1, fault_read(env->bad.queue, &m, 1));
-		}
-		nth->n = n;
-		rc = command(nth, &ring, env->bad.queue, IOMMU_FAULT_URING_RESPOND, NULL, 0,
-			     m.cookie, &failed_too);
-		if (rc != 1) {
-			EXPECT_EQ(-ENOMEM, rc);
-			EXPECT_EQ(0, fault_answer(env->bad.queue, m.cookie, SUCCESS));
-		}
-		EXPECT_EQ(0, stats_of(env, &env->bad).outstanding);
-		io_uring_queue_exit(&ring);
-	} while (failed || failed_too);
+	EXPECT_EQ(0, ioctl(env->bad.queue, IOMMU_FAULT_SERVE, &cmd));
+	EXPECT_FALSE(nth_end(nth));
+	EXPECT_EQ(1, cmd.response_num);
+	EXPECT_EQ(1, cmd.message_num);
+	EXPECT_EQ(0, fault_answer(env->bad.queue, m.cookie, SUCCESS));
+	EXPECT_EQ(0, stats_of(env, &env->bad).outstanding);
 }
 
 /* ---- user memory that is not there ---- */
@@ -521,20 +462,15 @@ TEST_F(fail_nth, fetch_respond)
 FIXTURE(boundary)
 {
 	struct env env;
-	struct io_uring ring;
 };
 
 FIXTURE_SETUP(boundary)
 {
 	env_open(_metadata, &self->env);
-	if (self->env.plain_id)
-		ASSERT_EQ(0, io_uring_queue_init(4, &self->ring, 0));
 }
 
 FIXTURE_TEARDOWN(boundary)
 {
-	if (self->env.plain_id)
-		io_uring_queue_exit(&self->ring);
 	env_close(_metadata, &self->env);
 }
 
@@ -543,43 +479,28 @@ static int or_errno(ssize_t rc)
 	return rc == -1 ? -errno : (int)rc;
 }
 
-static int uring_result(struct io_uring *ring)
+/* As read(2) and write(2), by IOMMU_FAULT_SERVE */
+static int serve_read(int fd, void *bytes, unsigned int size)
 {
-	struct io_uring_cqe *cqe;
-	int rc = io_uring_submit_and_wait(ring, 1);
-
-	if (rc < 0 || io_uring_peek_cqe(ring, &cqe))
-		return -EIO;
-	rc = cqe->res;
-	io_uring_cqe_seen(ring, cqe);
-	return rc;
-}
-
-static int fetch(struct io_uring *ring, int fd, void *bytes, unsigned int size)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
-
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, bytes, size, 0);
-	sqe->cmd_op = IOMMU_FAULT_URING_FETCH;
-	return uring_result(ring);
-}
-
-static int respond(struct io_uring *ring, int fd, const void *answers, uint32_t count)
-{
-	struct iommu_fault_uring_cmd cmd = {
-		.responses_uptr = (uintptr_t)answers, .count = count,
+	struct iommu_fault_serve cmd = {
+		.size = sizeof(cmd), .message_num = size / MSG, .messages_uptr = (uintptr_t)bytes,
 	};
-	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
-	int rc;
+	int rc = or_errno(ioctl(fd, IOMMU_FAULT_SERVE, &cmd));
 
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, NULL, 0, 0);
-	sqe->cmd_op = IOMMU_FAULT_URING_RESPOND;
-	memcpy(sqe->cmd, &cmd, sizeof(cmd));
-	rc = uring_result(ring);
-	return rc < 0 ? rc : rc * ANSWER;
+	return rc ? rc : (int)cmd.message_num * MSG;
 }
 
-enum way { BY_CALL, BY_VECTOR, BY_RING };
+static int serve_write(int fd, const void *answers, uint32_t count)
+{
+	struct iommu_fault_serve cmd = {
+		.size = sizeof(cmd), .response_num = count, .responses_uptr = (uintptr_t)answers,
+	};
+	int rc = or_errno(ioctl(fd, IOMMU_FAULT_SERVE, &cmd));
+
+	return cmd.response_num ? (int)cmd.response_num * ANSWER : rc;
+}
+
+enum way { BY_CALL, BY_VECTOR, BY_SERVE };
 
 /* The same bytes, in two pieces that begin and end anywhere */
 static int in_pieces(struct iovec *iov, char *bytes, size_t size, size_t there)
@@ -589,14 +510,14 @@ static int in_pieces(struct iovec *iov, char *bytes, size_t size, size_t there)
 	return 2;
 }
 
-static int take(int queue, struct io_uring *ring, enum way way, char *to, int there)
+static int take(int queue, enum way way, char *to, int there)
 {
 	struct iovec iov[2];
 
 	if (way == BY_CALL)
 		return (int)fault_read_bytes(queue, to, 4 * MSG);
-	if (way == BY_RING)
-		return fetch(ring, queue, to, 4 * MSG);
+	if (way == BY_SERVE)
+		return serve_read(queue, to, 4 * MSG);
 	return or_errno(readv(queue, iov, in_pieces(iov, to, 4 * MSG, there)));
 }
 
@@ -612,7 +533,7 @@ static void take_at(struct __test_metadata *_metadata, struct _test_data_boundar
 	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
 	ASSERT_EQ(0, inject(env, &env->bad, 0, 2, 1, 2));
 	ASSERT_EQ(0, inject(env, &env->bad, 0, 3, 1, 1));
-	n = take(queue, &self->ring, way, env->fence - there, there);
+	n = take(queue, way, env->fence - there, there);
 	ASSERT_EQ(wanted ? wanted * MSG : -EFAULT, n);
 	memcpy(m, env->fence - there, wanted * MSG);
 	/* What was not read is there, in its order, and nothing twice. */
@@ -644,23 +565,23 @@ TEST_F(boundary, readv)
 		take_at(_metadata, self, BY_VECTOR, there);
 }
 
-/* A FETCH wants its buffer aligned, so it gets the boundary at every eighth byte. */
-TEST_F(boundary, fetch)
+/* The call wants its buffer aligned, so it gets the boundary at every eighth byte. */
+TEST_F(boundary, serve_messages)
 {
 	int there;
 
 	for (there = 0; there <= 4 * MSG; there += 8)
-		take_at(_metadata, self, BY_RING, there);
+		take_at(_metadata, self, BY_SERVE, there);
 }
 
-static int give(int queue, struct io_uring *ring, enum way way, char *from, int there)
+static int give(int queue, enum way way, char *from, int there)
 {
 	struct iovec iov[2];
 
 	if (way == BY_CALL)
 		return (int)fault_write_bytes(queue, from, 3 * ANSWER);
-	if (way == BY_RING)
-		return respond(ring, queue, from, 3);
+	if (way == BY_SERVE)
+		return serve_write(queue, from, 3);
 	return or_errno(writev(queue, iov, in_pieces(iov, from, 3 * ANSWER, there)));
 }
 
@@ -677,7 +598,7 @@ static void give_at(struct __test_metadata *_metadata, struct _test_data_boundar
 	for (i = 0; i < 3; i++)
 		r[i] = (struct iommu_hwpt_page_response){ .cookie = m[i].cookie };
 	memcpy(env->fence - there, r, there);
-	rc = give(queue, &self->ring, way, env->fence - there, there);
+	rc = give(queue, way, env->fence - there, there);
 	EXPECT_EQ(whole ? whole * ANSWER : -EFAULT, rc);
 	for (i = 0; i < 3; i++)
 		EXPECT_EQ(i < whole ? -EINVAL : 0, fault_answer(queue, m[i].cookie, SUCCESS));
@@ -703,14 +624,14 @@ TEST_F(boundary, writev)
 	give_all(_metadata, self, BY_VECTOR);
 }
 
-TEST_F(boundary, respond)
+TEST_F(boundary, serve_answers)
 {
-	give_all(_metadata, self, BY_RING);
+	give_all(_metadata, self, BY_SERVE);
 }
 
 /* ---- user memory that does not come: a copy is held by userfaultfd ---- */
 
-enum held { HELD_READ, HELD_WRITE, HELD_FETCH, HELD_RESPOND };
+enum held { HELD_READ, HELD_WRITE, HELD_SERVE_READ, HELD_SERVE_WRITE };
 
 FIXTURE(held)
 {
@@ -739,29 +660,26 @@ FIXTURE_VARIANT_ADD(held, write)
 	.what = HELD_WRITE,
 };
 
-FIXTURE_VARIANT_ADD(held, fetch)
+FIXTURE_VARIANT_ADD(held, serve_messages)
 {
-	.what = HELD_FETCH,
+	.what = HELD_SERVE_READ,
 };
 
-FIXTURE_VARIANT_ADD(held, respond)
+FIXTURE_VARIANT_ADD(held, serve_answers)
 {
-	.what = HELD_RESPOND,
+	.what = HELD_SERVE_WRITE,
 };
 
 static bool takes(enum held what)
 {
-	return what == HELD_READ || what == HELD_FETCH;
+	return what == HELD_READ || what == HELD_SERVE_READ;
 }
 
 static void *held_thread(void *arg)
 {
 	struct _test_data_held *self = arg;
 	int queue = self->env.bad.queue;
-	struct io_uring ring;
 
-	if (io_uring_queue_init(4, &ring, 0))
-		return NULL;
 	switch (self->what) {
 	case HELD_READ:
 		self->result = fault_read_bytes(queue, self->page, MSG);
@@ -769,14 +687,13 @@ static void *held_thread(void *arg)
 	case HELD_WRITE:
 		self->result = fault_write_bytes(queue, self->page, ANSWER);
 		break;
-	case HELD_FETCH:
-		self->result = fetch(&ring, queue, self->page, MSG);
+	case HELD_SERVE_READ:
+		self->result = serve_read(queue, self->page, MSG);
 		break;
-	case HELD_RESPOND:
-		self->result = respond(&ring, queue, self->page, 1);
+	case HELD_SERVE_WRITE:
+		self->result = serve_write(queue, self->page, 1);
 		break;
 	}
-	io_uring_queue_exit(&ring);
 	__atomic_store_n(&self->done, true, __ATOMIC_SEQ_CST);
 	return NULL;
 }
@@ -900,7 +817,6 @@ TEST_F(held, others_go_on)
 		ASSERT_EQ(0, mock_replace(env->fd, env->good.dev.stdev_id, env->plain_id));
 		ASSERT_EQ(0, mock_replace(env->fd, env->good.dev.stdev_id, env->good.hwpt_id));
 	}
-	/* A FETCH that reads has its turn until it is done; read(2) has none. */
 	ASSERT_TRUE(works(env, &env->bad));
 	EXPECT_FALSE(__atomic_load_n(&self->done, __ATOMIC_SEQ_CST));
 	held_end(self);
@@ -1245,7 +1161,7 @@ TEST_F(server, sigstop_with_deadline)
 	EXPECT_TRUE(works(env, &env->bad));
 }
 
-/* The last reference of the queue's file is that of a command on a ring. */
+/* The last reference of the queue's file is that of a read on a ring. */
 TEST_F(server, last_reference_is_a_ring)
 {
 	struct env *env = &self->env;
@@ -1259,8 +1175,7 @@ TEST_F(server, last_reference_is_a_ring)
 	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
 	ASSERT_EQ(1, fault_read(env->bad.queue, &m[0], 1));
 	sqe = io_uring_get_sqe(&ring);
-	io_uring_prep_rw(IORING_OP_URING_CMD, sqe, env->bad.queue, &m[1], MSG, 0);
-	sqe->cmd_op = IOMMU_FAULT_URING_FETCH;
+	io_uring_prep_read(sqe, env->bad.queue, &m[1], MSG, 0);
 	ASSERT_EQ(1, io_uring_submit(&ring));
 	ASSERT_EQ(0, close(env->bad.queue));
 	EXPECT_EQ(1, stats_of(env, &env->bad).outstanding);

@@ -133,6 +133,27 @@ static inline int fault_answer(int fault_fd, uint32_t cookie, uint32_t code)
 	return rc < 0 ? rc : rc == 1 ? 0 : -EIO;
 }
 
+/*
+ * IOMMU_FAULT_SERVE: give @answers of @nr, take messages into the @room of @faults.
+ * What it says of both is in @cmd, also after an error.
+ */
+static inline int fault_serve(int fault_fd, struct iommu_fault_serve *cmd,
+			      const struct iommu_hwpt_page_response *answers, uint32_t nr,
+			      struct iommu_hwpt_pgfault *faults, uint32_t room,
+			      uint64_t timeout_ns)
+{
+	*cmd = (struct iommu_fault_serve){
+		.size = sizeof(*cmd),
+		.responses_uptr = (uintptr_t)answers,
+		.messages_uptr = (uintptr_t)faults,
+		.response_num = nr,
+		.message_num = room,
+		.timeout_ns = timeout_ns,
+	};
+
+	return iommufd_call(fault_fd, IOMMU_FAULT_SERVE, cmd);
+}
+
 /* Returns the events of a file that are there before @timeout_ms is over. */
 static inline int fault_poll(int fault_fd, int timeout_ms)
 {

@@ -517,7 +517,7 @@ TEST_F(pri, posted_reads)
 	struct iopf_slot *slot;
 	int i;
 
-	ASSERT_EQ(0, iopf_ring_init(&ring, &self->server.queue, 8, 4));
+	ASSERT_EQ(0, iopf_ring_init_mode(&ring, &self->server.queue, IOPF_READ, 8, 4));
 	EXPECT_EQ(IOPF_TIMEOUT, iopf_ring_next(&ring, QUIET_MS, &slot));
 	for (i = 0; i < 3; i++) {
 		ASSERT_EQ(0, request(self->unit, PASID, SRC + i * PAGE, FLAGS_READ, i));
@@ -539,7 +539,7 @@ TEST_F(pri, copy_by_posted_reads)
 {
 	struct iopf_ring ring;
 
-	ASSERT_EQ(0, iopf_ring_init(&ring, &self->server.queue, 8, PTD_CREDITS_MAX));
+	ASSERT_EQ(0, iopf_ring_init_mode(&ring, &self->server.queue, IOPF_READ, 8, PTD_CREDITS_MAX));
 	ASSERT_EQ(0, start_copy(self->unit, HALF, 4, 8));
 	EXPECT_EQ(0, serve_ring(&self->server, &ring, NULL));
 	EXPECT_TRUE(copied(self->unit, HALF));
@@ -1693,7 +1693,8 @@ static int victim_main(enum victim what, volatile unsigned long *groups)
 
 	if (server_open(&server, 0, 1))
 		return 1;
-	if (what == VICTIM_SERVES && iopf_ring_init(&ring, &server.queue, 8, PTD_CREDITS_MAX))
+	if (what == VICTIM_SERVES &&
+	    iopf_ring_init_mode(&ring, &server.queue, IOPF_READ, 8, PTD_CREDITS_MAX))
 		return 2;
 	if (start_copy(&server.unit[0], WINDOW, 2, 4))
 		return 3;

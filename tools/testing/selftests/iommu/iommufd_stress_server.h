@@ -35,7 +35,7 @@ struct stress_shared {
 enum server_mode {
 	SERVER_READ = IOPF_READ,
 	SERVER_MULTISHOT = IOPF_MULTISHOT,
-	SERVER_FETCH = IOPF_FETCH,
+	SERVER_SERVE = IOPF_SERVE,
 	SERVER_POLL,	/* poll, read(2), write(2) */
 	SERVER_SLEEP,	/* read(2) that blocks, if the queue was made so */
 	SERVER_HOARD,	/* reads and never answers */
@@ -269,13 +269,13 @@ static inline void __attribute__((noreturn)) server_run(struct server_plan *plan
 	uint64_t end = clock_ms() + plan->ms;
 
 	plan->rng = rng_of(plan->seed, 1);
-	if (plan->immediate && plan->mode <= SERVER_FETCH)
+	if (plan->immediate && plan->mode <= SERVER_MULTISHOT)
 		plan->mode = SERVER_POLL;
 	stress_count(&plan->shared->servers, 1);
 	/* A read that blocks is not to outlive the run. */
 	sigaction(SIGALRM, &action, NULL);
 	setitimer(ITIMER_REAL, &tick, NULL);
-	if (plan->mode <= SERVER_FETCH)
+	if (plan->mode <= SERVER_MULTISHOT)
 		serve_by_ring(plan, end);
 	else
 		serve_by_read(plan, end);
