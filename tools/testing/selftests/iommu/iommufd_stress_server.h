@@ -33,9 +33,9 @@ struct stress_shared {
 #define STRESS_PERM 3 /* read and write, as every stress fault asks for */
 
 enum server_mode {
+	SERVER_SERVE = IOPF_SERVE,
 	SERVER_READ = IOPF_READ,
 	SERVER_MULTISHOT = IOPF_MULTISHOT,
-	SERVER_SERVE = IOPF_SERVE,
 	SERVER_POLL,	/* poll, read(2), write(2) */
 	SERVER_SLEEP,	/* read(2) that blocks, if the queue was made so */
 	SERVER_HOARD,	/* reads and never answers */
