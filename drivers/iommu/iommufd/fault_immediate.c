@@ -291,7 +291,7 @@ static void part_delivered(struct iommufd_fault *fault, struct list_head *batch,
 
 /* The message that a group has ended which user space has read a part of */
 static void part_recall_message(struct iommu_hwpt_pgfault *message,
-				 const struct iopf_group *group)
+				const struct iopf_group *group)
 {
 	const struct iopf_fault *iopf;
 
@@ -307,9 +307,8 @@ static void part_recall_message(struct iommu_hwpt_pgfault *message,
 }
 
 /* Copy what was taken of one group; returns how many whole messages arrived. */
-static size_t part_copy(const struct iopf_group *group,
-			      const struct iommufd_fault_part *part,
-			      struct iov_iter *to, u32 flags)
+static size_t part_copy(const struct iopf_group *group, const struct iommufd_fault_part *part,
+			struct iov_iter *to, u32 flags)
 {
 	struct iopf_fault *iopf = part->first;
 	struct iommu_hwpt_pgfault message;
@@ -334,7 +333,7 @@ static size_t part_copy(const struct iopf_group *group,
 
 /* Copy what was taken of groups that are delivered as they arrive. */
 static size_t part_copy_all(struct iommufd_fault *fault, struct list_head *batch,
-			       struct iov_iter *to, u32 flags)
+			    struct iov_iter *to, u32 flags)
 {
 	const struct iommufd_fault_part *part;
 	struct iopf_group *group;

@@ -51,7 +51,7 @@
 #include "iommufd_private.h"
 
 #define FAULT_LOOK_NS	NSEC_PER_MSEC
-#define FAULT_MAX_NUDGE	(1U << 16)
+#define FAULT_MAX_NUDGE	65536U
 
 /* Bits of &iommufd_fault.wake */
 enum {
@@ -88,6 +88,7 @@ static void fault_watch(struct iommufd_fault *fault)
 
 static bool fault_is_waited_for(struct iommufd_fault *fault)
 {
+	/* Who joins later than this looks at the queue itself. */
 	return !iommufd_fault_is_empty(fault) && waitqueue_active(&fault->readers);
 }
 
@@ -151,7 +152,8 @@ static void fault_wake_reader(struct iommufd_fault *fault)
  */
 void iommufd_fault_wake_next(struct iommufd_fault *fault)
 {
-	smp_mb(); /* see the head of this file */
+	/* The barrier of the producer, see the head of this file */
+	smp_mb();
 	if (waitqueue_active(&fault->readers)) {
 		fault_wake_reader(fault);
 		fault_watch(fault);
@@ -169,6 +171,7 @@ void iommufd_fault_wake_next(struct iommufd_fault *fault)
 void iommufd_fault_wake(struct iommufd_fault *fault)
 {
 	iommufd_fault_wake_next(fault);
+	/* The barrier is in iommufd_fault_wake_next(). */
 	if (waitqueue_active(&fault->pollers))
 		fault_defer(fault, FAULT_TELL_POLLERS);
 }

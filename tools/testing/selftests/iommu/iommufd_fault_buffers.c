@@ -30,6 +30,8 @@ FIXTURE_VARIANT(buffers)
 	unsigned int size;	/* of a buffer */
 };
 
+typedef FIXTURE_VARIANT(buffers) buffers_variant_t;
+
 FIXTURE_VARIANT_ADD(buffers, page)
 {
 	.size = 4096,
@@ -131,7 +133,7 @@ static void start_multishot(struct __test_metadata *_metadata, buffers_t *self)
  */
 static unsigned int use_buffer(struct __test_metadata *_metadata, buffers_t *self,
 			       const struct io_uring_cqe *cqe,
-			       const FIXTURE_VARIANT(buffers) *variant)
+			       const buffers_variant_t *variant)
 {
 	unsigned int id = cqe->flags >> IORING_CQE_BUFFER_SHIFT, n, i;
 	const struct iommu_hwpt_pgfault *m;
@@ -238,6 +240,8 @@ FIXTURE(small)
 	struct io_uring ring;
 };
 
+typedef FIXTURE_DATA(small) small_t;
+
 FIXTURE_SETUP(small)
 {
 	fault_env_flags(_metadata, &self->env, 0);
@@ -252,7 +256,7 @@ FIXTURE_TEARDOWN(small)
 }
 
 /* A ring of buffers, of which one is there */
-static void one_buffer(struct __test_metadata *_metadata, FIXTURE_DATA(small) *self,
+static void one_buffer(struct __test_metadata *_metadata, small_t *self,
 		       unsigned int flags, char *bytes, unsigned int size)
 {
 	struct io_uring_buf_ring *provided;
@@ -269,7 +273,7 @@ static void one_buffer(struct __test_metadata *_metadata, FIXTURE_DATA(small) *s
 }
 
 /* The read ends with that; a larger buffer gets the group. */
-static void group_does_not_fit(struct __test_metadata *_metadata, FIXTURE_DATA(small) *self,
+static void group_does_not_fit(struct __test_metadata *_metadata, small_t *self,
 			       unsigned int flags, unsigned int size)
 {
 	struct iommu_hwpt_pgfault m[ROOM];
@@ -300,7 +304,7 @@ TEST_F(small, group_does_not_fit_inc)
 }
 
 /* Nothing ever fits: that is said at once, with a fault or without. */
-static void nothing_fits(struct __test_metadata *_metadata, FIXTURE_DATA(small) *self,
+static void nothing_fits(struct __test_metadata *_metadata, small_t *self,
 			 unsigned int flags)
 {
 	struct io_uring_cqe cqe;

@@ -94,9 +94,9 @@ struct queue {
 	unsigned int n_queued;
 	struct group delivered[MAX_GROUPS];
 	unsigned int n_delivered;
-	/* a read is posted, and the room it has */
-	bool posted;
-	unsigned int posted_room;
+	/* a posted read that waits, and the room it has */
+	bool reading;
+	unsigned int read_room;
 };
 
 struct ctx {
@@ -129,7 +129,9 @@ static uint64_t results[128];
 /* Messages are read into the end of this, so that the page behind is a fence. */
 static unsigned char *buffer;
 #define BUFFER (2 * PAGE)
-static unsigned char *posted_buffers[CTXS][QUEUES];
+/* Answers of a call that reads messages as well, with a fence of their own */
+static unsigned char *answers;
+static unsigned char *read_buffers[CTXS][QUEUES];
 
 static void __attribute__((format(printf, 1, 2), noreturn)) fail(const char *what, ...)
 {
@@ -481,24 +483,24 @@ static unsigned int partial_length(struct dev *dev, uint32_t pasid, uint32_t grp
 	return partial ? partial->n : 0;
 }
 
-/* The posted read has the first groups, or cannot have the first. */
+/* The read that waits has the first groups, or cannot have the first. */
 static void check_posted(struct ctx *ctx, struct queue *queue)
 {
-	unsigned char *bytes = posted_buffers[ctx - ctxs][queue - ctx->queues];
+	unsigned char *bytes = read_buffers[ctx - ctxs][queue - ctx->queues];
 	struct __kernel_timespec ts = { .tv_sec = 10 };
 	unsigned int groups, messages;
 	struct io_uring_cqe *cqe;
 
-	if (!queue->posted || !queue->n_queued)
+	if (!queue->reading || !queue->n_queued)
 		return;
 	if (io_uring_wait_cqe_timeout(&ring, &cqe, &ts))
-		fail("a posted read does not end");
+		fail("a posted read that waited does not end");
 	if (io_uring_cqe_get_data(cqe) != queue)
-		fail("another read ended");
-	groups = model_fit(queue, queue->posted_room, &messages);
-	expect("a posted read", messages ? (long)(messages * MSG) : -EINVAL, cqe->res);
+		fail("another posted read ended");
+	groups = model_fit(queue, queue->read_room, &messages);
+	expect("a posted read that waited", messages ? (long)(messages * MSG) : -EINVAL, cqe->res);
 	io_uring_cqe_seen(&ring, cqe);
-	queue->posted = false;
+	queue->reading = false;
 	take_groups(queue, groups, bytes);
 	expect_untouched(bytes + messages * MSG, bytes + MAX_ROOM * MSG);
 }
@@ -713,12 +715,13 @@ static void op_write(struct ctx *ctx)
 
 /* ---- io_uring ---- */
 
-static struct io_uring_sqe *get_sqe(struct queue *queue)
+static struct io_uring_sqe *prep(struct queue *queue, uint8_t op, const void *bytes, size_t size)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
 
 	if (!sqe)
 		fail("no SQE");
+	io_uring_prep_rw(op, sqe, queue->fd, bytes, (unsigned int)size, 0);
 	io_uring_sqe_set_data(sqe, queue);
 	return sqe;
 }
@@ -737,25 +740,23 @@ static long complete(void)
 	return res;
 }
 
-/* A read that is posted; its size need not be a multiple of a message. */
+/* Of any size: what does not hold a message is of no use. */
 static void uring_read(struct queue *queue, unsigned char *bytes, unsigned int room)
 {
-	unsigned int groups, messages, rest = rng_one_in(&rng, 4) ? rng_below(&rng, MSG) : 0;
-	struct io_uring_sqe *sqe = get_sqe(queue);
+	unsigned int groups, messages, rest = rng_below(&rng, 2) ? rng_below(&rng, MSG) : 0;
 
+	if (queue->reading)
+		return;
 	memset(bytes, UNTOUCHED, MAX_ROOM * MSG);
-	if (room == MAX_ROOM)
-		rest = 0;
-	io_uring_prep_read(sqe, queue->fd, bytes, room * (unsigned int)MSG + rest, 0);
-	io_uring_sqe_set_data(sqe, queue);
-	queue->posted_room = room;
+	prep(queue, IORING_OP_READ, bytes, room * MSG + (room < MAX_ROOM ? rest : 0));
+	queue->read_room = room;
 	if (!queue->n_queued) {
 		io_uring_submit(&ring);
-		queue->posted = true;
+		queue->reading = true;
 		return;
 	}
 	groups = model_fit(queue, room, &messages);
-	expect("a read of io_uring", groups ? (long)(messages * MSG) : -EINVAL, complete());
+	expect("posted read", groups ? (long)(messages * MSG) : -EINVAL, complete());
 	take_groups(queue, groups, bytes);
 	expect_untouched(bytes + messages * MSG, bytes + MAX_ROOM * MSG);
 }
@@ -763,105 +764,184 @@ static void uring_read(struct queue *queue, unsigned char *bytes, unsigned int r
 static void uring_write(struct queue *queue)
 {
 	unsigned int n = 1 + rng_below(&rng, 5), given;
-	unsigned char *from = buffer + BUFFER - n * ANSWER;
-	struct io_uring_sqe *sqe = get_sqe(queue);
+	size_t there = n * ANSWER;
+	unsigned char *from;
 
-	fill_answers(queue, from, n * ANSWER);
-	io_uring_prep_write(sqe, queue->fd, from, n * (unsigned int)ANSWER, 0);
-	io_uring_sqe_set_data(sqe, queue);
-	given = model_answers(queue, from, n);
-	expect("a write of io_uring", given ? (long)(given * ANSWER) : -EINVAL, complete());
+	if (rng_one_in(&rng, 6))
+		there = rng_below(&rng, there);
+	from = buffer + BUFFER - there;
+	fill_answers(queue, from, there);
+	given = model_answers(queue, from, there / ANSWER);
+	prep(queue, IORING_OP_WRITE, from, n * ANSWER);
+	expect("write by io_uring", given ? (long)(given * ANSWER) :
+				    there >= ANSWER ? -EINVAL : -EFAULT, complete());
+}
+
+static void uring_bad(struct queue *queue)
+{
+	struct io_uring_sqe *sqe;
+
+	switch (rng_below(&rng, 4)) {
+	case 0:
+		sqe = prep(queue, IORING_OP_URING_CMD, buffer, MSG);
+		sqe->cmd_op = (uint32_t)rng_next(&rng);
+		expect("a command", -EOPNOTSUPP, complete());
+		break;
+	case 1:
+		prep(queue, IORING_OP_READ, buffer, 0);
+		expect("read of nothing", 0, complete());
+		break;
+	case 2:
+		prep(queue, IORING_OP_READ, buffer, 1 + rng_below(&rng, MSG - 1));
+		expect("read of less than a message", -EINVAL, complete());
+		break;
+	default:
+		prep(queue, IORING_OP_READ, buffer, MSG)->off = 1 + rng_below(&rng, 1000);
+		expect("read at an offset", -ESPIPE, complete());
+	}
 }
 
 static void op_uring(struct ctx *ctx)
 {
 	struct queue *queue = random_queue(ctx);
+	unsigned int room = 1 + rng_below(&rng, MAX_ROOM);
 
 	if (!queue)
 		return;
-	if (rng_one_in(&rng, 3))
-		uring_write(queue);
-	else if (!queue->posted)
-		uring_read(queue, posted_buffers[ctx - ctxs][queue - ctx->queues],
-			   1 + rng_below(&rng, MAX_ROOM));
-}
-
-/* ---- answers in, messages out ---- */
-
-/* What a call gives that is made well */
-static void serve(struct queue *queue, unsigned int n, size_t there, unsigned int room)
-{
-	static unsigned char to[MAX_ROOM * MSG] __attribute__((aligned(8)));
-	unsigned char *from = buffer + BUFFER - there;
-	unsigned int given, groups = 0, messages = 0;
-	struct iommu_fault_serve cmd = {
-		.size = sizeof(cmd), .response_num = n, .message_num = room,
-		.responses_uptr = (uintptr_t)from, .messages_uptr = (uintptr_t)to,
-	};
-	long want = 0;
-
-	memset(to, UNTOUCHED, sizeof(to));
-	fill_answers(queue, from, there);
-	given = model_answers(queue, from, there / ANSWER);
-	if (given < n)
-		want = given < there / ANSWER ? -EINVAL : -EFAULT;
-	else if (room && queue->n_queued)
-		groups = model_fit(queue, room, &messages);
-	if (!want && room && queue->n_queued && !groups)
-		want = -EMSGSIZE;
-
-	expect("a serve", want, or_errno(ioctl(queue->fd, IOMMU_FAULT_SERVE, &cmd)));
-	expect("the answers of a serve", given, cmd.response_num);
-	if (want == -EMSGSIZE)
-		expect("the room that a serve needs", queue->queued[0].n, cmd.message_num);
-	else
-		expect("the messages of a serve", messages, cmd.message_num);
-	take_groups(queue, groups, to);
-	expect_untouched(to + messages * MSG, to + sizeof(to));
-}
-
-static void serve_bad(struct queue *queue)
-{
-	struct iommu_fault_serve cmd = {
-		.size = sizeof(cmd), .message_num = 1, .messages_uptr = (uintptr_t)buffer,
-	};
-	long want = -EINVAL;
-
-	switch (rng_below(&rng, 4)) {
+	switch (rng_below(&rng, 5)) {
 	case 0:
-		cmd.size = rng_below(&rng, sizeof(cmd));
+		uring_bad(queue);
 		break;
-	case 1:
-		cmd.flags = 1U << rng_below(&rng, 32);
-		want = -EOPNOTSUPP;
-		break;
-	case 2:
-		cmd.messages_uptr += 1 + rng_below(&rng, 7);
+	case 1 ... 2:
+		uring_write(queue);
 		break;
 	default:
-		cmd.response_num = 1;
-		cmd.responses_uptr = (uintptr_t)buffer + BUFFER;
-		want = -EFAULT;
+		uring_read(queue, read_buffers[ctx - ctxs][queue - ctx->queues], room);
 	}
-	expect("a bad serve", want, or_errno(ioctl(queue->fd, IOMMU_FAULT_SERVE, &cmd)));
+}
+
+/* ---- answers and messages in one call ---- */
+
+/* What the call gives back, beside its result */
+static void serve(struct queue *queue, struct iommu_fault_serve *cmd, long wanted,
+		  unsigned int given, unsigned int taken)
+{
+	expect("SERVE", wanted, iommufd_call(queue->fd, IOMMU_FAULT_SERVE, cmd));
+	expect("answers given", given, cmd->response_num);
+	expect("messages taken", taken, cmd->message_num);
+}
+
+/* What cannot be asked: nothing is done. */
+static void serve_bad(struct queue *queue)
+{
+	struct {
+		struct iommu_fault_serve cmd;
+		uint64_t tail[2];
+	} arg = { .cmd = {
+		.size = sizeof(arg.cmd), .messages_uptr = (uintptr_t)buffer,
+		.responses_uptr = (uintptr_t)buffer,
+		.message_num = 1 + rng_below(&rng, MAX_ROOM), .response_num = 1,
+	} };
+
+	fill_answers(queue, buffer, ANSWER);
+	switch (rng_below(&rng, 6)) {
+	case 0:
+		arg.cmd.flags = 1u << rng_below(&rng, 32);
+		serve(queue, &arg.cmd, -EOPNOTSUPP, 0, 0);
+		break;
+	case 1:
+		arg.cmd.messages_uptr += 1 + rng_below(&rng, 7);
+		serve(queue, &arg.cmd, -EINVAL, 0, 0);
+		break;
+	case 2:
+		arg.cmd.size = rng_below(&rng, sizeof(arg.cmd));
+		expect("SERVE, short", -EINVAL,
+		       iommufd_call(queue->fd, IOMMU_FAULT_SERVE, &arg));
+		break;
+	case 3:
+		arg.cmd.size = sizeof(arg);
+		arg.tail[rng_below(&rng, 2)] = 1;
+		expect("SERVE, long", -E2BIG, iommufd_call(queue->fd, IOMMU_FAULT_SERVE, &arg));
+		break;
+	case 4:
+		expect("SERVE from nowhere", -EFAULT,
+		       iommufd_call(queue->fd, IOMMU_FAULT_SERVE, buffer + BUFFER));
+		break;
+	default:
+		memcpy(buffer + BUFFER - 24, &arg.cmd, 24);
+		expect("SERVE from half nowhere", -EFAULT,
+		       iommufd_call(queue->fd, IOMMU_FAULT_SERVE, buffer + BUFFER - 24));
+	}
+}
+
+/* A time to wait that is over, or that is not needed */
+static uint64_t serve_timeout(const struct queue *queue, unsigned int room)
+{
+	if (rng_one_in(&rng, 2))
+		return rng_one_in(&rng, 4) ? rng_below(&rng, 1000000) : 0;
+	if (queue->n_queued || !room || queue->nonblock)
+		return rng_one_in(&rng, 2) ? IOMMU_FAULT_SERVE_FOREVER : rng_next(&rng);
+	return 0;
+}
+
+/* The messages: into @room, of which @there bytes can be written */
+static void serve_messages(struct queue *queue, struct iommu_fault_serve *cmd,
+			   unsigned char *bytes, unsigned int given, size_t there)
+{
+	unsigned int groups, messages, room = cmd->message_num;
+	long wanted = 0;
+
+	groups = model_fit(queue, room, &messages);
+	if (!room) {
+		groups = 0;
+		messages = 0;
+	} else if (!queue->n_queued) {
+		wanted = cmd->timeout_ns && queue->nonblock ? -EAGAIN : 0;
+	} else if (!groups) {
+		wanted = -EMSGSIZE;
+		messages = queue->queued[0].n;
+	} else if (messages * MSG > there) {
+		groups = model_fit(queue, there / MSG, &messages);
+		wanted = groups ? 0 : -EFAULT;
+	}
+	serve(queue, cmd, wanted, given, messages);
+	take_groups(queue, groups, bytes);
+	if (there >= room * MSG)
+		expect_untouched(bytes + (wanted ? 0 : messages * MSG), bytes + room * MSG);
 }
 
 static void op_serve(struct ctx *ctx)
 {
+	unsigned int n = rng_below(&rng, rng_one_in(&rng, 8) ? MAX_ANSWERS : 3), given, readable;
+	unsigned int room = rng_below(&rng, rng_one_in(&rng, 2) ? MAX_ROOM + 1 : 4);
+	size_t to = room * MSG, from = n * ANSWER;
 	struct queue *queue = random_queue(ctx);
-	unsigned int n = rng_below(&rng, 6);
-	size_t there = n * ANSWER;
+	struct iommu_fault_serve cmd;
 
 	if (!queue)
 		return;
-	if (rng_one_in(&rng, 6)) {
+	if (rng_one_in(&rng, 8)) {
 		serve_bad(queue);
 		return;
 	}
-	if (n && rng_one_in(&rng, 6))
-		there = rng_below(&rng, there);
-	/* The posted read is the first in turn. */
-	serve(queue, n, there, queue->posted ? 0 : rng_below(&rng, MAX_ROOM + 1));
+	if (rng_one_in(&rng, 4))
+		to = rng_below(&rng, (uint32_t)to + 1) & ~7ul;
+	if (rng_one_in(&rng, 4))
+		from = rng_below(&rng, (uint32_t)from + 1);
+	memset(buffer + BUFFER - to, UNTOUCHED, to);
+	fill_answers(queue, answers + PAGE - from, from);
+	readable = from / ANSWER;
+	given = model_answers(queue, answers + PAGE - from, readable);
+	cmd = (struct iommu_fault_serve){
+		.size = sizeof(cmd),
+		.responses_uptr = (uintptr_t)(answers + PAGE - from), .response_num = n,
+		.messages_uptr = (uintptr_t)(buffer + BUFFER - to), .message_num = room,
+		.timeout_ns = serve_timeout(queue, room),
+	};
+	if (given < n)
+		serve(queue, &cmd, given < readable ? -EINVAL : -EFAULT, given, 0);
+	else
+		serve_messages(queue, &cmd, buffer + BUFFER - to, given, to);
 }
 
 /* ---- the file ---- */
@@ -911,7 +991,7 @@ static void op_close(struct ctx *ctx)
 	struct queue *queue = random_queue(ctx);
 	int i;
 
-	if (!queue || queue->posted || !rng_one_in(&rng, 20))
+	if (!queue || queue->reading || !rng_one_in(&rng, 20))
 		return;
 	close(queue->fd);
 	queue->fd = -1;
@@ -1366,7 +1446,7 @@ static const struct {
 } operations[] = {
 	{ "inject", op_inject, 20 },	{ "read", op_read, 16 },
 	{ "write", op_write, 20 },	{ "io_uring", op_uring, 12 },
-	{ "serve", op_serve, 12 },
+	{ "serve", op_serve, 16 },
 	{ "file", op_file, 6 },		{ "close", op_close, 3 },
 	{ "queue", op_queue, 4 },	{ "ioctl", op_ioctl, 2 },
 	{ "HWPT", op_hwpt, 5 },		{ "attach", op_attach, 6 },
@@ -1387,17 +1467,26 @@ static void run_one(void)
 	operations[i].run(random_ctx());
 }
 
+/* @size bytes, and behind them nothing */
+static unsigned char *fenced(size_t size)
+{
+	unsigned char *bytes = mmap(NULL, size + PAGE, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (bytes == MAP_FAILED || mprotect(bytes + size, PAGE, PROT_NONE))
+		ksft_exit_fail_msg("no memory\n");
+	return bytes;
+}
+
 static void make_buffers(void)
 {
 	int i, j;
 
-	buffer = mmap(NULL, BUFFER + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		      -1, 0);
-	if (buffer == MAP_FAILED || mprotect(buffer + BUFFER, PAGE, PROT_NONE))
-		ksft_exit_fail_msg("no memory\n");
+	buffer = fenced(BUFFER);
+	answers = fenced(PAGE);
 	for (i = 0; i < CTXS; i++) {
 		for (j = 0; j < QUEUES; j++)
-			posted_buffers[i][j] = aligned_alloc(64, MAX_ROOM * MSG);
+			read_buffers[i][j] = aligned_alloc(64, MAX_ROOM * MSG);
 	}
 }
 
@@ -1435,7 +1524,7 @@ int main(int argc, char **argv)
 		run_one();
 	}
 	operation_name = "the end";
-	/* A posted read holds the file. */
+	/* A posted read that waits holds the file. */
 	io_uring_queue_exit(&ring);
 	usleep(200000);
 	for (i = 0; i < CTXS; i++)

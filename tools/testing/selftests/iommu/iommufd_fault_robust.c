@@ -416,45 +416,83 @@ TEST_F(fail_nth, fault)
 	EXPECT_LE(4, nth->failed);
 }
 
-/* Neither allocates anything, so there is nothing that could fail. */
-TEST_F(fail_nth, read_write_poll)
+/* None of them allocates anything, so there is nothing that could fail. */
+TEST_F(fail_nth, read_write_poll_serve)
 {
 	struct nth *nth = &self->nth;
 	int queue = self->env.bad.queue;
-	struct iommu_hwpt_page_response r;
+	struct iommu_hwpt_page_response r = {};
+	struct iommu_fault_serve cmd;
 	struct iommu_hwpt_pgfault m;
 
-	ASSERT_EQ(0, inject(&self->env, &self->env.bad, 0, 1, 1, 1));
+	ASSERT_EQ(0, inject(&self->env, &self->env.bad, 0, 1, 3, 1));
 	nth_begin(nth);
 	EXPECT_EQ(POLLIN | POLLOUT, fault_poll(queue, 0));
 	EXPECT_EQ(1, fault_read(queue, &m, 1));
-	r = (struct iommu_hwpt_page_response){ .cookie = m.cookie };
+	r.cookie = m.cookie;
 	EXPECT_EQ(1, fault_write(queue, &r, 1));
+	EXPECT_EQ(0, fault_serve(queue, &cmd, NULL, 0, &m, 1, 0));
+	r.cookie = m.cookie;
+	EXPECT_EQ(0, fault_serve(queue, &cmd, &r, 1, &m, 1, IOMMU_FAULT_SERVE_FOREVER));
+	r.cookie = m.cookie;
+	EXPECT_EQ(0, fault_serve(queue, &cmd, &r, 1, &m, 1, 1000000));
 	EXPECT_FALSE(nth_end(nth));
+	EXPECT_EQ(0, stats_of(&self->env, &self->env.bad).outstanding);
 }
 
-/* Answers in and messages out take no memory either. */
-TEST_F(fail_nth, serve)
+/* One request with a failure; what was not done is done the second time. */
+static int request(struct nth *nth, struct io_uring *ring, uint8_t op, int fd, void *bytes,
+		   unsigned int size, bool *failed)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+	struct io_uring_cqe *cqe;
+	int rc;
+
+	io_uring_prep_rw(op, sqe, fd, bytes, size, 0);
+	nth_begin(nth);
+	rc = io_uring_submit(ring);
+	*failed = nth_end(nth);
+	if (rc <= 0)
+		rc = io_uring_submit(ring);
+	if (rc != 1 || io_uring_wait_cqe(ring, &cqe))
+		return -EIO;
+	rc = cqe->res;
+	io_uring_cqe_seen(ring, cqe);
+	return rc;
+}
+
+/* A read and a write of io_uring are done, or not; nothing is lost. */
+TEST_F(fail_nth, uring)
 {
 	struct env *env = &self->env;
 	struct nth *nth = &self->nth;
-	struct iommu_hwpt_page_response r;
+	int queue = env->bad.queue;
+	struct iommu_hwpt_page_response r = {};
 	struct iommu_hwpt_pgfault m;
-	struct iommu_fault_serve cmd = {
-		.size = sizeof(cmd), .response_num = 1, .message_num = 1,
-		.responses_uptr = (uintptr_t)&r, .messages_uptr = (uintptr_t)&m,
-	};
+	bool failed, failed_too;
+	struct io_uring ring;
+	unsigned int n;
+	int rc;
 
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 2, 1));
-	ASSERT_EQ(1, fault_read(env->bad.queue, &m, 1));
-	r = (struct iommu_hwpt_page_response){ .cookie = m.cookie };
-	nth_begin(nth);
-	EXPECT_EQ(0, ioctl(env->bad.queue, IOMMU_FAULT_SERVE, &cmd));
-	EXPECT_FALSE(nth_end(nth));
-	EXPECT_EQ(1, cmd.response_num);
-	EXPECT_EQ(1, cmd.message_num);
-	EXPECT_EQ(0, fault_answer(env->bad.queue, m.cookie, SUCCESS));
-	EXPECT_EQ(0, stats_of(env, &env->bad).outstanding);
+	do {
+		ASSERT_EQ(0, io_uring_queue_init(4, &ring, 0));
+		ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
+		n = nth->n;
+		rc = request(nth, &ring, IORING_OP_READ, queue, &m, MSG, &failed);
+		if (rc != MSG) {
+			EXPECT_EQ(-ENOMEM, rc);
+			ASSERT_EQ(1, fault_read(queue, &m, 1));
+		}
+		nth->n = n;
+		r.cookie = m.cookie;
+		rc = request(nth, &ring, IORING_OP_WRITE, queue, &r, ANSWER, &failed_too);
+		if (rc != ANSWER) {
+			EXPECT_EQ(-ENOMEM, rc);
+			EXPECT_EQ(0, fault_answer(queue, m.cookie, SUCCESS));
+		}
+		EXPECT_EQ(0, stats_of(env, &env->bad).outstanding);
+		io_uring_queue_exit(&ring);
+	} while (failed || failed_too);
 }
 
 /* ---- user memory that is not there ---- */
@@ -462,15 +500,20 @@ TEST_F(fail_nth, serve)
 FIXTURE(boundary)
 {
 	struct env env;
+	struct io_uring ring;
 };
 
 FIXTURE_SETUP(boundary)
 {
 	env_open(_metadata, &self->env);
+	if (self->env.plain_id)
+		ASSERT_EQ(0, io_uring_queue_init(4, &self->ring, 0));
 }
 
 FIXTURE_TEARDOWN(boundary)
 {
+	if (self->env.plain_id)
+		io_uring_queue_exit(&self->ring);
 	env_close(_metadata, &self->env);
 }
 
@@ -479,28 +522,45 @@ static int or_errno(ssize_t rc)
 	return rc == -1 ? -errno : (int)rc;
 }
 
-/* As read(2) and write(2), by IOMMU_FAULT_SERVE */
-static int serve_read(int fd, void *bytes, unsigned int size)
+static int uring_result(struct io_uring *ring)
 {
-	struct iommu_fault_serve cmd = {
-		.size = sizeof(cmd), .message_num = size / MSG, .messages_uptr = (uintptr_t)bytes,
-	};
-	int rc = or_errno(ioctl(fd, IOMMU_FAULT_SERVE, &cmd));
+	struct io_uring_cqe *cqe;
+	int rc = io_uring_submit_and_wait(ring, 1);
 
-	return rc ? rc : (int)cmd.message_num * MSG;
+	if (rc < 0 || io_uring_peek_cqe(ring, &cqe))
+		return -EIO;
+	rc = cqe->res;
+	io_uring_cqe_seen(ring, cqe);
+	return rc;
 }
 
-static int serve_write(int fd, const void *answers, uint32_t count)
+static int by_ring(struct io_uring *ring, uint8_t op, int fd, void *bytes, unsigned int size)
 {
-	struct iommu_fault_serve cmd = {
-		.size = sizeof(cmd), .response_num = count, .responses_uptr = (uintptr_t)answers,
-	};
-	int rc = or_errno(ioctl(fd, IOMMU_FAULT_SERVE, &cmd));
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+
+	io_uring_prep_rw(op, sqe, fd, bytes, size, 0);
+	return uring_result(ring);
+}
+
+/* Bytes, as a read returns them */
+static int serve_messages(int fd, void *to, unsigned int room)
+{
+	struct iommu_fault_serve cmd;
+	int rc = fault_serve(fd, &cmd, NULL, 0, to, room, 0);
+
+	return rc ?: (int)cmd.message_num * MSG;
+}
+
+/* Bytes, as a write returns them: an error is for the first answer */
+static int serve_answers(int fd, const void *from, unsigned int n)
+{
+	struct iommu_fault_serve cmd;
+	int rc = fault_serve(fd, &cmd, from, n, NULL, 0, 0);
 
 	return cmd.response_num ? (int)cmd.response_num * ANSWER : rc;
 }
 
-enum way { BY_CALL, BY_VECTOR, BY_SERVE };
+enum way { BY_CALL, BY_VECTOR, BY_RING, BY_SERVE };
 
 /* The same bytes, in two pieces that begin and end anywhere */
 static int in_pieces(struct iovec *iov, char *bytes, size_t size, size_t there)
@@ -510,14 +570,16 @@ static int in_pieces(struct iovec *iov, char *bytes, size_t size, size_t there)
 	return 2;
 }
 
-static int take(int queue, enum way way, char *to, int there)
+static int take(int queue, struct io_uring *ring, enum way way, char *to, int there)
 {
 	struct iovec iov[2];
 
 	if (way == BY_CALL)
 		return (int)fault_read_bytes(queue, to, 4 * MSG);
+	if (way == BY_RING)
+		return by_ring(ring, IORING_OP_READ, queue, to, 4 * MSG);
 	if (way == BY_SERVE)
-		return serve_read(queue, to, 4 * MSG);
+		return serve_messages(queue, to, 4);
 	return or_errno(readv(queue, iov, in_pieces(iov, to, 4 * MSG, there)));
 }
 
@@ -533,7 +595,7 @@ static void take_at(struct __test_metadata *_metadata, struct _test_data_boundar
 	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
 	ASSERT_EQ(0, inject(env, &env->bad, 0, 2, 1, 2));
 	ASSERT_EQ(0, inject(env, &env->bad, 0, 3, 1, 1));
-	n = take(queue, way, env->fence - there, there);
+	n = take(queue, &self->ring, way, env->fence - there, there);
 	ASSERT_EQ(wanted ? wanted * MSG : -EFAULT, n);
 	memcpy(m, env->fence - there, wanted * MSG);
 	/* What was not read is there, in its order, and nothing twice. */
@@ -565,8 +627,16 @@ TEST_F(boundary, readv)
 		take_at(_metadata, self, BY_VECTOR, there);
 }
 
-/* The call wants its buffer aligned, so it gets the boundary at every eighth byte. */
-TEST_F(boundary, serve_messages)
+TEST_F(boundary, uring)
+{
+	int there;
+
+	for (there = 0; there <= 4 * MSG; there++)
+		take_at(_metadata, self, BY_RING, there);
+}
+
+/* That wants its memory aligned, so it gets the boundary at every eighth byte. */
+TEST_F(boundary, serve)
 {
 	int there;
 
@@ -574,14 +644,16 @@ TEST_F(boundary, serve_messages)
 		take_at(_metadata, self, BY_SERVE, there);
 }
 
-static int give(int queue, enum way way, char *from, int there)
+static int give(int queue, struct io_uring *ring, enum way way, char *from, int there)
 {
 	struct iovec iov[2];
 
 	if (way == BY_CALL)
 		return (int)fault_write_bytes(queue, from, 3 * ANSWER);
+	if (way == BY_RING)
+		return by_ring(ring, IORING_OP_WRITE, queue, from, 3 * ANSWER);
 	if (way == BY_SERVE)
-		return serve_write(queue, from, 3);
+		return serve_answers(queue, from, 3);
 	return or_errno(writev(queue, iov, in_pieces(iov, from, 3 * ANSWER, there)));
 }
 
@@ -598,7 +670,7 @@ static void give_at(struct __test_metadata *_metadata, struct _test_data_boundar
 	for (i = 0; i < 3; i++)
 		r[i] = (struct iommu_hwpt_page_response){ .cookie = m[i].cookie };
 	memcpy(env->fence - there, r, there);
-	rc = give(queue, way, env->fence - there, there);
+	rc = give(queue, &self->ring, way, env->fence - there, there);
 	EXPECT_EQ(whole ? whole * ANSWER : -EFAULT, rc);
 	for (i = 0; i < 3; i++)
 		EXPECT_EQ(i < whole ? -EINVAL : 0, fault_answer(queue, m[i].cookie, SUCCESS));
@@ -624,6 +696,11 @@ TEST_F(boundary, writev)
 	give_all(_metadata, self, BY_VECTOR);
 }
 
+TEST_F(boundary, uring_write)
+{
+	give_all(_metadata, self, BY_RING);
+}
+
 TEST_F(boundary, serve_answers)
 {
 	give_all(_metadata, self, BY_SERVE);
@@ -631,7 +708,10 @@ TEST_F(boundary, serve_answers)
 
 /* ---- user memory that does not come: a copy is held by userfaultfd ---- */
 
-enum held { HELD_READ, HELD_WRITE, HELD_SERVE_READ, HELD_SERVE_WRITE };
+enum held {
+	HELD_READ, HELD_URING_READ, HELD_MESSAGES,
+	HELD_WRITE, HELD_URING_WRITE, HELD_ANSWERS,
+};
 
 FIXTURE(held)
 {
@@ -660,26 +740,39 @@ FIXTURE_VARIANT_ADD(held, write)
 	.what = HELD_WRITE,
 };
 
+FIXTURE_VARIANT_ADD(held, uring_read)
+{
+	.what = HELD_URING_READ,
+};
+
+FIXTURE_VARIANT_ADD(held, uring_write)
+{
+	.what = HELD_URING_WRITE,
+};
+
 FIXTURE_VARIANT_ADD(held, serve_messages)
 {
-	.what = HELD_SERVE_READ,
+	.what = HELD_MESSAGES,
 };
 
 FIXTURE_VARIANT_ADD(held, serve_answers)
 {
-	.what = HELD_SERVE_WRITE,
+	.what = HELD_ANSWERS,
 };
 
 static bool takes(enum held what)
 {
-	return what == HELD_READ || what == HELD_SERVE_READ;
+	return what < HELD_WRITE;
 }
 
 static void *held_thread(void *arg)
 {
 	struct _test_data_held *self = arg;
 	int queue = self->env.bad.queue;
+	struct io_uring ring;
 
+	if (io_uring_queue_init(4, &ring, 0))
+		return NULL;
 	switch (self->what) {
 	case HELD_READ:
 		self->result = fault_read_bytes(queue, self->page, MSG);
@@ -687,13 +780,20 @@ static void *held_thread(void *arg)
 	case HELD_WRITE:
 		self->result = fault_write_bytes(queue, self->page, ANSWER);
 		break;
-	case HELD_SERVE_READ:
-		self->result = serve_read(queue, self->page, MSG);
+	case HELD_URING_READ:
+		self->result = by_ring(&ring, IORING_OP_READ, queue, self->page, MSG);
 		break;
-	case HELD_SERVE_WRITE:
-		self->result = serve_write(queue, self->page, 1);
+	case HELD_URING_WRITE:
+		self->result = by_ring(&ring, IORING_OP_WRITE, queue, self->page, ANSWER);
+		break;
+	case HELD_MESSAGES:
+		self->result = serve_messages(queue, self->page, 1);
+		break;
+	case HELD_ANSWERS:
+		self->result = serve_answers(queue, self->page, 1);
 		break;
 	}
+	io_uring_queue_exit(&ring);
 	__atomic_store_n(&self->done, true, __ATOMIC_SEQ_CST);
 	return NULL;
 }

@@ -539,7 +539,8 @@ TEST_F(pri, copy_by_posted_reads)
 {
 	struct iopf_ring ring;
 
-	ASSERT_EQ(0, iopf_ring_init_mode(&ring, &self->server.queue, IOPF_READ, 8, PTD_CREDITS_MAX));
+	ASSERT_EQ(0, iopf_ring_init_mode(&ring, &self->server.queue, IOPF_READ, 8,
+					 PTD_CREDITS_MAX));
 	ASSERT_EQ(0, start_copy(self->unit, HALF, 4, 8));
 	EXPECT_EQ(0, serve_ring(&self->server, &ring, NULL));
 	EXPECT_TRUE(copied(self->unit, HALF));
