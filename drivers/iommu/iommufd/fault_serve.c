@@ -16,6 +16,22 @@
 #define FAULT_MESSAGE_SIZE	sizeof(struct iommu_hwpt_pgfault)
 #define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
 
+/* Fields of a larger structure, which this kernel does not know, must be 0. */
+static int fault_serve_check_size(const struct iommu_fault_serve __user *user)
+{
+	u32 size;
+	int rc;
+
+	if (get_user(size, &user->size))
+		return -EFAULT;
+	if (size < sizeof(*user))
+		return -EINVAL;
+	if (likely(size == sizeof(*user)))
+		return 0;
+	rc = check_zeroed_user(user + 1, size - sizeof(*user));
+	return rc < 0 ? rc : rc ? 0 : -E2BIG;
+}
+
 /*
  * Nothing is answered, and no message taken, for who cannot be told of it: the
  * structure must be writable. Its numbers count as not done from here on.
@@ -23,19 +39,27 @@
 static int fault_serve_begin(struct iommu_fault_serve *cmd,
 			     struct iommu_fault_serve __user *user)
 {
-	u32 size;
 	int rc;
 
-	if (get_user(size, &user->size))
-		return -EFAULT;
-	if (size < sizeof(*cmd))
-		return -EINVAL;
-	rc = copy_struct_from_user(cmd, sizeof(*cmd), user, size);
+	rc = fault_serve_check_size(user);
 	if (rc)
 		return rc;
-	if (put_user(0, &user->response_num) || put_user(0, &user->message_num))
+	if (!user_access_begin(user, sizeof(*user)))
 		return -EFAULT;
+	unsafe_get_user(cmd->flags, &user->flags, not_there);
+	unsafe_get_user(cmd->responses_uptr, &user->responses_uptr, not_there);
+	unsafe_get_user(cmd->messages_uptr, &user->messages_uptr, not_there);
+	unsafe_get_user(cmd->response_num, &user->response_num, not_there);
+	unsafe_get_user(cmd->message_num, &user->message_num, not_there);
+	unsafe_get_user(cmd->timeout_ns, &user->timeout_ns, not_there);
+	unsafe_put_user(0, &user->response_num, not_there);
+	unsafe_put_user(0, &user->message_num, not_there);
+	user_access_end();
 	return 0;
+
+not_there:
+	user_access_end();
+	return -EFAULT;
 }
 
 /* Returns 0 if there may be something now; who has waited tries to read again. */
