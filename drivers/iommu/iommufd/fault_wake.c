@@ -152,8 +152,9 @@ static void fault_wake_reader(struct iommufd_fault *fault)
  */
 void iommufd_fault_wake_next(struct iommufd_fault *fault)
 {
+	/* The barrier of who queues, see the head of this file */
 	smp_mb();
-	/* Behind the barrier of who queues, see the head of this file */
+	/* Behind that barrier */
 	if (waitqueue_active(&fault->readers)) {
 		fault_wake_reader(fault);
 		fault_watch(fault);
