@@ -631,7 +631,7 @@ TEST_F(serve, signal)
 TEST_F(serve, late)
 {
 	struct iopf_queue_options options = {
-		.depth = 64, .deadline_ms = 1, .deadline_code = IOMMUFD_PAGE_RESP_INVALID,
+		.depth = 64, .deadline_ms = 1000, .deadline_code = IOMMUFD_PAGE_RESP_INVALID,
 	};
 	struct iommu_hwpt_page_response answers[3];
 	struct iommu_hwpt_pgfault messages[3];
