@@ -29,37 +29,49 @@
 #define FAULT_TAKE		64
 
 /*
- * Write a group's messages to memory that is there; returns whether all is written.
+ * Write the messages of the groups at the head of the queue to memory that is there.
+ * Returns how many are written, all of whole groups; @end gets what comes behind them.
  * Field by field: what iommufd_fault_message() makes would be copied once more.
  */
-static __always_inline bool fault_store(const struct iopf_group *group, u32 flags,
-					struct iommu_hwpt_pgfault __user *to)
+static __always_inline size_t fault_store(struct iommufd_fault *fault,
+					  struct iommu_hwpt_pgfault __user *to, size_t room,
+					  struct list_head **end)
 {
 	const struct iommu_fault_page_request *prm;
+	u32 flags = iommufd_fault_loss(fault);
 	const struct iopf_fault *iopf;
+	struct iopf_group *group;
+	struct list_head *node;
+	size_t left = room;
 
-	if (!user_write_access_begin(to, group->fault_count * FAULT_MESSAGE_SIZE))
-		return false;
-	list_for_each_entry(iopf, &group->faults, list) {
-		prm = &iopf->fault.prm;
-		unsafe_put_user((prm->flags & FAULT_USER_FLAGS) | flags, &to->flags, not_there);
-		unsafe_put_user(group->dev_id, &to->dev_id, not_there);
-		unsafe_put_user(prm->pasid, &to->pasid, not_there);
-		unsafe_put_user(prm->grpid, &to->grpid, not_there);
-		unsafe_put_user(prm->perm, &to->perm, not_there);
-		unsafe_put_user(0, &to->__reserved, not_there);
-		unsafe_put_user(prm->addr, &to->addr, not_there);
-		unsafe_put_user(group->length, &to->length, not_there);
-		unsafe_put_user(group->cookie, &to->cookie, not_there);
-		flags = 0;
-		to++;
+	*end = fault->deliver.next;
+	if (!user_write_access_begin(to, room * FAULT_MESSAGE_SIZE))
+		return 0;
+	for (node = *end; node != &fault->deliver; node = node->next) {
+		group = list_entry(node, struct iopf_group, node);
+		if (group->fault_count > left)
+			break;
+		list_for_each_entry(iopf, &group->faults, list) {
+			prm = &iopf->fault.prm;
+			unsafe_put_user((prm->flags & FAULT_USER_FLAGS) | flags, &to->flags,
+					not_there);
+			unsafe_put_user(group->dev_id, &to->dev_id, not_there);
+			unsafe_put_user(prm->pasid, &to->pasid, not_there);
+			unsafe_put_user(prm->grpid, &to->grpid, not_there);
+			unsafe_put_user(prm->perm, &to->perm, not_there);
+			unsafe_put_user(0, &to->__reserved, not_there);
+			unsafe_put_user(prm->addr, &to->addr, not_there);
+			unsafe_put_user(group->length, &to->length, not_there);
+			unsafe_put_user(group->cookie, &to->cookie, not_there);
+			flags = 0;
+			to++;
+		}
+		left -= group->fault_count;
 	}
-	user_write_access_end();
-	return true;
-
 not_there:
+	*end = node;
 	user_write_access_end();
-	return false;
+	return room - left;
 }
 
 /* The group at the head of the queue goes to user space; its node is the caller's. */
@@ -83,31 +95,25 @@ static void fault_count_delivered(struct iommufd_fault *fault, unsigned int grou
 static size_t fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
 			 size_t room)
 {
-	size_t left = min(room, FAULT_TAKE);
-	struct iopf_group *group;
-	struct list_head *node;
+	struct list_head *node, *end;
 	unsigned int groups = 0;
+	size_t done;
 
-	room = left;
 	spin_lock_bh(&fault->lock);
 	pagefault_disable();
-	list_for_each(node, &fault->deliver) {
-		group = list_entry(node, struct iopf_group, node);
-		if (group->fault_count > left ||
-		    !fault_store(group, iommufd_fault_loss(fault), to))
-			break;
-		fault->lost = false;
-		to += group->fault_count;
-		left -= group->fault_count;
-		fault_deliver(fault, group);
+	done = fault_store(fault, to, min(room, FAULT_TAKE), &end);
+	pagefault_enable();
+	for (node = fault->deliver.next; node != end; node = node->next) {
+		fault_deliver(fault, list_entry(node, struct iopf_group, node));
 		groups++;
 	}
-	pagefault_enable();
-	/* All before @node are off, at once: nobody needs their links any more. */
-	__list_del(&fault->deliver, node);
+	/* All before @end are off, at once: nobody needs their links any more. */
+	__list_del(&fault->deliver, end);
+	if (groups)
+		fault->lost = false;
 	fault_count_delivered(fault, groups);
 	spin_unlock_bh(&fault->lock);
-	return room - left;
+	return done;
 }
 
 /* Take the first group, to be copied with no lock held. */

@@ -17,17 +17,12 @@
 #define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
 
 /* Fields of a larger structure, which this kernel does not know, must be 0. */
-static int fault_serve_check_size(const struct iommu_fault_serve __user *user)
+static int fault_serve_check_size(const struct iommu_fault_serve __user *user, u32 size)
 {
-	u32 size;
 	int rc;
 
-	if (get_user(size, &user->size))
-		return -EFAULT;
 	if (size < sizeof(*user))
 		return -EINVAL;
-	if (likely(size == sizeof(*user)))
-		return 0;
 	rc = check_zeroed_user(user + 1, size - sizeof(*user));
 	return rc < 0 ? rc : rc ? 0 : -E2BIG;
 }
@@ -39,27 +34,51 @@ static int fault_serve_check_size(const struct iommu_fault_serve __user *user)
 static int fault_serve_begin(struct iommu_fault_serve *cmd,
 			     struct iommu_fault_serve __user *user)
 {
-	int rc;
-
-	rc = fault_serve_check_size(user);
-	if (rc)
-		return rc;
 	if (!user_access_begin(user, sizeof(*user)))
 		return -EFAULT;
+	unsafe_get_user(cmd->size, &user->size, not_there);
 	unsafe_get_user(cmd->flags, &user->flags, not_there);
 	unsafe_get_user(cmd->responses_uptr, &user->responses_uptr, not_there);
 	unsafe_get_user(cmd->messages_uptr, &user->messages_uptr, not_there);
 	unsafe_get_user(cmd->response_num, &user->response_num, not_there);
 	unsafe_get_user(cmd->message_num, &user->message_num, not_there);
 	unsafe_get_user(cmd->timeout_ns, &user->timeout_ns, not_there);
-	unsafe_put_user(0, &user->response_num, not_there);
-	unsafe_put_user(0, &user->message_num, not_there);
+	if (likely(cmd->size >= sizeof(*user))) {
+		unsafe_put_user(0, &user->response_num, not_there);
+		unsafe_put_user(0, &user->message_num, not_there);
+	}
 	user_access_end();
-	return 0;
+	return likely(cmd->size == sizeof(*user)) ? 0 : fault_serve_check_size(user, cmd->size);
 
 not_there:
 	user_access_end();
 	return -EFAULT;
+}
+
+/* What was done, for user space; its messages may have been written over the structure. */
+static int fault_serve_end(struct iommu_fault_serve __user *user, u32 given, u32 taken)
+{
+	if (!user_write_access_begin(user, sizeof(*user)))
+		return -EFAULT;
+	unsafe_put_user(given, &user->response_num, not_there);
+	unsafe_put_user(taken, &user->message_num, not_there);
+	user_write_access_end();
+	return 0;
+
+not_there:
+	user_write_access_end();
+	return -EFAULT;
+}
+
+/* User memory for @num pieces of @size each, or for as many as one call can have */
+static bool fault_serve_memory(struct iov_iter *iter, unsigned int direction, u64 uptr, u32 num,
+			       size_t size)
+{
+	size_t length = min_t(size_t, num, MAX_RW_COUNT / size) * size;
+	void __user *memory = u64_to_user_ptr(uptr);
+
+	iov_iter_ubuf(iter, direction, memory, length);
+	return access_ok(memory, length);
 }
 
 /* Returns 0 if there may be something now; who has waited tries to read again. */
@@ -120,16 +139,14 @@ static int fault_serve(struct file *filep, struct iommu_fault_serve *cmd, u32 *g
 	if (cmd->message_num) {
 		if (cmd->messages_uptr % __alignof__(struct iommu_hwpt_pgfault))
 			return -EINVAL;
-		rc = import_ubuf(ITER_DEST, u64_to_user_ptr(cmd->messages_uptr),
-				 cmd->message_num * FAULT_MESSAGE_SIZE, &to);
-		if (rc)
-			return rc;
+		if (!fault_serve_memory(&to, ITER_DEST, cmd->messages_uptr, cmd->message_num,
+					FAULT_MESSAGE_SIZE))
+			return -EFAULT;
 	}
 	if (cmd->response_num) {
-		rc = import_ubuf(ITER_SOURCE, u64_to_user_ptr(cmd->responses_uptr),
-				 cmd->response_num * FAULT_RESPONSE_SIZE, &from);
-		if (rc)
-			return rc;
+		if (!fault_serve_memory(&from, ITER_SOURCE, cmd->responses_uptr,
+					cmd->response_num, FAULT_RESPONSE_SIZE))
+			return -EFAULT;
 		rc = iommufd_fault_write(filep->private_data, &from, cmd->response_num, &done);
 		*given = done;
 		if (rc)
@@ -164,7 +181,5 @@ long iommufd_fault_file_ioctl(struct file *filep, unsigned int op, unsigned long
 		return rc;
 
 	rc = fault_serve(filep, &cmd, &given, &taken);
-	if (put_user(given, &user->response_num) || put_user(taken, &user->message_num))
-		return -EFAULT;
-	return rc;
+	return fault_serve_end(user, given, taken) ?: rc;
 }
