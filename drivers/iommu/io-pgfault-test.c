@@ -42,8 +42,6 @@ struct iopf_test {
 	unsigned int queued;
 	unsigned int requests;
 	unsigned int closed;
-	unsigned int batching;
-	unsigned int flushes;
 	unsigned int recalled[IOPF_NR_CAUSES];
 	unsigned int lost[IOPF_NR_CAUSES];
 	int request_error;
@@ -140,12 +138,6 @@ static struct iopf_test *test_of(struct iommu_attach_handle *handle)
 	return container_of(handle->domain, struct iopf_test, domain);
 }
 
-static void test_hold(struct iopf_test *ft, struct iopf_group *group)
-{
-	list_add_tail(&group->node, &ft->held);
-	ft->batching += iopf_queue_batching(group);
-}
-
 static int test_handler(struct iopf_group *group)
 {
 	struct iopf_test *ft = test_of(group->attach_handle);
@@ -155,7 +147,7 @@ static int test_handler(struct iopf_group *group)
 	if (ft->domain.iopf_ops->request && group->fault_count > 1)
 		ft->closed++;
 	else
-		test_hold(ft, group);
+		list_add_tail(&group->node, &ft->held);
 	spin_unlock(&ft->lock);
 	return 0;
 }
@@ -167,7 +159,7 @@ static int test_request(struct iopf_group *group)
 	spin_lock(&ft->lock);
 	ft->requests++;
 	if (!ft->request_error && group->fault_count == 1)
-		test_hold(ft, group);
+		list_add_tail(&group->node, &ft->held);
 	spin_unlock(&ft->lock);
 	return ft->request_error;
 }
@@ -191,26 +183,15 @@ static void test_lost(struct iommu_attach_handle *handle, enum iopf_cause cause)
 	spin_unlock(&ft->lock);
 }
 
-static void test_flush(struct iommu_attach_handle *handle)
-{
-	struct iopf_test *ft = test_of(handle);
-
-	spin_lock(&ft->lock);
-	ft->flushes++;
-	spin_unlock(&ft->lock);
-}
-
 static const struct iopf_handler_ops test_handler_ops = {
 	.recall = test_recall,
 	.lost = test_lost,
-	.flush = test_flush,
 };
 
 static const struct iopf_handler_ops test_immediate_ops = {
 	.request = test_request,
 	.recall = test_recall,
 	.lost = test_lost,
-	.flush = test_flush,
 };
 
 /* What the tests do and see */
@@ -775,27 +756,6 @@ static void batch_for_two_iommus(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ft->iommus[1].batches, 1);
 }
 
-static void wake_once_a_drain(struct kunit *test)
-{
-	struct iopf_test *ft = test->priv;
-	struct iopf_queue *queue = ft->iommus[0].queue;
-	u32 grpid;
-
-	iopf_queue_begin(queue);
-	for (grpid = 0; grpid < 8; grpid++)
-		KUNIT_EXPECT_EQ(test, test_report(ft, 0, grpid % 2, grpid, true), 0);
-	KUNIT_EXPECT_EQ(test, test_report(ft, 1, IOMMU_NO_PASID, 0, true), 0);
-	KUNIT_EXPECT_EQ(test, ft->batching, 8);
-	KUNIT_EXPECT_EQ(test, ft->flushes, 0);
-	/* A handle that goes is flushed when it goes. */
-	iopf_quiesce(test_dev(ft, 0), 1, &ft->pasids[0]);
-	KUNIT_EXPECT_EQ(test, ft->flushes, 1);
-	iopf_queue_end(queue);
-	KUNIT_EXPECT_EQ(test, ft->flushes, 2);
-	KUNIT_EXPECT_EQ(test, test_last(ft, 9), 0);
-	KUNIT_EXPECT_EQ(test, ft->batching, 8);
-}
-
 static void removal_answers(struct kunit *test)
 {
 	struct iopf_test *ft = test->priv;
@@ -1083,7 +1043,6 @@ static struct kunit_case iopf_test_cases[] = {
 	KUNIT_CASE(immediate_claimed),
 	KUNIT_CASE(immediate_detach),
 	KUNIT_CASE(batch_for_two_iommus),
-	KUNIT_CASE(wake_once_a_drain),
 	KUNIT_CASE(removal_answers),
 	KUNIT_CASE(counters),
 	KUNIT_CASE(racing_claims),

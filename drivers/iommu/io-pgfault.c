@@ -68,7 +68,6 @@
  *					has queued the group under it
  *	the lock of the group's array	telling all attach handles of an overflow
  *	of handles (spin)
- *	iopf_queue::flush_lock (spin)	handles whose waiters are to be woken
  *	the handler's own locks
  *
  * RCU protects the way from a device to its iopf_device, which a reference keeps
@@ -527,46 +526,6 @@ static void iopf_lose(struct iopf_device *fdev, u64 key)
 }
 
 /*
- * The drainer wakes the waiters of many groups at once. Only itself puts handles
- * on the list, but iopf_queue_flush() may take one off in another task: the two
- * barriers see to it that either that one's wake-up comes after the handler has
- * queued the group, or the handle is found to be off the list here.
- */
-static void iopf_flush_later(struct iopf_group *group)
-{
-	struct iommu_attach_handle *handle = group->attach_handle;
-	struct iopf_queue *queue = group->fault_param->queue;
-
-	if (!iopf_queue_batching(group) || !iopf_ops(handle)->flush)
-		return;
-
-	smp_mb(); /* pairs with the one in iopf_flush() */
-	if (!hlist_unhashed_lockless(&handle->flush_node))
-		return;
-	spin_lock(&queue->flush_lock);
-	hlist_add_head(&handle->flush_node, &queue->flush);
-	spin_unlock(&queue->flush_lock);
-}
-
-static void iopf_flush(struct iommu_attach_handle *handle)
-{
-	hlist_del_init(&handle->flush_node);
-	smp_mb(); /* pairs with the one in iopf_flush_later() */
-	iopf_ops(handle)->flush(handle);
-}
-
-static void iopf_queue_flush(struct iopf_queue *queue)
-{
-	struct iommu_attach_handle *handle;
-	struct hlist_node *next;
-
-	spin_lock(&queue->flush_lock);
-	hlist_for_each_entry_safe(handle, next, &queue->flush, flush_node)
-		iopf_flush(handle);
-	spin_unlock(&queue->flush_lock);
-}
-
-/*
  * The group goes to the handler. From here on another processor may claim it, but
  * not free it: that takes fdev->lock.
  */
@@ -587,7 +546,6 @@ static void iopf_held(struct iopf_device *fdev, struct iopf_group *group)
 	if (fdev->count.depth > fdev->count.depth_peak)
 		fdev->count.depth_peak = fdev->count.depth;
 	trace_iopf_group_queued(group, fdev->count.depth);
-	iopf_flush_later(group);
 }
 
 /* A new group, of which this is the first request and not the last */
@@ -640,8 +598,6 @@ static int iopf_offer(struct iopf_device *fdev, struct iopf_group *group,
 		rc = 0;
 		if (!iopf_is_claimed(group))
 			rc = iopf_ops(group->attach_handle)->request(group);
-		if (!rc)
-			iopf_flush_later(group);
 		return rc;
 	}
 	if (group->fault_count > 1)
@@ -752,7 +708,6 @@ static void iopf_close(struct iopf_device *fdev, struct iopf_group *group)
 		return;
 	group->attach_handle->domain->iopf_handler(group);
 	trace_iopf_group_queued(group, fdev->count.depth);
-	iopf_flush_later(group);
 }
 
 /* The last request of a group; @taken as for iopf_collect(). */
@@ -1168,15 +1123,13 @@ EXPORT_SYMBOL_GPL(iopf_free_group);
  * @handle are recalled.
  *
  * Context: Process context. Takes the device's fault lock, under which it calls
- * &iopf_handler_ops.recall, and the queue's flush lock, for
- * &iopf_handler_ops.flush.
+ * &iopf_handler_ops.recall.
  */
 void iopf_quiesce(struct device *dev, ioasid_t pasid, struct iommu_attach_handle *handle)
 {
 	bool all = pasid == IOMMU_NO_PASID && dev_iommu_ops(dev)->user_pasid_table;
 	struct iopf_device *fdev = iopf_device_get(dev);
 	struct iopf_group *group, *next;
-	struct iopf_queue *queue;
 
 	if (!fdev)
 		return;
@@ -1188,12 +1141,6 @@ void iopf_quiesce(struct device *dev, ioasid_t pasid, struct iommu_attach_handle
 			iopf_drop(fdev, group, IOPF_CAUSE_DETACH);
 	}
 	spin_unlock(&fdev->lock);
-
-	queue = fdev->param.queue;
-	spin_lock(&queue->flush_lock);
-	if (!hlist_unhashed(&handle->flush_node))
-		iopf_flush(handle);
-	spin_unlock(&queue->flush_lock);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_quiesce);
@@ -1275,40 +1222,6 @@ int iopf_queue_flush_dev(struct device *dev)
 	return 0;
 }
 EXPORT_SYMBOL_GPL(iopf_queue_flush_dev);
-
-/**
- * iopf_queue_begin() - A driver begins to report what a hardware queue holds
- * @queue: the queue that the devices are on
- *
- * Until iopf_queue_end() is called by the same task, handlers may put off waking
- * who waits for the groups that this task reports: one wake-up a drain instead of
- * one a group. One task at a time has a queue; if another one does, this call has
- * no effect, and nor has the iopf_queue_end() that belongs to it.
- *
- * Context: Process context.
- */
-void iopf_queue_begin(struct iopf_queue *queue)
-{
-	cmpxchg(&queue->drainer, NULL, current);
-}
-EXPORT_SYMBOL_GPL(iopf_queue_begin);
-
-/**
- * iopf_queue_end() - Wake who waits for what was reported since iopf_queue_begin()
- * @queue: the queue
- *
- * Context: Process context. Takes the queue's flush lock, under which it calls
- * &iopf_handler_ops.flush. The driver must not sleep for anything but reports
- * between the two calls: user space waits.
- */
-void iopf_queue_end(struct iopf_queue *queue)
-{
-	if (READ_ONCE(queue->drainer) != current)
-		return;
-	WRITE_ONCE(queue->drainer, NULL);
-	iopf_queue_flush(queue);
-}
-EXPORT_SYMBOL_GPL(iopf_queue_end);
 
 static void iopf_tell_overflow(struct iommu_attach_handle *handle, void *unused)
 {
@@ -1680,8 +1593,6 @@ void iopf_queue_remove_device(struct iopf_queue *queue, struct device *dev)
 	debugfs_remove(fdev->debugfs);
 	cancel_delayed_work_sync(&fdev->age_work);
 	iopf_abort(fdev);
-	/* iopf_quiesce() will not find the queue any more. */
-	iopf_queue_flush(queue);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_queue_remove_device);
@@ -1705,7 +1616,6 @@ struct iopf_queue *iopf_queue_alloc(const char *name)
 		return NULL;
 
 	mutex_init(&queue->lock);
-	spin_lock_init(&queue->flush_lock);
 	INIT_LIST_HEAD(&queue->devices);
 	/* Unbound: groups are independent of each other, the device waits. */
 	queue->wq = alloc_workqueue("iopf_queue/%s", WQ_UNBOUND, 0, name);

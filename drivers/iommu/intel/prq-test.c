@@ -63,7 +63,6 @@ struct fake {
 	struct list_head groups;
 	unsigned int n_groups;
 	unsigned int n_requests;
-	unsigned int n_wakeups;
 	void (*on_group)(struct fake *fake, struct iopf_group *group);
 
 	/* of the page request queue's hardware */
@@ -226,15 +225,6 @@ static int fake_handler(struct iopf_group *group)
 	return 0;
 }
 
-static void fake_flush(struct iommu_attach_handle *handle)
-{
-	container_of(handle->domain, struct fake, domain)->n_wakeups++;
-}
-
-static const struct iopf_handler_ops fake_handler_ops = {
-	.flush = fake_flush,
-};
-
 /* Answer what the handler has, in batches of @batch. */
 static void answer_all(struct fake *fake, unsigned int batch,
 		       enum iommu_page_response_code code)
@@ -381,7 +371,6 @@ static int prq_test_init(struct kunit *test)
 	fake->domain.owner = &fake->ops;
 	fake->domain.ops = &fake->domain_ops;
 	fake->domain.iopf_handler = fake_handler;
-	fake->domain.iopf_ops = &fake_handler_ops;
 	kunit_activate_static_stub(test, qi_ring_doorbell, fake_doorbell);
 	kunit_activate_static_stub(test, qi_clear_fault, fake_clear_fault);
 	kunit_activate_static_stub(test, prq_acknowledge, fake_acknowledge);
@@ -756,32 +745,6 @@ static void prq_test_run(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 21, fake->n_groups);
 	KUNIT_EXPECT_EQ(test, 1, fake->n_answers);
 	KUNIT_EXPECT_EQ(test, 1, fake->answered[21]);
-}
-
-static void check_batching(struct fake *fake, struct iopf_group *group)
-{
-	KUNIT_EXPECT_TRUE(fake->test, iopf_queue_batching(group));
-	KUNIT_EXPECT_EQ(fake->test, 0, fake->n_wakeups);
-}
-
-/* One wake-up a pass for each attachment, at the end, however many groups it had */
-static void prq_test_wake_once(struct kunit *test)
-{
-	struct fake *fake = test->priv;
-	unsigned int n;
-
-	fake->on_group = check_batching;
-	for (n = 0; n < 120; n++)
-		put(fake, &fake->device[n % DEVICES], 1 + n / 10 % (PASIDS - 1), n, true);
-	run(fake);
-	KUNIT_EXPECT_EQ(test, 120, fake->n_groups);
-	KUNIT_EXPECT_EQ(test, DEVICES * (PASIDS - 1), fake->n_wakeups);
-
-	/* there is nobody to be woken for these */
-	put(fake, &fake->device[0], PASID, 1, false);
-	put(fake, &fake->device[0], PASIDS, 2, true);
-	run(fake);
-	KUNIT_EXPECT_EQ(test, DEVICES * (PASIDS - 1), fake->n_wakeups);
 }
 
 /* Slots come back while the thread still works. */
@@ -1586,7 +1549,6 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_stop_marker),
 	KUNIT_CASE(prq_test_mixed),
 	KUNIT_CASE(prq_test_run),
-	KUNIT_CASE(prq_test_wake_once),
 	KUNIT_CASE(prq_test_full_ring),
 	KUNIT_CASE(prq_test_empty),
 	KUNIT_CASE(prq_test_overflow),

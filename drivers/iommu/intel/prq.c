@@ -384,14 +384,8 @@ static void prq_pass(struct intel_iommu *iommu)
 	prq_acknowledge(iommu, DMA_PRS_PPR);
 	tail = prq_tail(iommu);
 	head = prq_head(iommu);
-	if (head == tail)
-		return;
-
-	/* Handlers wake their readers once, at the end. */
-	iopf_queue_begin(iommu->iopf_queue);
 	while (head != tail)
 		head = prq_run(iommu, head, tail);
-	iopf_queue_end(iommu->iopf_queue);
 }
 
 /*

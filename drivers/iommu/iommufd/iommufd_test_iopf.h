@@ -88,14 +88,11 @@ enum {
 
 /**
  * enum iommu_test_iopf_event - What happens to a device's page requests
- * @IOMMU_TEST_IOPF_DRAIN: A BATCH, the argument, comes as one drain of the
- *                         hardware queue
  * @IOMMU_TEST_IOPF_OVERFLOW: The hardware queue of all mock devices overflows
  * @IOMMU_TEST_IOPF_RESET: The device is reset: it forgets its groups
  */
 enum iommu_test_iopf_event {
-	IOMMU_TEST_IOPF_DRAIN = 1,
-	IOMMU_TEST_IOPF_OVERFLOW,
+	IOMMU_TEST_IOPF_OVERFLOW = 1,
 	IOMMU_TEST_IOPF_RESET,
 };
 

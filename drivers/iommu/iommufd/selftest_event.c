@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What else happens to the mock device's page requests: the hardware queue
- * overflows, the device is reset, requests come as one drain of the queue.
+ * overflows, the device is reset.
  */
 #include <linux/rcupdate.h>
 
@@ -20,17 +20,6 @@ static struct iopf_queue *event_queue(struct device *dev)
 		queue = param->queue;
 	rcu_read_unlock();
 	return queue;
-}
-
-static int event_drain(struct iommufd_ucmd *ucmd, const struct iommu_test_iopf_cmd *cmd,
-		       struct iopf_queue *queue)
-{
-	int rc;
-
-	iopf_queue_begin(queue);
-	rc = iommufd_mock_iopf_batch(ucmd, cmd);
-	iopf_queue_end(queue);
-	return rc;
 }
 
 /* The device waits for no answer any more. */
@@ -75,8 +64,6 @@ int iommufd_mock_iopf_event(struct iommufd_ucmd *ucmd)
 	queue = event_queue(idev->dev);
 	if (!queue)
 		rc = -ENODEV;
-	else if (cmd->flags == IOMMU_TEST_IOPF_DRAIN)
-		rc = event_drain(ucmd, cmd, queue);
 	else if (cmd->flags == IOMMU_TEST_IOPF_OVERFLOW)
 		rc = iopf_queue_discard_partial(queue);
 	else if (cmd->flags == IOMMU_TEST_IOPF_RESET)

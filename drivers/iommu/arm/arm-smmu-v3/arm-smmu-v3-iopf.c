@@ -354,7 +354,6 @@ static void arm_smmu_queue_release(struct arm_smmu_queue *q, u32 n, u32 flag)
 
 struct arm_smmu_drain {
 	struct arm_smmu_queue *q;
-	struct iopf_queue *iopf;
 	void (*handle)(struct arm_smmu_device *smmu, const u64 *entry,
 		       struct arm_smmu_stream **stream);
 	/* The queue was read to its end, and entries that belonged behind are lost. */
@@ -370,9 +369,6 @@ static void arm_smmu_drain_batch(struct arm_smmu_device *smmu,
 	u64 entry[EVTQ_ENT_DWORDS];
 	u32 i, j;
 
-	if (drain->iopf)
-		iopf_queue_begin(drain->iopf);
-
 	mutex_lock(&smmu->streams_mutex);
 	for (i = 0; i < n; i++) {
 		__le64 *slot = Q_ENT(q, q->llq.cons + i);
@@ -382,9 +378,6 @@ static void arm_smmu_drain_batch(struct arm_smmu_device *smmu,
 		drain->handle(smmu, entry, &stream);
 	}
 	mutex_unlock(&smmu->streams_mutex);
-
-	if (drain->iopf)
-		iopf_queue_end(drain->iopf);
 }
 
 /*
@@ -428,7 +421,6 @@ irqreturn_t arm_smmu_evtq_thread(int irq, void *dev)
 	struct arm_smmu_device *smmu = dev;
 	const struct arm_smmu_drain drain = {
 		.q = &smmu->evtq.q,
-		.iopf = smmu->evtq.iopf,
 		.handle = arm_smmu_handle_event,
 		.lost = arm_smmu_evtq_lost,
 	};
@@ -455,7 +447,6 @@ irqreturn_t arm_smmu_priq_thread(int irq, void *dev)
 	struct arm_smmu_device *smmu = dev;
 	const struct arm_smmu_drain drain = {
 		.q = &smmu->priq.q,
-		.iopf = smmu->priq.iopf,
 		.handle = arm_smmu_handle_ppr,
 		.lost = arm_smmu_priq_lost,
 	};

@@ -3615,7 +3615,7 @@ static int object_attach(struct __test_metadata *_metadata, struct _test_data_ob
 
 static int object_event(struct _test_data_object *self, enum iommu_test_iopf_event event)
 {
-	return iopf_event(self->env.fd, self->dev->idev_id, event, NULL);
+	return iopf_event(self->env.fd, self->dev->idev_id, event);
 }
 
 /* Wait until the device waits for @n answers. */
@@ -4026,8 +4026,8 @@ TEST_F(object, overflow_keeps_complete_groups)
 	EXPECT_EQ(0, fdinfo_number(fd, "iommufd-fault-recalled"));
 }
 
-/* A drain of the hardware queue wakes who waits. */
-TEST_F(object, drain_wakes)
+/* Many groups at once wake who waits. */
+TEST_F(object, burst_wakes)
 {
 	uint32_t id = self->dev->idev_id;
 	struct iommu_test_iopf_batch batch = {
@@ -4046,7 +4046,7 @@ TEST_F(object, drain_wakes)
 	for (i = 0; i < 3; i++) {
 		ASSERT_EQ(0, pthread_create(&thread, NULL, poll_thread, &pfd));
 		usleep(SHORT_MS * 1000);
-		ASSERT_EQ(0, iopf_event(self->env.fd, id, IOMMU_TEST_IOPF_DRAIN, &batch));
+		ASSERT_EQ(0, iopf_batch(self->env.fd, &batch));
 		ASSERT_EQ(0, pthread_join(thread, &rc));
 		EXPECT_EQ(1, (intptr_t)rc);
 		EXPECT_EQ(EPOLLIN, epoll_events(et, LONG_MS));

@@ -899,7 +899,7 @@ TEST_F(special, recalled)
 				 IOMMU_TEST_IOPF_NO_LAST));
 	expect_serve(0, 0, 2, 0, ROOM, FOREVER);
 	waiter_start(_metadata, &w);
-	ASSERT_EQ(0, iopf_event(env->fd, env->dev.idev_id, IOMMU_TEST_IOPF_OVERFLOW, NULL));
+	ASSERT_EQ(0, iopf_event(env->fd, env->dev.idev_id, IOMMU_TEST_IOPF_OVERFLOW));
 	ASSERT_EQ(1, waiter_result(&w, LONG_MS));
 	EXPECT_EQ(IOMMU_PGFAULT_FLAGS_RECALLED, w.m[0].flags);
 	EXPECT_EQ(self->m[0].cookie, w.m[0].cookie);

@@ -382,17 +382,13 @@ static inline int iopf_stats_flags(int fd, uint32_t idev_id, uint32_t flags,
 	return iommufd_call(fd, IOMMU_TEST_CMD, &cmd);
 }
 
-/* @arg: a struct iommu_test_iopf_batch for IOMMU_TEST_IOPF_DRAIN */
-static inline int iopf_event(int fd, uint32_t idev_id, enum iommu_test_iopf_event event,
-			     struct iommu_test_iopf_batch *batch)
+static inline int iopf_event(int fd, uint32_t idev_id, enum iommu_test_iopf_event event)
 {
 	struct iommu_test_iopf_cmd cmd = {
 		.size = sizeof(cmd),
 		.op = IOMMU_TEST_OP_IOPF_EVENT,
 		.id = idev_id,
 		.flags = event,
-		.arg = (uintptr_t)batch,
-		.arg_size = batch ? sizeof(*batch) : 0,
 	};
 
 	return iommufd_call(fd, IOMMU_TEST_CMD, &cmd);
