@@ -737,6 +737,11 @@ static void immediate_detach(struct kunit *test)
 	iopf_quiesce(test_dev(ft, 0), 1, &ft->pasids[0]);
 	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_DETACH], 1);
 	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 1);
+	/* A stop marker is no reset. */
+	iopf_discard_pasid(test_dev(ft, 0), 2);
+	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_STOP], 1);
+	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_RESET], 0);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 0);
 }
 
 /* Answers */

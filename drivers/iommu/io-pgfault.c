@@ -1168,7 +1168,7 @@ void iopf_discard_pasid(struct device *dev, ioasid_t pasid)
 	spin_lock(&fdev->lock);
 	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
 		if (iopf_key_pasid(group->key) == pasid)
-			iopf_drop(fdev, group, IOPF_CAUSE_RESET);
+			iopf_drop(fdev, group, IOPF_CAUSE_STOP);
 	}
 	spin_unlock(&fdev->lock);
 	iopf_device_put(fdev);
@@ -1387,6 +1387,7 @@ static const char * const iopf_cause_name[] = {
 	[IOPF_CAUSE_OVERFLOW]	= "overflow",
 	[IOPF_CAUSE_RESET]	= "reset",
 	[IOPF_CAUSE_AGE]	= "age",
+	[IOPF_CAUSE_STOP]	= "stop",
 };
 
 /* Groups that are with somebody now; @delivered counts the others. */

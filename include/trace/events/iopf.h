@@ -24,15 +24,15 @@
 	{ IOPF_CAUSE_REMOVE,		"remove" },			\
 	{ IOPF_CAUSE_OVERFLOW,		"overflow" },			\
 	{ IOPF_CAUSE_RESET,		"reset" },			\
-	{ IOPF_CAUSE_AGE,		"age" }
+	{ IOPF_CAUSE_AGE,		"age" },			\
+	{ IOPF_CAUSE_STOP,		"stop" }
 
 #define iopf_code_names							\
 	{ IOMMU_PAGE_RESP_SUCCESS,	"success" },			\
 	{ IOMMU_PAGE_RESP_INVALID,	"invalid" },			\
 	{ IOMMU_PAGE_RESP_FAILURE,	"failure" }
 
-#ifndef IOPF_TRACE_ENUMS
-#define IOPF_TRACE_ENUMS
+/* Every pass over this file needs these: only so do the formats have the numbers. */
 TRACE_DEFINE_ENUM(IOPF_CAUSE_USER);
 TRACE_DEFINE_ENUM(IOPF_CAUSE_HANDLER);
 TRACE_DEFINE_ENUM(IOPF_CAUSE_DETACH);
@@ -44,10 +44,13 @@ TRACE_DEFINE_ENUM(IOPF_CAUSE_REMOVE);
 TRACE_DEFINE_ENUM(IOPF_CAUSE_OVERFLOW);
 TRACE_DEFINE_ENUM(IOPF_CAUSE_RESET);
 TRACE_DEFINE_ENUM(IOPF_CAUSE_AGE);
+TRACE_DEFINE_ENUM(IOPF_CAUSE_STOP);
 TRACE_DEFINE_ENUM(IOMMU_PAGE_RESP_SUCCESS);
 TRACE_DEFINE_ENUM(IOMMU_PAGE_RESP_INVALID);
 TRACE_DEFINE_ENUM(IOMMU_PAGE_RESP_FAILURE);
 
+#ifndef IOPF_TRACE_HELPERS
+#define IOPF_TRACE_HELPERS
 static inline s64 iopf_trace_pasid(const struct iommu_fault_page_request *prm)
 {
 	return prm->flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID ? prm->pasid : -1;

@@ -3823,7 +3823,7 @@ TEST_F(object, loss_not_asked_for)
 /* Delivered and queued groups alike get the answer that was asked for, once. */
 TEST_F(object, deadline)
 {
-	struct iommu_fault_alloc fields = { .deadline_ms = 100, .deadline_code = FAILURE };
+	struct iommu_fault_alloc fields = { .deadline_ms = 1000, .deadline_code = FAILURE };
 	int fd = object_attach(_metadata, self, fields);
 	struct iommu_test_iopf_stats s;
 	uint32_t cookies[100], other;
@@ -3894,7 +3894,7 @@ TEST_F(object, deadline_in_order)
 TEST_F(object, stale_until_used_again)
 {
 	struct iommu_fault_alloc fields = {
-		.depth = 1, .deadline_ms = 300, .deadline_code = INVALID,
+		.depth = 1, .deadline_ms = 1000, .deadline_code = INVALID,
 	};
 	int fd = object_attach(_metadata, self, fields);
 	uint32_t old;
@@ -3964,7 +3964,7 @@ static ssize_t release_reader(struct __test_metadata *_metadata, struct held_pag
 /* A deadline does not wait for a reader that is stuck, nor does detaching. */
 TEST_F(object, deadline_amid_read)
 {
-	struct iommu_fault_alloc fields = { .deadline_ms = 50, .deadline_code = INVALID };
+	struct iommu_fault_alloc fields = { .deadline_ms = 1000, .deadline_code = INVALID };
 	int fd = object_attach(_metadata, self, fields);
 	struct iommu_hwpt_pgfault *m;
 	struct held_page held = {};
