@@ -74,6 +74,9 @@
  * after that, and the way from {group, PASID} to the attach handle, which is kept
  * by iopf_device::lock: see iopf_quiesce(). None of these locks is held while the
  * hardware is answered, or waited for.
+ *
+ * What breaks without the parts of this is in tools/iommu/models/claims.pml: GET_NO_RCU,
+ * GET_FROM_ZERO, REMOVE_NO_MUTEX. Comments name more of that model's changes.
  */
 
 #include <linux/debugfs.h>
@@ -539,7 +542,10 @@ static void iopf_set_queued(struct iopf_group *group, struct iommu_attach_handle
 	atomic_set(&group->state, IOPF_GROUP_QUEUED);
 }
 
-/* The handler has it, with the reference of the report that brought it. */
+/*
+ * The handler has it, with the reference of the report that brought it. Under the lock
+ * that its end takes (claims.pml: HELD_UNLOCKED).
+ */
 static void iopf_held(struct iopf_device *fdev, struct iopf_group *group)
 {
 	fdev->count.depth++;
@@ -909,7 +915,7 @@ static inline void iopf_answered(const struct iopf_answer *answer)
 	/*
 	 * The exchange orders the new state before the look at @waiters; who
 	 * waits counts himself before he looks at the states. One of the two
-	 * sees the other.
+	 * sees the other (claims.pml: ANSWERED_NO_BARRIER).
 	 */
 	atomic_xchg(&group->state, IOPF_GROUP_GONE);
 	if (unlikely(READ_ONCE(fdev->waiters)))
@@ -1088,6 +1094,7 @@ void iopf_free_groups(struct list_head *groups)
 		/* to the head: what was used last is used next */
 		list_bulk_move_tail(fdev->free_groups.next, first, last);
 		fdev->count.depth -= freed;
+		/* The last reference goes behind the lock, claims.pml: PUT_UNDER_LOCK */
 		spin_unlock(&fdev->lock);
 		iopf_device_put_many(fdev, freed);
 	}
@@ -1333,6 +1340,7 @@ void iopf_device_reset(struct device *dev)
 	}
 	spin_unlock(&fdev->lock);
 
+	/* claims.pml: RESET_NO_WAIT */
 	iopf_wait_answered(fdev);
 	iopf_drain_hardware(dev);
 	iopf_device_put(fdev);
@@ -1585,7 +1593,10 @@ void iopf_queue_remove_device(struct iopf_queue *queue, struct device *dev)
 	mutex_unlock(&iommu->lock);
 	mutex_unlock(&queue->lock);
 
-	/* With @dying seen under the lock the pool's pages cannot change. */
+	/*
+	 * With @dying seen under the lock the pool's pages cannot change, and nothing
+	 * comes behind iopf_abort() (claims.pml: DYING_LATE).
+	 */
 	spin_lock(&fdev->lock);
 	fdev->dying = true;
 	iopf_drop_all(fdev, IOPF_CAUSE_REMOVE);

@@ -21,6 +21,8 @@
  *	4. iommufd_fault_drain(): what was queued is answered.
  *	5. iopf_recall_sync(): what the core took back has left the object.
  *
+ * tools/iommu/models/claims.pml: LISTED_LATE, NO_QUIESCE, NO_DRAIN_WAIT, NO_RECALL_SYNC
+ *
  * Locks, outermost first:
  *
  *	igroup->lock (mutex)		all of this file, and &iommufd_group.pasids

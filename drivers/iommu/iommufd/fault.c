@@ -17,7 +17,8 @@
  * A claim moves the state by iopf_group_claim() and takes the group out of its
  * slot, under the object's lock. It is lost only to the core: to a recall, of
  * which fault_recall() hears at once, and to the removal of the device. In both
- * cases the core has done what there was to do for the hardware.
+ * cases the core has done what there was to do for the hardware. What breaks without
+ * a step of this is in tools/iommu/models/claims.pml: COOKIE_NO_COUNT, CLAIM_BY_SLOT
  * The hardware is answered, and user memory is touched, with no lock held.
  *
  * Who keeps a group: &iopf_group.refs counts its slot or, after the slot, its
@@ -334,7 +335,7 @@ static bool fault_let_go(struct iopf_group *group, struct list_head *unused)
 	return !--attachment->outstanding;
 }
 
-/* Answer the hardware for groups that were claimed, then let go of them. */
+/* Answer the hardware for claimed groups, let go of them (claims.pml: FREED_UNDER_LOCK). */
 static void fault_finish(struct iommufd_fault *fault, struct fault_claims *claims)
 {
 	unsigned int i;
@@ -475,6 +476,7 @@ bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group)
  *
  * As soon as the group is let go of, the object may be unbound, closed and
  * destroyed by others: the claim's reference keeps it until all is done.
+ * claims.pml: WITHDRAW_NO_REFERENCE
  *
  * Context: Process context, may sleep.
  */
@@ -493,7 +495,7 @@ void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
 	iommufd_fault_put(fault);
 }
 
-/* Claim a group for the kernel's answer; somebody else may be about to give one. */
+/* Claim a group for the kernel's answer, or be too late (claims.pml: LOSER_KEEPS_SLOT). */
 static void fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 			enum iopf_cause cause, struct fault_claims *claims)
 {
@@ -562,7 +564,7 @@ static bool fault_is_drained(struct iommufd_fault *fault,
 {
 	bool drained;
 
-	/* The lock, so that the last to count down is done with @attachment. */
+	/* The lock: the last to count down is done with it (claims.pml: DRAIN_NO_ORDER). */
 	spin_lock_bh(&fault->lock);
 	drained = !attachment->outstanding;
 	spin_unlock_bh(&fault->lock);
@@ -574,8 +576,8 @@ static bool fault_is_drained(struct iommufd_fault *fault,
  * @fault: the object
  * @attachment: the attachment, already taken off its handle's list
  *
- * Also waits for the answers that others are giving. Afterwards no group of
- * @attachment is known to the object.
+ * Also waits for the answers that others are giving (claims.pml: NO_DRAIN_WAIT).
+ * Afterwards no group of @attachment is known to the object.
  *
  * Context: Process context, sleeps until the hardware is answered, but never
  * for user space.
@@ -593,7 +595,7 @@ void iommufd_fault_drain(struct iommufd_fault *fault,
  * iommufd_fault_close() - Nobody can read or answer any more
  * @fault: the object, whose file is being released
  *
- * What is outstanding is answered INVALID, as is every later fault.
+ * What is outstanding is answered INVALID, and every later fault (claims.pml: CLOSED_LATE).
  *
  * Context: Process context, may sleep.
  */
@@ -694,7 +696,7 @@ static void fault_recall(struct iopf_group *group, enum iopf_cause cause)
 
 	spin_lock_bh(&fault->lock);
 	slot = iommufd_fault_slot(fault, group->cookie);
-	/* Else somebody has failed to claim it, and drops it. */
+	/* Else somebody has failed to claim it, and drops it (claims.pml: RECALL_NO_CHECK). */
 	if (iommufd_fault_slot_holds(slot, group)) {
 		fault->stats.recalled++;
 		fault_end(fault, slot, cause != IOPF_CAUSE_DETACH);

@@ -141,13 +141,13 @@ static struct iommufd_driver_fault *driver_fault_alloc(const struct iommufd_faul
 	return df;
 }
 
-/* Under the lock that keeps @attachment where it is */
+/* Under the lock that keeps @attachment, and so the object (claims.pml: WAKE_UNLOCKED) */
 static int driver_fault_queue(struct iommufd_driver_fault *df, struct iommufd_fault *fault,
 			      struct iommufd_attachment *attachment)
 {
 	int rc;
 
-	/* The fault object's reference first: it may be answered at once. */
+	/* First, as it may be answered at once (claims.pml: DRIVER_REF_LATE) */
 	refcount_inc(&df->users);
 	df->fault = fault;
 	rc = iommufd_fault_queue(fault, attachment, &df->group);
@@ -268,7 +268,10 @@ bool iommufd_withdraw_fault(struct iommufd_driver_fault *df)
 	struct iommufd_fault *fault;
 	bool withdrawn;
 
-	/* While @fault is set, the group keeps the object from going. */
+	/*
+	 * While @fault is set, the group keeps the object from going.
+	 * claims.pml: ANSWER_KEEPS_FAULT, WITHDRAW_NO_LOCK, WITHDRAWN_LATE, WITHDRAW_NO_WAIT
+	 */
 	spin_lock_bh(&df->lock);
 	fault = df->fault;
 	withdrawn = fault && iommufd_fault_claim(fault, &df->group);

@@ -238,6 +238,7 @@ static int iommufd_fault_release(struct inode *inode, struct file *filep)
 	struct iommufd_fault *fault = filep->private_data;
 
 	iommufd_fault_close(fault);
+	/* In this order, claims.pml: PUT_BEFORE_LEAVE */
 	iommufd_fault_leave(fault);
 	iommufd_fault_put(fault);
 	return 0;

@@ -28,6 +28,7 @@
 #include "../iommu-priv.h"
 #include "iommufd_private.h"
 
+/* claims.pml: FREE_NO_CANCEL, FREE_TIMER_LATE, FREE_NO_UNUSED */
 static void fault_free(struct iommufd_fault *fault)
 {
 	WARN_ON(fault->queued || fault->delivered);
@@ -57,7 +58,8 @@ void iommufd_fault_put(struct iommufd_fault *fault)
  * iommufd_fault_leave() - The file is no user of the id any more
  * @fault: the object
  *
- * Called when the file is closed and when the context goes, whichever is first.
+ * Called when the file is closed and when the context goes, whichever is first
+ * (claims.pml: LEAVE_NO_CHECK).
  *
  * Context: Process context. Takes the object's lock, under which the id cannot
  * go: iommufd_fault_destroy() takes it as well.

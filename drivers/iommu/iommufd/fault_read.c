@@ -116,7 +116,7 @@ static size_t fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault 
 	return done;
 }
 
-/* Take the first group, to be copied with no lock held. */
+/* Take the first group, to be copied with no lock held (claims.pml: COPY_NO_REFERENCE). */
 static struct iopf_group *fault_hold(struct iommufd_fault *fault, size_t room, u32 *flags)
 {
 	struct iopf_group *group;
@@ -142,7 +142,7 @@ static void fault_restore(struct iommufd_fault *fault, struct iopf_group *group)
 {
 	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, group->cookie);
 
-	/* While it was being copied somebody may have claimed it. */
+	/* Somebody may have claimed it while it was copied (claims.pml: RESTORE_NO_CHECK). */
 	if (slot->cookie != group->cookie || slot->state != FAULT_SLOT_DELIVERED)
 		return;
 	iopf_group_restore(group);
@@ -256,7 +256,10 @@ ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to, siz
 		done += count;
 	}
 	if (!iommufd_fault_is_empty(fault)) {
-		/* A poller that reads with too little room would get no rest. */
+		/*
+		 * A poller that reads with too little room would get no rest.
+		 * wake.pml: LEFT_NO_EDGE, RESTORE_NO_WAKE, SMALL_NO_WAKE
+		 */
 		if (done || count == -EFAULT)
 			iommufd_fault_wake(fault);
 		else

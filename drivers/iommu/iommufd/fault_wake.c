@@ -34,13 +34,17 @@
  *	reads @queued				is somebody on the wait queue?
  *
  * and at least one of the two sees what the other wrote. The same holds for
- * @hung_up, see iommufd_fault_hang_up().
+ * @hung_up, see iommufd_fault_hang_up(). Nothing of this can be left out, says
+ * tools/iommu/models/wake.pml: JOIN_NO_BARRIER, JOIN_NO_CHECK, JOIN_NO_HANG_UP,
+ * POLL_NO_BARRIER, POLL_NO_CHECK, POLL_NO_HANG_UP, WAKE_NO_BARRIER. Comments here
+ * and elsewhere name more of that model's changes.
  *
  * A reader that was woken tries to take groups, and wakes the next one if it
  * leaves some. But a wake-up may come to nothing: io_uring cancels the read, its
  * task ends, or does not come to its ring for a while. So while groups are queued
  * and readers wait, fault_look() looks every millisecond whether somebody has
  * taken a group since. If not, another reader is woken, then two, four and so on.
+ * wake.pml: NO_LOOK, LOOK_ENDS, NUDGE_ENDS, NUDGE_ONE
  *
  * FAULT_WATCHED belongs to who sets it, until the bit is cleared again: to the
  * timer, or to the work that the timer queues. It protects @looked and @nudge.
@@ -64,7 +68,7 @@ enum {
 
 static void fault_defer(struct iommufd_fault *fault, unsigned int bit)
 {
-	/* If it was set, the work clears it later than now, and then wakes. */
+	/* If it was set, the work clears it later, and then wakes (wake.pml: TELL_CLEARED_LATE). */
 	if (!test_and_set_bit(bit, &fault->wake))
 		queue_work(system_unbound_wq, &fault->wake_work);
 }
@@ -97,7 +101,7 @@ static enum hrtimer_restart fault_look(struct hrtimer *timer)
 	struct iommufd_fault *fault = container_of(timer, struct iommufd_fault, look);
 
 	clear_bit_unlock(FAULT_WATCHED, &fault->wake);
-	/* Who finds the bit set has queued a group before: it is seen here. */
+	/* Who finds the bit set queued a group before: seen here (wake.pml: LOOK_NO_BARRIER). */
 	smp_mb__after_atomic();
 	if (!fault_is_waited_for(fault) || test_and_set_bit(FAULT_WATCHED, &fault->wake))
 		return HRTIMER_NORESTART;
@@ -126,7 +130,10 @@ static void fault_wake_work(struct work_struct *work)
 		fault_nudge(fault);
 }
 
-/* The one that waits longest. If it stays, as a multishot read does, it goes last. */
+/*
+ * The one that waits longest. If it stays, as a multishot read does, it goes last
+ * (wake.pml: STAYS_FIRST).
+ */
 static void fault_wake_reader(struct iommufd_fault *fault)
 {
 	struct wait_queue_head *readers = &fault->readers;
@@ -183,7 +190,7 @@ void iommufd_fault_wake(struct iommufd_fault *fault)
  * @until: the time of CLOCK_MONOTONIC when to give up, or NULL
  *
  * The caller tries to read again whatever this returns: it may have been woken
- * for a group that nobody else is woken for.
+ * for a group that nobody else is woken for (wake.pml: LEAVE_NO_TRY).
  *
  * Context: Process context, sleeps.
  *
@@ -216,7 +223,8 @@ int iommufd_fault_wait(struct iommufd_fault *fault, ktime_t *until)
  * iommufd_fault_hang_up() - No fault can come any more
  * @fault: the object, which no HWPT and no device uses
  *
- * Everybody who waits is woken, to find @hung_up.
+ * Everybody who waits is woken, to find @hung_up (wake.pml: HANG_UP_LATE,
+ * HANG_UP_ONE, HANG_UP_NO_EDGE).
  *
  * Context: Process context.
  */
@@ -252,6 +260,9 @@ void iommufd_fault_stop_wake(struct iommufd_fault *fault)
 {
 	hrtimer_cancel(&fault->look);
 	cancel_work_sync(&fault->wake_work);
-	/* Which the work may have set; with nothing queued it does no more than end. */
+	/*
+	 * Which the work may have set; with nothing queued it does no more than end.
+	 * Neither is needless (wake.pml: STOP_NO_FIRST, STOP_NO_LAST).
+	 */
 	hrtimer_cancel(&fault->look);
 }
