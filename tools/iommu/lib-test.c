@@ -84,6 +84,31 @@ TEST(errors_say_what_failed)
 	EXPECT_STREQ("destroy object 5: Bad file descriptor", iopf_error(&io));
 }
 
+/* Where the errno alone would lead nowhere, the words say what it is about. */
+TEST(errors_say_what_the_kernel_lacks)
+{
+	struct iopf_queue queue;
+	struct iopf io;
+	int fd[2];
+
+	EXPECT_EQ(-EBUSY, iopf_say(&io, EBUSY, "%s is taken", "it"));
+	EXPECT_STREQ("it is taken", iopf_error(&io));
+	/* no ioctl but IOMMU_FAULT_SERVE is known there */
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd));
+	socket_that_serves = fd[0];
+	io.fd = fd[0];
+	EXPECT_EQ(-ENOTTY, iopf_queue_alloc(&io, 0, &queue));
+	EXPECT_STREQ("the kernel has no fault queues (Linux 6.11)", iopf_error(&io));
+	socket_that_serves = -1;
+	close(fd[0]);
+	close(fd[1]);
+	if (iopf_open(&io))
+		SKIP(return, "no iommufd");
+	EXPECT_EQ(-EOPNOTSUPP, iopf_queue_alloc(&io, 1u << 31, &queue));
+	EXPECT_STREQ("the kernel has no fault queues with flags 0x80000000", iopf_error(&io));
+	iopf_close(&io);
+}
+
 /* Percentiles are within an eighth, and never above the greatest value. */
 TEST(histogram)
 {

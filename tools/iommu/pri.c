@@ -36,6 +36,18 @@ static int is_entry_of_one(const struct dirent *entry)
 	return is_pri_device(entry->d_name);
 }
 
+int pri_present(struct iopf *io, const char *bdf)
+{
+	unsigned long vendor = device_attribute(bdf, "vendor");
+
+	if (is_pri_device(bdf))
+		return 0;
+	if (!vendor)
+		return iopf_say(io, ENODEV, "there is no PCI device %s", bdf);
+	return iopf_say(io, ENODEV, "%s is no pri-testdev (%04x:%04x), but a device %04lx:%04lx",
+			bdf, PTD_VENDOR_ID, PTD_DEVICE_ID, vendor, device_attribute(bdf, "device"));
+}
+
 int pri_find(struct pri_address *found, int max)
 {
 	struct dirent **entries;
@@ -95,8 +107,8 @@ int pri_open(struct iopf *io, const char *bdf, struct pri_device *pri)
 
 	pri->bar.base = NULL;
 	rc = iopf_full_bdf(io, bdf, full);
-	if (!rc && !is_pri_device(full))
-		rc = iopf_fail(io, ENODEV, "%s is no pri-testdev", full);
+	if (!rc)
+		rc = pri_present(io, full);
 	if (!rc)
 		rc = iopf_device_open(io, full, &pri->vfio);
 	if (rc)

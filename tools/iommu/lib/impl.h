@@ -57,4 +57,7 @@ void plain_stop(struct iopf_ring_impl *ring);
 /* iopf-probe.c: do reads of this file wait in io_uring? */
 bool has_posted_reads(int fd);
 
+/* iopf-holder.c: who has the file at path open, but for our descriptor fd; false if nobody. */
+bool find_holder(const char *path, int fd, char *who, size_t size);
+
 #endif

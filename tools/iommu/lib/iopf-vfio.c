@@ -7,14 +7,16 @@
 #include <linux/vfio.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "iopf.h"
+#include "impl.h"
 
 #define PCI_SYSFS "/sys/bus/pci/"
 #define VFIO_DRIVER "vfio-pci"
+#define CDEV_PATH 300
 #define DRIVER_NAME sizeof(((struct iopf_device *)0)->old_driver)
 
 static int write_text(struct iopf *io, const char *path, const char *text)
@@ -82,6 +84,28 @@ static void current_override(struct iopf_device *dev)
 		memcpy(dev->old_override, "\n", 2);
 }
 
+/*
+ * A device goes from driver to driver in steps, in which nobody else may take it for
+ * one that has no driver: who opens or closes it holds this.  Returns a descriptor.
+ */
+static int lock_device(struct iopf_device *dev)
+{
+	char path[160];
+	int fd, rc;
+
+	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s", dev->bdf);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return iopf_say(dev->io, ENODEV, "there is no PCI device %s", dev->bdf);
+	if (fd < 0)
+		return iopf_fail(dev->io, errno, "open %s", path);
+	if (!flock(fd, LOCK_EX))
+		return fd;
+	rc = iopf_fail(dev->io, errno, "wait for who opens or closes %s", dev->bdf);
+	close(fd);
+	return rc;
+}
+
 static int take_device(struct iopf_device *dev)
 {
 	char now[DRIVER_NAME];
@@ -101,7 +125,8 @@ static int take_device(struct iopf_device *dev)
 		rc = write_text(dev->io, PCI_SYSFS "drivers_probe", dev->bdf);
 	current_driver(dev, now);
 	if (!rc && strcmp(now, VFIO_DRIVER))
-		rc = iopf_fail(dev->io, ENODEV, "%s did not bind to " VFIO_DRIVER, dev->bdf);
+		rc = iopf_say(dev->io, ENODEV, "%s did not bind to " VFIO_DRIVER
+			      ": is that module loaded?", dev->bdf);
 	return rc;
 }
 
@@ -123,24 +148,25 @@ static int give_back(struct iopf_device *dev)
 }
 
 /* The device's entry in vfio-dev/ names its character device: vfio0, ... */
-static int open_cdev(struct iopf_device *dev)
+static int open_cdev(struct iopf_device *dev, char path[CDEV_PATH])
 {
-	char path[320];
+	char entries[160];
 	struct dirent *entry;
 	DIR *dir;
 
-	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s/vfio-dev", dev->bdf);
-	dir = opendir(path);
-	if (!dir)
-		return iopf_fail(dev->io, errno, "open %s", path);
+	snprintf(entries, sizeof(entries), PCI_SYSFS "devices/%s/vfio-dev", dev->bdf);
+	dir = opendir(entries);
 	path[0] = 0;
-	while ((entry = readdir(dir))) {
+	while (dir && (entry = readdir(dir))) {
 		if (!strncmp(entry->d_name, "vfio", 4))
-			snprintf(path, sizeof(path), "/dev/vfio/devices/%s", entry->d_name);
+			snprintf(path, CDEV_PATH, "/dev/vfio/devices/%s", entry->d_name);
 	}
-	closedir(dir);
+	if (dir)
+		closedir(dir);
 	if (!path[0])
-		return iopf_fail(dev->io, ENODEV, "%s has no VFIO character device", dev->bdf);
+		return iopf_say(dev->io, ENODEV,
+				"%s has no VFIO character device (CONFIG_VFIO_DEVICE_CDEV)",
+				dev->bdf);
 	dev->fd = open(path, O_RDWR | O_CLOEXEC);
 	if (dev->fd < 0)
 		return iopf_fail(dev->io, errno, "open %s", path);
@@ -156,14 +182,27 @@ static int region_info(struct iopf_device *dev, unsigned int index,
 	return 0;
 }
 
-static int bind_iommufd(struct iopf_device *dev)
+/* VFIO says EINVAL of a device that somebody else has bound. */
+static int bind_failed(struct iopf_device *dev, int err, const char *path)
+{
+	char who[80];
+
+	if ((err == EINVAL || err == EBUSY) && find_holder(path, dev->fd, who, sizeof(who)))
+		return iopf_say(dev->io, EBUSY, "%s is in use by %s", dev->bdf, who);
+	if (err == EBUSY)
+		return iopf_say(dev->io, err, "%s: another device of its IOMMU group has a driver",
+				dev->bdf);
+	return iopf_fail(dev->io, err, "%s: bind to the iommufd", dev->bdf);
+}
+
+static int bind_iommufd(struct iopf_device *dev, const char *path)
 {
 	struct vfio_device_bind_iommufd cmd = { .argsz = sizeof(cmd), .iommufd = dev->io->fd };
 	struct vfio_region_info config;
 	int rc;
 
 	if (ioctl(dev->fd, VFIO_DEVICE_BIND_IOMMUFD, &cmd))
-		return iopf_fail(dev->io, errno, "%s: bind to the iommufd", dev->bdf);
+		return bind_failed(dev, errno, path);
 	dev->id = cmd.out_devid;
 	rc = region_info(dev, VFIO_PCI_CONFIG_REGION_INDEX, &config);
 	dev->config_offset = config.offset;
@@ -178,37 +217,15 @@ int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16])
 	if (sscanf(bdf, "%x:%x:%x.%x%c", &domain, &bus, &slot, &function, &end) != 4) {
 		domain = 0;
 		if (sscanf(bdf, "%x:%x.%x%c", &bus, &slot, &function, &end) != 3)
-			return iopf_fail(io, EINVAL, "'%s' is no PCI address", bdf);
+			return iopf_say(io, EINVAL, "'%s' is no PCI address", bdf);
 	}
 	if (domain > 0xffff || bus > 0xff || slot > 0x1f || function > 7)
-		return iopf_fail(io, EINVAL, "'%s' is no PCI address", bdf);
+		return iopf_say(io, EINVAL, "'%s' is no PCI address", bdf);
 	snprintf(full, 16, "%04x:%02x:%02x.%x", domain, bus, slot, function);
 	return 0;
 }
 
-int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev)
-{
-	char error[sizeof(io->error)];
-	int rc;
-
-	*dev = (struct iopf_device){ .io = io, .fd = -1 };
-	rc = iopf_full_bdf(io, bdf, dev->bdf);
-	if (!rc)
-		rc = take_device(dev);
-	if (!rc)
-		rc = open_cdev(dev);
-	if (!rc)
-		rc = bind_iommufd(dev);
-	if (rc) {
-		/* what failed first is of interest, not what closing makes of it */
-		memcpy(error, io->error, sizeof(error));
-		iopf_device_close(dev);
-		memcpy(io->error, error, sizeof(error));
-	}
-	return rc;
-}
-
-int iopf_device_close(struct iopf_device *dev)
+static int close_locked(struct iopf_device *dev)
 {
 	unsigned int i;
 
@@ -221,6 +238,57 @@ int iopf_device_close(struct iopf_device *dev)
 		close(dev->fd);
 	dev->fd = -1;
 	return give_back(dev);
+}
+
+static int open_locked(struct iopf_device *dev)
+{
+	char error[sizeof(dev->io->error)], path[CDEV_PATH];
+	int rc;
+
+	rc = take_device(dev);
+	if (!rc)
+		rc = open_cdev(dev, path);
+	if (!rc)
+		rc = bind_iommufd(dev, path);
+	if (rc) {
+		/* what failed first is of interest, not what closing makes of it */
+		memcpy(error, dev->io->error, sizeof(error));
+		close_locked(dev);
+		memcpy(dev->io->error, error, sizeof(error));
+	}
+	return rc;
+}
+
+int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev)
+{
+	int rc, lock;
+
+	*dev = (struct iopf_device){ .io = io, .fd = -1 };
+	rc = iopf_full_bdf(io, bdf, dev->bdf);
+	if (rc)
+		return rc;
+	lock = lock_device(dev);
+	if (lock < 0)
+		return lock;
+	rc = open_locked(dev);
+	close(lock);
+	return rc;
+}
+
+int iopf_device_close(struct iopf_device *dev)
+{
+	int rc, lock = -1;
+
+	/* before the device is free for others; a signal does not keep it from its driver */
+	while (dev->rebind && lock < 0) {
+		lock = lock_device(dev);
+		if (lock < 0 && lock != -EINTR)
+			break;
+	}
+	rc = close_locked(dev);
+	if (lock >= 0)
+		close(lock);
+	return rc;
 }
 
 static int attach_pt(struct iopf_device *dev, uint32_t flags, uint32_t pasid, uint32_t pt_id)
@@ -275,17 +343,29 @@ int iopf_device_detach_pasid(struct iopf_device *dev, uint32_t pasid)
 	return detach_pt(dev, VFIO_DEVICE_DETACH_PASID, pasid);
 }
 
+/* A page table that allows for PASIDs, with a queue or without (0). */
+static int alloc_pasid_table(struct iopf_device *dev, uint32_t ioas_id, uint32_t queue_id,
+			     uint32_t *hwpt_id)
+{
+	int rc = iopf_hwpt_alloc(dev->io, dev->id, ioas_id, IOMMU_HWPT_ALLOC_PASID, queue_id,
+				 hwpt_id);
+
+	if (rc != -EOPNOTSUPP)
+		return rc;
+	return iopf_say(dev->io, EOPNOTSUPP,
+			"%s: this kernel or IOMMU does not serve page faults of PASIDs", dev->bdf);
+}
+
 int iopf_device_attach_queue(struct iopf_device *dev, uint32_t ioas_id, uint32_t pasid,
 			     const struct iopf_queue *queue, uint32_t hwpt_ids[2])
 {
 	struct iopf *io = dev->io;
 	int rc;
 
-	rc = iopf_hwpt_alloc(io, dev->id, ioas_id, IOMMU_HWPT_ALLOC_PASID, 0, &hwpt_ids[0]);
+	rc = alloc_pasid_table(dev, ioas_id, 0, &hwpt_ids[0]);
 	if (rc)
 		return rc;
-	rc = iopf_hwpt_alloc(io, dev->id, ioas_id, IOMMU_HWPT_ALLOC_PASID, queue->id,
-			     &hwpt_ids[1]);
+	rc = alloc_pasid_table(dev, ioas_id, queue->id, &hwpt_ids[1]);
 	if (rc)
 		goto destroy_first;
 	rc = iopf_device_attach(dev, hwpt_ids[0]);

@@ -15,16 +15,24 @@
 
 int iopf_fail(struct iopf *io, int err, const char *what, ...)
 {
-	size_t used = 0, room = sizeof(io->error);
+	size_t used, room = sizeof(io->error);
 	va_list args;
-	int n;
 
 	va_start(args, what);
-	n = vsnprintf(io->error, room, what, args);
+	vsnprintf(io->error, room, what, args);
 	va_end(args);
-	if (n > 0)
-		used = (size_t)n < room ? (size_t)n : room - 1;
+	used = strlen(io->error);
 	snprintf(io->error + used, room - used, ": %s", strerror(err));
+	return -err;
+}
+
+int iopf_say(struct iopf *io, int err, const char *what, ...)
+{
+	va_list args;
+
+	va_start(args, what);
+	vsnprintf(io->error, sizeof(io->error), what, args);
+	va_end(args);
 	return -err;
 }
 
@@ -127,6 +135,22 @@ static uint32_t alloc_size(const struct iopf_queue_options *options)
 	return offsetof(struct iommu_fault_alloc, depth);
 }
 
+/* The errno of a kernel that lacks something does not tell what. */
+static int queue_failed(struct iopf *io, int err, const struct iommu_fault_alloc *cmd)
+{
+	switch (err) {
+	case ENOTTY:
+		return iopf_say(io, err, "the kernel has no fault queues (Linux 6.11)");
+	case E2BIG:
+		return iopf_say(io, err, "the kernel has no fault queues with depth or deadline");
+	case EOPNOTSUPP:
+		return iopf_say(io, err, "the kernel has no fault queues with flags %#x",
+				cmd->flags);
+	}
+	return iopf_fail(io, err, "allocate a fault queue (flags %#x, depth %u, %u ms)", cmd->flags,
+			 cmd->depth, cmd->deadline_ms);
+}
+
 int iopf_queue_alloc_with(struct iopf *io, const struct iopf_queue_options *options,
 			  struct iopf_queue *queue)
 {
@@ -140,8 +164,7 @@ int iopf_queue_alloc_with(struct iopf *io, const struct iopf_queue_options *opti
 
 	*queue = (struct iopf_queue){ .io = io, .fd = -1 };
 	if (ioctl(io->fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd))
-		return iopf_fail(io, errno, "allocate a fault queue (flags %#x, depth %u, %u ms)",
-				 cmd.flags, cmd.depth, cmd.deadline_ms);
+		return queue_failed(io, errno, &cmd);
 	queue->id = cmd.out_fault_id;
 	queue->fd = (int)cmd.out_fault_fd;
 	queue->no_serve = !iopf_queue_has_serve(queue);

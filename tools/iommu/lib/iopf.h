@@ -61,10 +61,13 @@ struct iopf {
 
 int iopf_open(struct iopf *io);
 void iopf_close(struct iopf *io);
-/* What failed last, with the errno in words; never NULL. */
+/* What failed last, in words; never NULL. */
 const char *iopf_error(const struct iopf *io);
-/* Note a failure of the caller's own for iopf_error(); returns -err. */
+/* Note a failure of the caller's own for iopf_error(), with err in words; returns -err. */
 int iopf_fail(struct iopf *io, int err, const char *what, ...)
+	__attribute__((format(printf, 3, 4)));
+/* The same, where what says it all. */
+int iopf_say(struct iopf *io, int err, const char *what, ...)
 	__attribute__((format(printf, 3, 4)));
 
 /* ---- what the kernel can do ---- */
@@ -337,7 +340,8 @@ struct iopf_device {
 int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16]);
 /*
  * Take the PCI device at bdf from its driver, give it to vfio-pci and bind it
- * to the iommufd.
+ * to the iommufd.  Who does so for the same device at the same time waits.
+ * -EBUSY: it is in use, and iopf_error() names by whom; -ENODEV: there is none.
  */
 int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev);
 /*

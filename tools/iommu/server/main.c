@@ -3,8 +3,10 @@
  * iopf-server: let PRI-capable devices copy a file by DMA out of memory that is
  * mapped page by page, as the devices' page requests come in.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +16,9 @@
 /* what the kernel takes */
 #define MAX_DEPTH 65536
 #define MAX_DEADLINE_MS 3600000
+#define DEFAULT_READS 8
+#define MIN_STATS 0.1
+#define MAX_STATS 86400
 
 volatile sig_atomic_t caught_signal;
 
@@ -23,8 +28,9 @@ static const char help[] =
 "Nothing is mapped for them at the start; each fault maps the pages that it asks\n"
 "for, in the file or in the place of the copy.  Then everything is verified.\n"
 "\n"
-"  --device BDF     use this device; may be repeated (default: the first)\n"
-"  --all            use all such devices, at the same time\n"
+"  --device BDF     use this device; may be repeated (default: the first that is\n"
+"                   free)\n"
+"  --all            use all such devices, up to 16, at the same time\n"
 "  --pasid N        address space of the DMA (default 1)\n"
 "  --file F         file to copy (default: this program)\n"
 "  --group N        page requests in a group, 1..256 (default 4)\n"
@@ -32,7 +38,8 @@ static const char help[] =
 "  --depth N        groups that the fault queue holds (default: the kernel's)\n"
 "  --deadline MS    let the kernel answer INVALID what has no answer by then\n"
 "                   (default: never)\n"
-"  --reads N        with io_uring: reads kept posted, 1..256 (default 8)\n"
+"  --reads N        with mode read or multishot: reads kept posted, 1..256\n"
+"                   (default 8)\n"
 "  --mode M         how: serve (one system call that answers and waits, where the\n"
 "                   kernel has it; default), poll (poll, read and write), or with\n"
 "                   io_uring read (one-shot reads and writes), multishot (one read\n"
@@ -42,68 +49,105 @@ static const char help[] =
 "                   with K, M or G\n"
 "  --fault-outside  then access a page outside the file, and verify that the\n"
 "                   answer INVALID stops the device\n"
-"  --stats SEC      a line of rates and latencies every so many seconds\n"
+"  --stats SEC      a line of rates and latencies every so many seconds,\n"
+"                   0.1..86400\n"
 "  --json           JSON on standard output, all else on standard error\n"
-"  --help           print this\n"
+"  --version, -V    print the version\n"
+"  --help, -h       print this\n"
 "\n"
 "Exit status: 0 all is as it must be; 1 something is not (a line with WRONG);\n"
 "2 usage; 3 a file, the device or the kernel did not permit it; 128+N signal N.\n";
 
-static void usage_error(const char *option, const char *value)
+__attribute__((format(printf, 1, 2), noreturn))
+static void usage_error(const char *what, ...)
 {
-	fprintf(stderr, "iopf-server: bad value '%s' for %s (see --help)\n", value, option);
+	va_list args;
+
+	fputs("iopf-server: ", stderr);
+	va_start(args, what);
+	vfprintf(stderr, what, args);
+	va_end(args);
+	fputs("\nTry 'iopf-server --help'.\n", stderr);
 	exit(EXIT_USAGE);
+}
+
+/* Decimal, or hexadecimal after 0x: *end is what follows; 0 and no progress if it is neither. */
+static unsigned long long digits(const char *text, char **end)
+{
+	*end = (char *)text;
+	if (!isdigit((unsigned char)*text))
+		return 0;
+	errno = 0;
+	return strtoull(text, end, strncmp(text, "0x", 2) ? 10 : 16);
 }
 
 static uint32_t number(const char *option, const char *text, unsigned long min, unsigned long max)
 {
 	char *end;
-	unsigned long value;
+	unsigned long long value = digits(text, &end);
 
-	errno = 0;
-	value = strtoul(text, &end, 0);
-	if (errno || end == text || *end || value < min || value > max)
-		usage_error(option, text);
+	if (end == text || *end || errno || value < min || value > max)
+		usage_error("%s %s: a number from %lu to %lu is wanted", option, text, min, max);
 	return (uint32_t)value;
 }
 
-/* A number with K, M or G; *end is what follows. */
-static uint64_t size_of(const char *text, char **end)
+static double seconds(const char *option, const char *text)
 {
-	uint64_t value = strtoull(text, end, 0);
-	const char *unit = "KMG", *at = **end ? strchr(unit, **end) : NULL;
+	char *end;
+	double value = strtod(text, &end);
 
-	if (!at)
-		return value;
-	++*end;
-	return value << (10 * (at - unit + 1));
+	/* a value that is no number is not in the range */
+	if (end == text || *end || !(value >= MIN_STATS && value <= MAX_STATS))
+		usage_error("%s %s: seconds from %g to %d are wanted", option, text, MIN_STATS,
+			    MAX_STATS);
+	return value;
 }
 
-static void parse_pin(struct pin *pin, const char *text)
+/* A number with K, M or G, in whole pages; *end is what follows, NULL if it is none. */
+static uint64_t size_of(const char *text, char **end)
+{
+	static const char units[] = "KMG";
+	uint64_t value = digits(text, end);
+	const char *unit = **end ? strchr(units, **end) : NULL;
+	unsigned int shift = unit ? 10 * (unsigned int)(unit - units + 1) : 0;
+
+	if (*end == text || errno || value > UINT64_MAX >> shift || (value << shift) % PAGE_SIZE)
+		*end = NULL;
+	else if (unit)
+		++*end;
+	return value << shift;
+}
+
+static bool parse_range(struct pin *pin, const char *text)
 {
 	char *end;
 
 	pin->dst = !strncmp(text, "dst:", 4);
 	if (!pin->dst && strncmp(text, "src:", 4))
-		usage_error("--pin", text);
+		return false;
 	pin->offset = size_of(text + 4, &end);
-	if (*end != '+')
-		usage_error("--pin", text);
+	if (!end || *end != '+')
+		return false;
 	pin->size = size_of(end + 1, &end);
 	pin->on = true;
-	if (*end || !pin->size || (pin->offset | pin->size) % PAGE_SIZE ||
-	    pin->offset > UINT64_MAX - pin->size)
-		usage_error("--pin", text);
+	return end && !*end && pin->size && pin->offset <= UINT64_MAX - pin->size;
 }
 
 static void add_device(struct options *options, const char *bdf)
 {
-	struct pri_address *device = &options->devices[options->n_devices];
+	struct iopf io;
+	char full[16];
+	int i;
 
-	if (options->n_devices == MAX_TARGETS || strlen(bdf) >= sizeof(device->bdf))
-		usage_error("--device", bdf);
-	memcpy(device->bdf, bdf, strlen(bdf) + 1);
-	options->n_devices++;
+	if (iopf_full_bdf(&io, bdf, full))
+		usage_error("--device: %s", iopf_error(&io));
+	if (options->n_devices == MAX_TARGETS)
+		usage_error("--device %s: there are %d already", bdf, MAX_TARGETS);
+	for (i = 0; i < options->n_devices; i++) {
+		if (!strcmp(options->devices[i].bdf, full))
+			usage_error("--device %s: it is there already", bdf);
+	}
+	memcpy(options->devices[options->n_devices++].bdf, full, sizeof(full));
 }
 
 static enum iopf_mode parse_mode(const char *text)
@@ -114,13 +158,12 @@ static enum iopf_mode parse_mode(const char *text)
 		if (!strcmp(text, iopf_mode_name(mode)))
 			return mode;
 	}
-	usage_error("--mode", text);
-	return mode;
+	usage_error("--mode %s: serve, read, multishot or poll is wanted", text);
 }
 
 enum {
 	DEVICE, ALL, PASID, FILENAME, GROUP, IN_FLIGHT, DEPTH, DEADLINE, READS, MODE, PIN, OUTSIDE,
-	STATS, JSON, HELP,
+	STATS, JSON, VERSION, HELP,
 };
 
 static const struct option long_options[] = {
@@ -138,7 +181,8 @@ static const struct option long_options[] = {
 	[OUTSIDE] = { "fault-outside", no_argument, NULL, 0 },
 	[STATS] = { "stats", required_argument, NULL, 0 },
 	[JSON] = { "json", no_argument, NULL, 0 },
-	[HELP] = { "help", no_argument, NULL, 0 },
+	[VERSION] = { "version", no_argument, NULL, 'V' },
+	[HELP] = { "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
 
@@ -176,33 +220,57 @@ static void set_option(struct options *options, int which, const char *value)
 		options->mode = parse_mode(value);
 		break;
 	case PIN:
-		parse_pin(&options->pin, value);
+		if (!parse_range(&options->pin, value))
+			usage_error("--pin %s: src: or dst:, OFFSET+SIZE in whole pages is wanted",
+				    value);
 		break;
 	case OUTSIDE:
 		options->fault_outside = true;
 		break;
 	case STATS:
-		options->stats = number("--stats", value, 1, 86400);
+		options->stats = seconds("--stats", value);
 		break;
 	case JSON:
 		options->json = true;
 		break;
-	case HELP:
-		fputs(help, stdout);
-		exit(EXIT_OK);
 	}
+}
+
+static void check_options(struct options *options)
+{
+	bool posts = options->mode == IOPF_READ || options->mode == IOPF_MULTISHOT;
+
+	if (options->all && options->n_devices)
+		usage_error("--all and --device exclude each other");
+	if (options->reads && !posts)
+		usage_error("--reads needs --mode read or --mode multishot");
+	if (!options->reads)
+		options->reads = DEFAULT_READS;
 }
 
 static void parse_options(struct options *options, int argc, char **argv)
 {
 	int c, which;
 
-	while ((c = getopt_long(argc, argv, "", long_options, &which)) == 0)
-		set_option(options, which, optarg);
-	if (c != -1 || optind != argc) {
-		fputs("iopf-server: see --help\n", stderr);
-		exit(EXIT_USAGE);
+	while ((c = getopt_long(argc, argv, "hV", long_options, &which)) != -1) {
+		switch (c) {
+		case 0:
+			set_option(options, which, optarg);
+			break;
+		case 'h':
+			fputs(help, stdout);
+			exit(EXIT_OK);
+		case 'V':
+			puts("iopf-server " IOPF_VERSION);
+			exit(EXIT_OK);
+		default:	/* getopt_long() has said what is wrong */
+			fputs("Try 'iopf-server --help'.\n", stderr);
+			exit(EXIT_USAGE);
+		}
 	}
+	if (optind != argc)
+		usage_error("unexpected argument '%s'", argv[optind]);
+	check_options(options);
 }
 
 static void on_signal(int number)
@@ -256,7 +324,7 @@ static int run(struct server *server)
 int main(int argc, char **argv)
 {
 	struct options options = {
-		.pasid = 1, .group = 4, .in_flight = 8, .reads = 8, .mode = IOPF_SERVE,
+		.pasid = 1, .group = 4, .in_flight = 8, .mode = IOPF_SERVE,
 		.file = "/proc/self/exe",
 	};
 	static struct server server;
@@ -276,5 +344,5 @@ int main(int argc, char **argv)
 		rc = caught_signal ? EXIT_SIGNAL + caught_signal : EXIT_SETUP;
 	report_json(&server, rc);
 	teardown(&server);
-	return rc;
+	return output_end(rc);
 }

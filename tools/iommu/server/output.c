@@ -145,7 +145,8 @@ void report_json(const struct server *server, int status)
 	if (server->has_ring)
 		json_string(&json, "mode", iopf_mode_name(server->ring.mode));
 	json_number(&json, "pasid", server->options->pasid);
-	json_number(&json, "depth", server->options->depth);
+	if (server->depth)
+		json_number(&json, "depth", server->depth);
 	json_number(&json, "deadline_ms", server->options->deadline);
 	json_number(&json, "faults", s->faults);
 	json_number(&json, "groups", s->groups);
@@ -161,4 +162,16 @@ void report_json(const struct server *server, int status)
 	json_latency(server);
 	json_close(&json, '}');
 	json_line(&json);
+}
+
+int output_end(int status)
+{
+	bool lost = fflush(stdout) || ferror(stdout);
+
+	if (json.file)
+		lost |= ferror(json.file) != 0;
+	if (!lost || status > EXIT_WRONG)
+		return status;
+	fputs("iopf-server: not all of the output could be written\n", stderr);
+	return caught_signal ? EXIT_SIGNAL + caught_signal : EXIT_SETUP;
 }

@@ -161,7 +161,7 @@ static uint64_t total_bytes(const struct server *server)
 static uint64_t line_interval(const struct server *server, bool tty)
 {
 	if (server->options->stats)
-		return server->options->stats * 1000000000ull;
+		return (uint64_t)(server->options->stats * 1e9);
 	return tty ? TTY_LINE_NS : LINE_NS;
 }
 
@@ -194,8 +194,8 @@ int serve(struct server *server, const char *label)
 		if (bytes != last || faults != server->stats.faults)
 			moved = now;
 		else if (running && now - moved > STALL_NS)
-			rc = iopf_fail(&server->io, ETIMEDOUT, "no progress in %d seconds",
-				       STALL_SECONDS);
+			rc = iopf_say(&server->io, ETIMEDOUT, "no progress in %d seconds",
+				      STALL_SECONDS);
 		last = bytes;
 		faults = server->stats.faults;
 		if (label && (!running || now - line >= line_ns)) {

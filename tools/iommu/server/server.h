@@ -112,7 +112,7 @@ struct options {
 	/* of the fault queue, the kernel's if 0 */
 	uint32_t depth, deadline;
 	/* seconds from line to line, 0 for the usual ones */
-	uint32_t stats;
+	double stats;
 	bool json;
 	enum iopf_mode mode;
 	const char *file;
@@ -126,6 +126,8 @@ struct server {
 	struct iopf_queue queue;
 	struct iopf_ring ring;
 	bool has_queue, has_ring;
+	/* groups that the queue holds, 0 if the kernel does not tell */
+	uint32_t depth;
 	struct buffer file;
 	struct target targets[MAX_TARGETS];
 	int n_targets;
@@ -158,6 +160,8 @@ void stats_line(struct server *server, const char *label, uint64_t bytes, uint64
 		uint64_t now);
 /* All that is known at the end; nothing without --json. */
 void report_json(const struct server *server, int status);
+/* Returns the status, or EXIT_SETUP if not all of the output could be written. */
+int output_end(int status);
 
 /* ---- setup.c ---- */
 

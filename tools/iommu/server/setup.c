@@ -26,6 +26,17 @@ static int add_windows(struct server *server, struct target *target)
 	return rc;
 }
 
+/* Does the range to pin lie in the file?  The windows are as long as that. */
+static int check_pin_range(struct server *server)
+{
+	const struct pin *pin = &server->options->pin;
+
+	if (!pin->on || pin->offset + pin->size <= server->file.pages * PAGE_SIZE)
+		return 0;
+	return iopf_say(&server->io, ERANGE, "--pin: the range ends behind the %zu pages of %s",
+			server->file.pages, server->options->file);
+}
+
 static int pin_window(struct server *server, struct target *target)
 {
 	const struct pin *pin = &server->options->pin;
@@ -34,8 +45,6 @@ static int pin_window(struct server *server, struct target *target)
 
 	if (!pin->on)
 		return 0;
-	if (pin->offset + pin->size > window->buffer->pages * PAGE_SIZE)
-		return iopf_fail(&server->io, ERANGE, "the range to pin ends behind the file");
 	pri_watch(&target->pri, iova, iova + pin->size);
 	return window_map(&server->io, target->ioas, window, iova, pin->size / PAGE_SIZE);
 }
@@ -76,6 +85,38 @@ static int add_target(struct server *server, const char *bdf)
 	return rc;
 }
 
+/* Before anything is made: are the devices there that were asked for? */
+static int check_devices(struct server *server)
+{
+	const struct options *options = server->options;
+	struct pri_address found;
+	int i, rc = 0;
+
+	for (i = 0; i < options->n_devices && !rc; i++)
+		rc = pri_present(&server->io, options->devices[i].bdf);
+	if (!options->n_devices && !pri_find(&found, 1))
+		rc = iopf_say(&server->io, ENODEV, "there is no pri-testdev (%04x:%04x)",
+			      PTD_VENDOR_ID, PTD_DEVICE_ID);
+	return rc;
+}
+
+/* The first that nobody has. */
+static int add_free_target(struct server *server, const struct pri_address *found, int n)
+{
+	char last[sizeof(server->io.error)];
+	int i, rc = -ENODEV;
+
+	for (i = 0; i < n; i++) {
+		rc = add_target(server, found[i].bdf);
+		/* one that is ours is not tried again */
+		if (rc != -EBUSY || server->n_targets)
+			return rc;
+	}
+	snprintf(last, sizeof(last), "%s", iopf_error(&server->io));
+	return n == 1 ? rc : iopf_say(&server->io, EBUSY, "none of %d devices is free: %.100s", n,
+				      last);
+}
+
 static int add_targets(struct server *server)
 {
 	const struct options *options = server->options;
@@ -84,12 +125,15 @@ static int add_targets(struct server *server)
 	int n = options->n_devices, i, rc = 0;
 
 	if (!n) {
-		n = pri_find(found, MAX_TARGETS);
 		device = found;
-		if (!n)
-			return iopf_fail(&server->io, ENODEV, "look for a device %04x:%04x",
-					 PTD_VENDOR_ID, PTD_DEVICE_ID);
-		n = !options->all ? 1 : n < MAX_TARGETS ? n : MAX_TARGETS;
+		n = pri_find(found, MAX_TARGETS);
+		if (n > MAX_TARGETS) {
+			printf("%d devices more than %d are left alone\n", n - MAX_TARGETS,
+			       MAX_TARGETS);
+			n = MAX_TARGETS;
+		}
+		if (!options->all)
+			return add_free_target(server, found, n);
 	}
 	for (i = 0; i < n && !rc; i++)
 		rc = add_target(server, device[i].bdf);
@@ -102,6 +146,23 @@ static void say_mode(enum iopf_mode mode, unsigned int reads)
 	if (mode == IOPF_READ || mode == IOPF_MULTISHOT)
 		printf(", %u reads at a time", reads);
 	putchar('\n');
+}
+
+/* What the kernel made of --depth, as the queue's file says it. */
+static uint32_t queue_depth(const struct iopf_queue *queue)
+{
+	char path[64], line[128];
+	unsigned int depth = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", queue->fd);
+	file = fopen(path, "re");
+	if (!file)
+		return 0;
+	while (!depth && fgets(line, sizeof(line), file))
+		sscanf(line, "iommufd-fault-depth: %u", &depth);
+	fclose(file);
+	return depth;
 }
 
 static int add_queue(struct server *server)
@@ -118,6 +179,7 @@ static int add_queue(struct server *server)
 	if (rc)
 		return rc;
 	server->has_queue = true;
+	server->depth = queue_depth(&server->queue);
 	rc = iopf_ring_init_mode(&server->ring, &server->queue, options->mode, options->reads,
 				 SLOT_MESSAGES);
 	server->has_ring = !rc;
@@ -134,7 +196,11 @@ int setup(struct server *server, const struct options *options)
 	server->options = options;
 	rc = iopf_open(&server->io);
 	if (!rc)
+		rc = check_devices(server);
+	if (!rc)
 		rc = buffer_load(&server->io, &server->file, options->file);
+	if (!rc)
+		rc = check_pin_range(server);
 	if (!rc)
 		rc = add_queue(server);
 	if (rc)

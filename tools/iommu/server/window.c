@@ -61,7 +61,7 @@ int buffer_load(struct iopf *io, struct buffer *buffer, const char *path)
 	if (fstat(fd, &st))
 		rc = iopf_fail(io, errno, "stat %s", path);
 	else if (!S_ISREG(st.st_mode) || !st.st_size)
-		rc = iopf_fail(io, EINVAL, "%s is no file with content", path);
+		rc = iopf_say(io, EINVAL, "%s is no file with content", path);
 	else
 		rc = buffer_create(io, buffer, "file", (size_t)st.st_size);
 	if (!rc) {
@@ -110,7 +110,7 @@ int buffer_hash(struct iopf *io, const struct buffer *buffer, char hash[65])
 	if (child < 0 || waitpid(child, &status, 0) != child)
 		return iopf_fail(io, errno, "run sha256sum");
 	if (rc || status || strspn(hash, "0123456789abcdef") != 64)
-		return iopf_fail(io, EPROTO, "no hash from sha256sum");
+		return iopf_say(io, EPROTO, "no hash from sha256sum");
 	return 0;
 }
 

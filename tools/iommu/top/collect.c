@@ -9,9 +9,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <linux/kcmp.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,7 +22,8 @@
 
 #define QUEUE_FILE "anon_inode:[iommufd-pgfault]"
 #define QUEUE_PREFIX "iommufd-fault-"
-#define DEVICES "/sys/kernel/debug/iommu/iopf"
+#define DEBUGFS "/sys/kernel/debug"
+#define DEVICES DEBUGFS "/iommu/iopf"
 
 static struct source *add_source(struct sample *sample)
 {
@@ -136,7 +139,7 @@ static bool is_new(const struct sample *sample, pid_t pid, int fd)
 /* dir is /proc/PID/fd.  The file may be closed meanwhile: no error. */
 static int take_fd(struct sample *sample, const char *dir, const char *name)
 {
-	char path[300], target[64];
+	char path[340], target[64];
 	struct source *source;
 	pid_t pid = atoi(dir + strlen("/proc/"));
 	ssize_t n;
@@ -190,7 +193,7 @@ static int take_process(struct sample *sample, const char *dir, const char *name
 /* A file of a device's directory, for the device that was added last. */
 static int take_device_file(struct sample *sample, const char *dir, const char *name)
 {
-	char path[400];
+	char path[600];
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	parse_file(&sample->sources[sample->n - 1], path, NULL, name);
@@ -212,19 +215,37 @@ static int take_device(struct sample *sample, const char *dir, const char *name)
 	return 0;
 }
 
+/* What keeps us from the counters of devices, and where. */
+static void explain(struct sample *sample, int err)
+{
+	const char *hint = "";
+	struct statfs fs;
+
+	if (statfs(DEBUGFS, &fs) || (unsigned long)fs.f_type != DEBUGFS_MAGIC)
+		hint = " (debugfs is not mounted on " DEBUGFS ")";
+	else if (err == ENOENT)
+		hint = " (this kernel has none)";
+	else if (err == EACCES)
+		hint = " (they are for root alone)";
+	snprintf(sample->devices_error, sizeof(sample->devices_error), "%s: %s%s", DEVICES,
+		 strerror(err), hint);
+}
+
 int sample_take(struct sample *sample)
 {
 	struct timespec ts;
 	int rc;
 
 	sample->n = 0;
+	sample->devices_error[0] = 0;
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	sample->ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 	rc = visit_names(sample, "/proc", is_number, take_process);
 	if (rc)
 		return rc;
 	rc = visit_names(sample, DEVICES, is_visible, take_device);
-	sample->devices_errno = rc == -ENOMEM ? 0 : -rc;
+	if (rc && rc != -ENOMEM)
+		explain(sample, -rc);
 	return rc == -ENOMEM ? rc : 0;
 }
 

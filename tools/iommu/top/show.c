@@ -68,8 +68,8 @@ void show_json(const struct sample *now)
 	json_number(&json, "monotonic_ns", now->ns);
 	json_sources(&json, now, "queues", false);
 	json_sources(&json, now, "devices", true);
-	if (now->devices_errno)
-		json_string(&json, "devices_error", strerror(now->devices_errno));
+	if (now->devices_error[0])
+		json_string(&json, "devices_error", now->devices_error);
 	json_close(&json, '}');
 	json_line(&json);
 }
@@ -120,10 +120,9 @@ void show_all(const struct sample *now, const struct sample *before, unsigned in
 				   rate(now, before, source, &source->counters[i]),
 				   (i + 1) % per_line == 0 || i + 1 == source->n);
 	}
-	if (now->devices_errno)
-		printf("no counters of devices: %s\n", strerror(now->devices_errno));
-	else if (!now->n)
-		puts("no fault queue is open, and no device has page requests");
+	if (!now->n)
+		printf("no fault queue is open%s\n",
+		       now->devices_error[0] ? "" : ", and no device has page requests");
 }
 
 static void print_column(const struct sample *now, const struct sample *before,

@@ -38,8 +38,8 @@ struct sample {
 	uint64_t ns;
 	struct source *sources;
 	size_t n, room;
-	/* why there are no devices, or 0 */
-	int devices_errno;
+	/* why there are no devices, or "" */
+	char devices_error[160];
 };
 
 /* collect.c: 0 or a negative errno; what was in the sample before is gone. */
