@@ -922,7 +922,10 @@ static inline void iopf_answered(const struct iopf_answer *answer)
 		wake_up_all(&fdev->idle);
 }
 
-/* A claimed group without a last request: the hardware expects nothing yet. */
+/*
+ * A claimed group without a last request: the hardware expects nothing yet
+ * (immediate.pml: OPEN_NO_LOCK, OPEN_NO_UNHASH).
+ */
 static bool iopf_end_open(struct iopf_group *group)
 {
 	struct iopf_device *fdev = to_iopf_device(group->fault_param);

@@ -585,7 +585,7 @@ static bool fault_is_drained(struct iommufd_fault *fault,
 void iommufd_fault_drain(struct iommufd_fault *fault,
 			 struct iommufd_attachment *attachment)
 {
-	/* With immediate delivery, messages of ended groups may be left besides. */
+	/* Messages of ended groups may be left besides (immediate.pml: DRAIN_NO_DROP). */
 	if (fault->parts || !fault_is_drained(fault, attachment))
 		fault_answer_all(fault, attachment);
 	wait_event(fault->drain_wait, fault_is_drained(fault, attachment));

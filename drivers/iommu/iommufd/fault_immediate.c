@@ -29,6 +29,9 @@
  * A request that is accounted stays as it is, and so does its link to the next
  * accounted one: the core appends behind the last. The reader's reference keeps
  * the memory, whoever ends the group.
+ *
+ * What breaks without a step of this is in tools/iommu/models/immediate.pml:
+ * END_NO_REFERENCE, END_NO_READER, SETTLE_NO_OPEN, SETTLE_NO_TELL, DROP_NO_READER
  */
 #include <linux/iommufd.h>
 #include <linux/uio.h>
@@ -85,7 +88,10 @@ int iommufd_fault_part_add(struct iommufd_fault *fault, struct iommufd_attachmen
 	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, group->cookie);
 	int rc;
 
-	/* Claimed under this lock, after the core has looked: it is not ours now. */
+	/*
+	 * Claimed under this lock, after the core has looked: it is not ours now
+	 * (immediate.pml: PART_NO_CHECK).
+	 */
 	if (atomic_read(&group->state) == IOPF_GROUP_ANSWERING ||
 	    atomic_read(&group->state) == IOPF_GROUP_GONE)
 		return 0;

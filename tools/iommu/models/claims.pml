@@ -18,7 +18,7 @@
  *
  * What happens under the object's lock is one step here: of the things in it only the
  * group's state is also changed without the lock, and each step looks at that once.
- * There is memory for one group, and a slot for one. Immediate delivery is not modelled.
+ * There is memory for one group, and a slot for one. Immediate delivery is in immediate.pml.
  *
  * Each of these parts is searched to the end, by itself:
  *
