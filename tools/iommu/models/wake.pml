@@ -28,6 +28,7 @@
  *		reads one group each time it is told; no look
  *	ORDER	two reports, a blocking, a posted and a multishot read; no look
  *	LOST	the same, with reads that are cancelled, tasks that do not come, the look
+ *	STUCK	two reports, a blocking read, two multishot reads whose tasks do not come
  *	FREE	two reports, a posted read that is cancelled, the look, the freeing
  *	END	a report, a blocking, a posted and a multishot read; the end of life
  *	LAST	two reports, a blocking read, a poller; the end of life
