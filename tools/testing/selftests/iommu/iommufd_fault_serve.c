@@ -98,8 +98,13 @@ TEST_F(serve, size)
 	for (size = sizeof(arg.cmd) + 1; size <= sizeof(arg); size++) {
 		memset(&arg, 0, sizeof(arg));
 		arg.cmd.size = size;
+		arg.cmd.response_num = 1;
+		arg.cmd.message_num = 1;
 		((char *)&arg)[size - 1] = 1;
 		EXPECT_EQ(-E2BIG, iommufd_call(self->env.queue, IOMMU_FAULT_SERVE, &arg));
+		/* nothing was done, and it says so */
+		EXPECT_EQ(0, arg.cmd.response_num);
+		EXPECT_EQ(0, arg.cmd.message_num);
 	}
 	/* a byte behind what the size says is nothing to it */
 	memset(&arg, 0, sizeof(arg));
