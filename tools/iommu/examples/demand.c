@@ -61,19 +61,20 @@ int main(int argc, char **argv)
 	if (argc == 2 && !iopf_open(&io) && !iopf_queue_alloc(&io, 0, &queue) &&
 	    !iopf_ring_init(&ring, &queue, 1, 256) &&
 	    !iopf_ioas_alloc(&io, &ioas) && !iopf_device_open(&io, argv[1], &dev) &&
+	    iopf_device_watch(&dev) >= 0 &&
 	    !iopf_device_attach_queue(&dev, ioas, PASID, &queue, hwpts) &&
 	    !iopf_device_map_bar(&dev, 0, &bar) && !iopf_device_bus_master(&dev, true)) {
 		for (size_t i = 0; i < sizeof(fill) / sizeof(fill[0]); i++)
 			((volatile uint32_t *)bar.base)[fill[i][0] / 4] = fill[i][1];
 		do
 			rc = iopf_ring_serve(&ring, 10, serve, &ioas);
-		while (rc > 0 || (!rc && is_running(bar.base)));
+		while ((rc > 0 || (!rc && is_running(bar.base))) && !iopf_device_is_leaving(&dev));
 		iopf_ring_exit(&ring);
 	}
-	if (rc)
+	if (rc < 0)
 		fprintf(stderr, "demand: %s\n", argc == 2 ? iopf_error(&io) : "usage: demand BDF");
 	else
 		printf("first %#x, last %#x\n", memory[0], memory[LAST]);
 	iopf_device_close(&dev);	/* detaches; the driver of before gets it again */
-	return rc || memory[0] != PATTERN || memory[LAST] != PATTERN;
+	return rc < 0 || memory[0] != PATTERN || memory[LAST] != PATTERN;
 }

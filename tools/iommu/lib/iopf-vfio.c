@@ -5,8 +5,10 @@
 #include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -67,7 +69,7 @@ static void current_driver(const struct iopf_device *dev, char name[DRIVER_NAME]
 }
 
 /* What driver_override says; a newline, which clears it, when there is none. */
-static void current_override(struct iopf_device *dev)
+static void current_override(const struct iopf_device *dev, char text[DRIVER_NAME])
 {
 	char path[160];
 	ssize_t n = 0;
@@ -76,12 +78,12 @@ static void current_override(struct iopf_device *dev)
 	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s/driver_override", dev->bdf);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
-		n = read(fd, dev->old_override, sizeof(dev->old_override) - 1);
+		n = read(fd, text, DRIVER_NAME - 1);
 		close(fd);
 	}
-	dev->old_override[n > 0 ? n : 0] = 0;
-	if (n <= 0 || !strcmp(dev->old_override, "(null)\n"))
-		memcpy(dev->old_override, "\n", 2);
+	text[n > 0 ? n : 0] = 0;
+	if (n <= 0 || !strcmp(text, "(null)\n"))
+		memcpy(text, "\n", 2);
 }
 
 /*
@@ -114,7 +116,7 @@ static int take_device(struct iopf_device *dev)
 	current_driver(dev, dev->old_driver);
 	if (!strcmp(dev->old_driver, VFIO_DRIVER))
 		return 0;
-	current_override(dev);
+	current_override(dev, dev->old_override);
 	rc = device_write(dev, "driver_override", VFIO_DRIVER);
 	if (rc)
 		return rc;
@@ -130,7 +132,26 @@ static int take_device(struct iopf_device *dev)
 	return rc;
 }
 
-static int give_back(struct iopf_device *dev)
+static bool is_there(const struct iopf_device *dev)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s", dev->bdf);
+	return !access(path, F_OK);
+}
+
+/* An override that is not ours is of somebody who has plans for the device. */
+static int restore_override(const struct iopf_device *dev)
+{
+	char text[DRIVER_NAME];
+
+	current_override(dev, text);
+	if (strcmp(text, VFIO_DRIVER "\n"))
+		return 0;
+	return device_write(dev, "driver_override", dev->old_override);
+}
+
+static int give_back(struct iopf_device *dev, bool leaving)
 {
 	char now[DRIVER_NAME];
 	int rc;
@@ -138,7 +159,10 @@ static int give_back(struct iopf_device *dev)
 	if (!dev->rebind)
 		return 0;
 	dev->rebind = false;
-	rc = device_write(dev, "driver_override", dev->old_override);
+	rc = restore_override(dev);
+	/* it may be unplugged at any time now */
+	if (leaving)
+		return is_there(dev) ? rc : 0;
 	current_driver(dev, now);
 	if (!rc && !strcmp(now, VFIO_DRIVER))
 		rc = driver_write(dev, VFIO_DRIVER, "unbind");
@@ -227,6 +251,7 @@ int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16])
 
 static int close_locked(struct iopf_device *dev)
 {
+	bool leaving = iopf_device_is_leaving(dev);
 	unsigned int i;
 
 	/* they keep the device open */
@@ -237,7 +262,10 @@ static int close_locked(struct iopf_device *dev)
 	if (dev->fd >= 0)
 		close(dev->fd);
 	dev->fd = -1;
-	return give_back(dev);
+	if (dev->watched)
+		close(dev->leave_fd);
+	dev->watched = false;
+	return give_back(dev, leaving);
 }
 
 static int open_locked(struct iopf_device *dev)
@@ -289,6 +317,49 @@ int iopf_device_close(struct iopf_device *dev)
 	if (lock >= 0)
 		close(lock);
 	return rc;
+}
+
+static int set_leave_fd(struct iopf_device *dev, int fd)
+{
+	union {
+		struct vfio_irq_set head;
+		char room[sizeof(struct vfio_irq_set) + sizeof(int)];
+	} set = {
+		.head = {
+			.argsz = sizeof(set),
+			.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+			.index = VFIO_PCI_REQ_IRQ_INDEX,
+			.count = 1,
+		},
+	};
+
+	memcpy(set.head.data, &fd, sizeof(fd));
+	return ioctl(dev->fd, VFIO_DEVICE_SET_IRQS, &set) ? -errno : 0;
+}
+
+int iopf_device_watch(struct iopf_device *dev)
+{
+	int fd, rc;
+
+	if (dev->watched)
+		return dev->leave_fd;
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	rc = fd < 0 ? -errno : set_leave_fd(dev, fd);
+	if (!rc) {
+		dev->watched = true;
+		dev->leave_fd = fd;
+		return fd;
+	}
+	if (fd >= 0)
+		close(fd);
+	return iopf_fail(dev->io, -rc, "%s: ask to be told when it is to leave", dev->bdf);
+}
+
+bool iopf_device_is_leaving(const struct iopf_device *dev)
+{
+	struct pollfd pfd = { .fd = dev->leave_fd, .events = POLLIN };
+
+	return dev->watched && poll(&pfd, 1, 0) > 0;
 }
 
 static int attach_pt(struct iopf_device *dev, uint32_t flags, uint32_t pasid, uint32_t pt_id)

@@ -334,6 +334,9 @@ struct iopf_device {
 	bool rebind;
 	/* those that are mapped; the device cannot be given back before */
 	struct iopf_bar *bars[IOPF_BARS];
+	/* of iopf_device_watch() */
+	bool watched;
+	int leave_fd;
 };
 
 /* "0:3.0" and the like to "0000:00:03.0", as sysfs has it. */
@@ -346,9 +349,19 @@ int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16]);
 int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev);
 /*
  * Detaches everything and unmaps the BARs; the device goes back to the driver that
- * it had.
+ * it had.  If it is watched and was asked back, it is left without a driver, as who
+ * asked for it decides what comes next.
  */
 int iopf_device_close(struct iopf_device *dev);
+/*
+ * A device that is to leave (its driver is unbound, it is unplugged) has to be closed:
+ * until then whoever asked for it waits, without a limit.  Returns a descriptor that
+ * is readable from when it is asked back, to poll beside the queue's; do not read it.
+ * iopf_device_close() closes it.
+ */
+int iopf_device_watch(struct iopf_device *dev);
+/* Was a device that is watched asked back? */
+bool iopf_device_is_leaving(const struct iopf_device *dev);
 
 /* pt_id is an IOAS or HWPT.  Attaching to another one replaces the first. */
 int iopf_device_attach(struct iopf_device *dev, uint32_t pt_id);

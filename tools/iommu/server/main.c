@@ -56,7 +56,8 @@ static const char help[] =
 "  --help, -h       print this\n"
 "\n"
 "Exit status: 0 all is as it must be; 1 something is not (a line with WRONG);\n"
-"2 usage; 3 a file, the device or the kernel did not permit it; 128+N signal N.\n";
+"2 usage; 3 a file, the device or the kernel did not permit it; 5 a device was asked\n"
+"back (unbound, unplugged) and given up; 128+N signal N.\n";
 
 __attribute__((format(printf, 1, 2), noreturn))
 static void usage_error(const char *what, ...)
@@ -309,7 +310,9 @@ static int run(struct server *server)
 	size_t i;
 
 	for (i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
-		rc = caught_signal ? -EINTR : phases[i](server);
+		rc = should_end(server);
+		if (!rc)
+			rc = phases[i](server);
 		if (rc < 0) {
 			complain(server);
 			serve_stop(server);
@@ -341,7 +344,8 @@ int main(int argc, char **argv)
 	else
 		rc = run(&server);
 	if (rc < 0)
-		rc = caught_signal ? EXIT_SIGNAL + caught_signal : EXIT_SETUP;
+		rc = caught_signal ? EXIT_SIGNAL + caught_signal :
+		     server.leaving ? EXIT_LEAVING : EXIT_SETUP;
 	report_json(&server, rc);
 	teardown(&server);
 	return output_end(rc);

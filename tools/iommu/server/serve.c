@@ -174,22 +174,40 @@ static void say_line(struct server *server, const char *label, uint64_t bytes, u
 		progress_line(server, label, bytes, now - begin, tty);
 }
 
+int should_end(struct server *server)
+{
+	int i;
+
+	if (caught_signal)
+		return -EINTR;
+	for (i = 0; i < server->n_targets && !server->leaving; i++) {
+		const struct iopf_device *vfio = &server->targets[i].pri.vfio;
+
+		if (!iopf_device_is_leaving(vfio))
+			continue;
+		server->leaving = true;
+		iopf_say(&server->io, ENODEV, "%s was asked back", vfio->bdf);
+	}
+	return server->leaving ? -ENODEV : 0;
+}
+
 int serve(struct server *server, const char *label)
 {
 	bool tty = isatty(STDOUT_FILENO), running = true;
 	uint64_t line_ns = line_interval(server, tty);
 	uint64_t begin = now_ns(), now = begin, look = begin, line = begin, moved = begin;
 	uint64_t bytes, last = 0, faults = server->stats.faults;
-	int rc = 0;
+	int rc = 0, end = 0;
 
 	server->lap_begin = begin;
 	while (running && rc >= 0) {
-		rc = caught_signal ? -EINTR : serve_event(server);
+		rc = end ? end : caught_signal ? -EINTR : serve_event(server);
 		now = now_ns();
 		if (rc < 0 || now - look < LOOK_NS)
 			continue;
 		look = now;
 		running = any_busy(server);
+		end = should_end(server);
 		bytes = total_bytes(server);
 		if (bytes != last || faults != server->stats.faults)
 			moved = now;

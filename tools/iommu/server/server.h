@@ -16,6 +16,8 @@ enum {
 	EXIT_WRONG,	/* it ran, and a result is not what it must be */
 	EXIT_USAGE,
 	EXIT_SETUP,	/* a file, a device or the kernel did not let it run */
+	/* a device was asked back; 4 would be a test that is skipped */
+	EXIT_LEAVING = 5,
 	EXIT_SIGNAL = 128,
 };
 
@@ -126,6 +128,8 @@ struct server {
 	struct iopf_queue queue;
 	struct iopf_ring ring;
 	bool has_queue, has_ring;
+	/* a device was asked back */
+	bool leaving;
 	/* groups that the queue holds, 0 if the kernel does not tell */
 	uint32_t depth;
 	struct buffer file;
@@ -139,8 +143,10 @@ struct server {
 
 extern volatile sig_atomic_t caught_signal;
 
+/* -EINTR after a signal; -ENODEV if a device is asked back; else 0. */
+int should_end(struct server *server);
 /*
- * Serve faults until every device has stopped: 0, -EINTR after a signal, or
+ * Serve faults until every device has stopped: 0, as should_end(), or
  * -ETIMEDOUT if no device has come on for STALL_SECONDS.  label: the progress
  * line's, NULL for none.
  */

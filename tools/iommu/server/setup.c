@@ -59,7 +59,8 @@ static int attach_target(struct server *server, struct target *target)
 	if (rc)
 		return rc;
 	target->attached = true;
-	return iopf_device_bus_master(vfio, true);
+	rc = iopf_device_watch(vfio);
+	return rc < 0 ? rc : iopf_device_bus_master(vfio, true);
 }
 
 static int add_target(struct server *server, const char *bdf)
