@@ -6,8 +6,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -363,6 +365,65 @@ TEST_F(ring, no_more_faults)
 	EXPECT_NE(NULL, strstr(iopf_error(&self->io), "the fault queue: No such device"));
 }
 
+/* How many answers the other side gets, up to n: it waits for each. */
+static unsigned int answers_that_come(int kernel, unsigned int n)
+{
+	struct pollfd pfd = { .fd = kernel, .events = POLLIN };
+	struct iommu_hwpt_page_response answer;
+	unsigned int i;
+
+	for (i = 0; i < n && poll(&pfd, 1, WAIT_MS) > 0; i++) {
+		if (recv(kernel, &answer, sizeof(answer), 0) != sizeof(answer))
+			break;
+	}
+	return i;
+}
+
+/* By the rule of the header: nothing is left behind when the loop goes back to sleep. */
+TEST_F(ring, own_event_loop)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	unsigned int requests = 0, round, n;
+	int epoll = epoll_create1(0);
+
+	ASSERT_EQ(0, epoll_ctl(epoll, EPOLL_CTL_ADD, iopf_ring_fd(&self->ring), &event));
+	for (round = 0; round < 10; round++) {
+		for (n = 0; n < round % 3 * READS / 2 + 1; n++)
+			ASSERT_TRUE(send_fault(self->kernel, n + 1));
+		while (requests < 2 * n) {
+			/* posted reads are submitted by the first call that waits */
+			ASSERT_EQ(round > 0, round > 0 && epoll_wait(epoll, &event, 1, WAIT_MS));
+			while (iopf_ring_serve(&self->ring, 0, odd_is_invalid, &requests) > 0)
+				;
+		}
+		EXPECT_EQ(2 * n, requests);
+		EXPECT_EQ(n, answers_that_come(self->kernel, n));
+		requests = 0;
+	}
+	close(epoll);
+}
+
+/* An answer that is given later, outside of any wait. */
+TEST_F(ring, flush)
+{
+	struct iopf_slot *slots[2], *slot;
+	unsigned int n;
+
+	EXPECT_EQ(0, iopf_ring_flush(&self->ring));
+	for (n = 0; n < 2; n++)
+		ASSERT_TRUE(send_fault(self->kernel, n + 1));
+	for (n = 0; n < 2; n++)
+		ASSERT_EQ(IOPF_FAULTS, iopf_ring_next(&self->ring, WAIT_MS, &slots[n]));
+	for (n = 0; n < 2; n++) {
+		iopf_slot_answer(slots[n], n + 1, IOMMUFD_PAGE_RESP_SUCCESS);
+		iopf_ring_reply(&self->ring, slots[n]);
+	}
+	EXPECT_EQ(0, iopf_ring_flush(&self->ring));
+	EXPECT_EQ(2, answers_that_come(self->kernel, 2));
+	for (n = 0; n < 2; n++)
+		EXPECT_EQ(IOPF_ANSWERED, iopf_ring_next(&self->ring, WAIT_MS, &slot));
+}
+
 static void on_alarm(int number)
 {
 	(void)number;
@@ -467,6 +528,36 @@ TEST(refused)
 	iopf_ring_exit(&ring);
 	close(fd[0]);
 	close(fd[1]);
+}
+
+/* A VMM has its own descriptors: an iommufd, a queue, a device. */
+TEST(adopted_device)
+{
+	struct iopf_device own, adopted;
+	struct iopf_queue queue, taken;
+	struct pri_address found;
+	struct iopf io, mine;
+	uint16_t vendor;
+
+	if (!pri_find(&found, 1))
+		SKIP(return, "no pri-testdev");
+	ASSERT_EQ(0, iopf_open(&mine));
+	ASSERT_EQ(0, iopf_device_open(&mine, found.bdf, &own));
+	iopf_adopt(&io, dup(mine.fd));
+	ASSERT_EQ(0, iopf_device_adopt(&io, found.bdf, dup(own.fd), own.id, &adopted));
+	EXPECT_EQ(PTD_CREDITS_MAX, iopf_device_pri_capacity(&adopted));
+	EXPECT_EQ(0, iopf_device_config_read(&adopted, 0, &vendor, sizeof(vendor)));
+	EXPECT_EQ(PTD_VENDOR_ID, vendor);
+	ASSERT_EQ(0, iopf_queue_alloc(&mine, 0, &queue));
+	iopf_queue_adopt(&io, queue.id, queue.fd, &taken);
+	EXPECT_TRUE(iopf_queue_has_serve(&taken));
+	EXPECT_EQ(0, iopf_queue_close(&taken));
+	EXPECT_EQ(0, iopf_device_close(&adopted));
+	iopf_close(&io);
+	/* it is ours as before */
+	EXPECT_EQ(0, iopf_device_config_read(&own, 0, &vendor, sizeof(vendor)));
+	EXPECT_EQ(0, iopf_device_close(&own));
+	iopf_close(&mine);
 }
 
 /*

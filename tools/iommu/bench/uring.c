@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "bench.h"
+#include "lib/uring.h"
 
 #define BUFFER_GROUP 1
 /* of a submission queue, which is emptied if it is full */
@@ -80,7 +81,7 @@ static void post_multishot(struct ring *ring, unsigned int queue)
 {
 	struct io_uring_sqe *sqe = get_sqe(ring);
 
-	io_uring_prep_read_multishot(sqe, queue, 0, 0, BUFFER_GROUP);
+	prep_read_multishot(sqe, queue, BUFFER_GROUP);
 	io_uring_sqe_set_data64(sqe, queue);
 	sqe->flags |= IOSQE_FIXED_FILE;
 }
@@ -268,8 +269,7 @@ static int open_multishot(struct bench *b, bool sqpoll)
 		rc = alloc_slots(b, ring, b->spec.buffers);
 	if (rc)
 		return rc;
-	ring->buffers = io_uring_setup_buf_ring(&ring->uring, b->spec.buffers, BUFFER_GROUP, 0,
-						&rc);
+	ring->buffers = setup_buffers(&ring->uring, b->spec.buffers, BUFFER_GROUP, &rc);
 	if (!ring->buffers)
 		return iopf_fail(&b->io, -rc, "set up a buffer ring");
 	for (i = 0; i < b->spec.buffers; i++)

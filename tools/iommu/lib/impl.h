@@ -51,7 +51,9 @@ bool has_serve(int fd);
 /* iopf-plain.c: IOPF_SERVE and IOPF_POLL */
 int plain_next(struct iopf_ring_impl *ring, unsigned int timeout_ms, struct ring_slot **slot);
 void plain_reply(struct iopf_ring_impl *ring, struct ring_slot *slot);
-/* Give the answers that were not given, and refuse what the caller was not told of. */
+/* Give the answers that were not given. */
+int plain_flush(struct iopf_ring_impl *ring);
+/* The same, and refuse what the caller was not told of. */
 void plain_stop(struct iopf_ring_impl *ring);
 
 /* iopf-probe.c: do reads of this file wait in io_uring? */

@@ -124,6 +124,16 @@ void plain_reply(struct iopf_ring_impl *ring, struct ring_slot *slot)
 		exchange(ring, slot, NULL, 0);
 }
 
+int plain_flush(struct iopf_ring_impl *ring)
+{
+	struct ring_slot *slot;
+	int rc = 0;
+
+	while (!rc && (slot = slot_in_state(ring, SLOT_REPLIED, NULL)))
+		rc = exchange(ring, slot, NULL, 0);
+	return rc;
+}
+
 void plain_stop(struct iopf_ring_impl *ring)
 {
 	struct ring_slot *slot;

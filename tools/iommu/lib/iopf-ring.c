@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "impl.h"
+#include "uring.h"
 
 #define USER_DATA_CANCEL UINT64_MAX
 #define USER_DATA_MULTISHOT (UINT64_MAX - 1)
@@ -55,7 +56,7 @@ static void post_multishot(struct iopf_ring_impl *ring)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
 
-	io_uring_prep_read_multishot(sqe, ring->queue->fd, 0, 0, BUFFER_GROUP);
+	prep_read_multishot(sqe, ring->queue->fd, BUFFER_GROUP);
 	io_uring_sqe_set_data64(sqe, USER_DATA_MULTISHOT);
 	ring->armed = true;
 	ring->in_flight++;
@@ -261,8 +262,7 @@ static int init_buffers(struct iopf_ring_impl *ring)
 
 	for (ring->n_entries = 1; ring->n_entries < ring->n_slots; ring->n_entries *= 2)
 		;
-	ring->buffers = io_uring_setup_buf_ring(&ring->uring, ring->n_entries, BUFFER_GROUP, 0,
-						&rc);
+	ring->buffers = setup_buffers(&ring->uring, ring->n_entries, BUFFER_GROUP, &rc);
 	return rc;
 }
 
@@ -378,6 +378,21 @@ int iopf_ring_next(struct iopf_ring *ring, unsigned int timeout_ms, struct iopf_
 	return rc;
 }
 
+int iopf_ring_fd(const struct iopf_ring *ring)
+{
+	return uses_uring(ring->impl) ? ring->impl->uring.ring_fd : ring->impl->queue->fd;
+}
+
+int iopf_ring_flush(struct iopf_ring *ring)
+{
+	int rc;
+
+	if (!uses_uring(ring->impl))
+		return plain_flush(ring->impl);
+	rc = io_uring_submit(&ring->impl->uring);
+	return rc < 0 ? iopf_fail(ring->impl->queue->io, -rc, "submit to io_uring") : 0;
+}
+
 void slot_refuse(struct ring_slot *slot)
 {
 	struct iopf_iter iter = iopf_groups(slot->pub.messages, slot->pub.n_messages);
@@ -416,8 +431,7 @@ static void stop(struct iopf_ring_impl *ring)
 	ring->stopping = true;
 	stop_reads(ring);
 	if (ring->buffers)
-		io_uring_free_buf_ring(&ring->uring, ring->buffers, ring->n_entries,
-				       BUFFER_GROUP);
+		free_buffers(&ring->uring, ring->buffers, ring->n_entries, BUFFER_GROUP);
 	io_uring_queue_exit(&ring->uring);
 }
 

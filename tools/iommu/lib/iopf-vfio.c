@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
 #include <poll.h>
@@ -219,18 +220,23 @@ static int bind_failed(struct iopf_device *dev, int err, const char *path)
 	return iopf_fail(dev->io, err, "%s: bind to the iommufd", dev->bdf);
 }
 
+static int find_config(struct iopf_device *dev)
+{
+	struct vfio_region_info config;
+	int rc = region_info(dev, VFIO_PCI_CONFIG_REGION_INDEX, &config);
+
+	dev->config_offset = config.offset;
+	return rc;
+}
+
 static int bind_iommufd(struct iopf_device *dev, const char *path)
 {
 	struct vfio_device_bind_iommufd cmd = { .argsz = sizeof(cmd), .iommufd = dev->io->fd };
-	struct vfio_region_info config;
-	int rc;
 
 	if (ioctl(dev->fd, VFIO_DEVICE_BIND_IOMMUFD, &cmd))
 		return bind_failed(dev, errno, path);
 	dev->id = cmd.out_devid;
-	rc = region_info(dev, VFIO_PCI_CONFIG_REGION_INDEX, &config);
-	dev->config_offset = config.offset;
-	return rc;
+	return find_config(dev);
 }
 
 int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16])
@@ -301,6 +307,42 @@ int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev)
 	rc = open_locked(dev);
 	close(lock);
 	return rc;
+}
+
+int iopf_device_adopt(struct iopf *io, const char *bdf, int fd, uint32_t id,
+		      struct iopf_device *dev)
+{
+	int rc;
+
+	*dev = (struct iopf_device){ .io = io, .fd = fd, .id = id };
+	rc = iopf_full_bdf(io, bdf, dev->bdf);
+	return rc ? rc : find_config(dev);
+}
+
+/* From sysfs: VFIO does not show the capability. */
+int iopf_device_pri_capacity(struct iopf_device *dev)
+{
+	unsigned int at = PCI_CFG_SPACE_SIZE, tries = PCI_CFG_SPACE_EXP_SIZE / 8;
+	uint32_t header, capacity = 0;
+	char path[160];
+	int fd, rc = 0;
+
+	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s/config", dev->bdf);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return iopf_fail(dev->io, errno, "open %s", path);
+	/* no capability, or what cannot be read: the end */
+	while (at >= PCI_CFG_SPACE_SIZE && tries-- &&
+	       pread(fd, &header, sizeof(header), at) == sizeof(header)) {
+		if (PCI_EXT_CAP_ID(header) == PCI_EXT_CAP_ID_PRI) {
+			if (pread(fd, &capacity, sizeof(capacity), at + PCI_PRI_MAX_REQ) < 0)
+				rc = iopf_fail(dev->io, errno, "read %s", path);
+			break;
+		}
+		at = PCI_EXT_CAP_NEXT(header);
+	}
+	close(fd);
+	return rc ? rc : capacity < INT_MAX ? (int)capacity : INT_MAX;
 }
 
 int iopf_device_close(struct iopf_device *dev)

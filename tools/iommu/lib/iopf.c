@@ -45,9 +45,18 @@ int iopf_open(struct iopf *io)
 {
 	io->error[0] = 0;
 	io->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
-	if (io->fd < 0)
-		return iopf_fail(io, errno, "open /dev/iommu");
-	return 0;
+	if (io->fd >= 0)
+		return 0;
+	if (errno == ENOENT)
+		return iopf_say(io, ENOENT,
+				"there is no /dev/iommu: the kernel needs CONFIG_IOMMUFD (a module?)");
+	return iopf_fail(io, errno, "open /dev/iommu");
+}
+
+void iopf_adopt(struct iopf *io, int fd)
+{
+	io->error[0] = 0;
+	io->fd = fd;
 }
 
 void iopf_close(struct iopf *io)
@@ -165,10 +174,14 @@ int iopf_queue_alloc_with(struct iopf *io, const struct iopf_queue_options *opti
 	*queue = (struct iopf_queue){ .io = io, .fd = -1 };
 	if (ioctl(io->fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd))
 		return queue_failed(io, errno, &cmd);
-	queue->id = cmd.out_fault_id;
-	queue->fd = (int)cmd.out_fault_fd;
-	queue->no_serve = !iopf_queue_has_serve(queue);
+	iopf_queue_adopt(io, cmd.out_fault_id, (int)cmd.out_fault_fd, queue);
 	return 0;
+}
+
+void iopf_queue_adopt(struct iopf *io, uint32_t id, int fd, struct iopf_queue *queue)
+{
+	*queue = (struct iopf_queue){ .io = io, .id = id, .fd = fd };
+	queue->no_serve = !iopf_queue_has_serve(queue);
 }
 
 int iopf_queue_alloc(struct iopf *io, uint32_t flags, struct iopf_queue *queue)

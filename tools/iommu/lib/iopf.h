@@ -25,9 +25,26 @@
  * where they are while it lives.
  *
  * Functions return 0 (or a count, where said) or a negative errno.  After a
- * failure iopf_error() tells in words what failed.  Handles of one struct iopf
- * are to be used by one thread at a time, apart from iopf_serve(),
- * iopf_queue_read() and iopf_queue_write(), which touch nothing but the file.
+ * failure iopf_error() tells in words what failed.
+ *
+ * Threads: the handles made from one struct iopf share its error text, so they are
+ * to be used by one thread at a time.  iopf_serve(), iopf_queue_read() and
+ * iopf_queue_write() touch nothing but the file: any number of threads may call
+ * them on one queue, and each group goes to one of them.  A ring is used by the
+ * thread that made it and by no other, with its queue's other readers beside it.
+ *
+ * An event loop of the caller's own: poll iopf_ring_fd() for EPOLLIN, level or edge
+ * triggered.  Once before the first wait, which submits what is to be posted, and
+ * whenever it is readable, call
+ *
+ *	while ((event = iopf_ring_serve(&ring, 0, serve, arg)) > 0)
+ *		;
+ *
+ * up to IOPF_TIMEOUT: one call tells one event, and what was read or is still to
+ * be given may wait in the ring, where the descriptor does not show it.  At
+ * IOPF_TIMEOUT all answers have gone to the kernel.  Who replies to a slot later,
+ * outside of such a loop, calls iopf_ring_flush() then.  Without a ring poll
+ * queue->fd, and call iopf_serve() with a timeout of 0 until it returns 0.
  *
  * What a kernel lacks is found out when the program runs: iopf_probe() tells
  * it, and iopf_serve() and a ring fall back to what there is.  With Linux 6.11 or
@@ -59,7 +76,10 @@ struct iopf {
 	char error[160];
 };
 
+/* -ENOENT: there is no /dev/iommu, and iopf_error() names the kernel's option. */
 int iopf_open(struct iopf *io);
+/* An iommufd that the caller has opened, or was given; iopf_close() closes it. */
+void iopf_adopt(struct iopf *io, int fd);
 void iopf_close(struct iopf *io);
 /* What failed last, in words; never NULL. */
 const char *iopf_error(const struct iopf *io);
@@ -141,6 +161,8 @@ int iopf_queue_alloc_with(struct iopf *io, const struct iopf_queue_options *opti
 			  struct iopf_queue *queue);
 /* The same with flags alone. */
 int iopf_queue_alloc(struct iopf *io, uint32_t flags, struct iopf_queue *queue);
+/* A queue that is there already, by its id and file; iopf_queue_close() ends both. */
+void iopf_queue_adopt(struct iopf *io, uint32_t id, int fd, struct iopf_queue *queue);
 /*
  * Closes the file and destroys the object: no HWPT may use it any more.  A ring
  * of io_uring lets go of the file a moment after its end; this waits for it.
@@ -297,8 +319,16 @@ const char *iopf_mode_name(enum iopf_mode mode);
 void iopf_ring_exit(struct iopf_ring *ring);
 /* Reads and writes of io_uring that the kernel has not completed; 0 after the exit. */
 unsigned int iopf_ring_in_flight(const struct iopf_ring *ring);
+/* To poll for EPOLLIN in an event loop of the caller's own; see the top of this file. */
+int iopf_ring_fd(const struct iopf_ring *ring);
 /*
- * The next enum iopf_event, with its slot; waits if there is none.  -EINTR: a
+ * Give the kernel the answers of all slots that were replied to, without waiting and
+ * without taking faults.  0 or as iopf_ring_next(), which tells of them next.
+ */
+int iopf_ring_flush(struct iopf_ring *ring);
+/*
+ * The next enum iopf_event, with its slot; waits if there is none, for so many
+ * milliseconds: 0 does not wait, IOPF_FOREVER until there is one.  -EINTR: a
  * signal came.  -ENODEV: no fault can come any more.  After any error but -EINTR the
  * ring is of no more use.
  */
@@ -347,6 +377,17 @@ int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16]);
  * -EBUSY: it is in use, and iopf_error() names by whom; -ENODEV: there is none.
  */
 int iopf_device_open(struct iopf *io, const char *bdf, struct iopf_device *dev);
+/*
+ * A VFIO device that is open at fd and bound to the iommufd, which knows it as id; bdf
+ * names it in sysfs.  iopf_device_close() closes it, and leaves it with its driver.
+ */
+int iopf_device_adopt(struct iopf *io, const char *bdf, int fd, uint32_t id,
+		      struct iopf_device *dev);
+/*
+ * How many page requests the device can have outstanding (PRI's capacity), so that no
+ * group is larger: enough for a slot of a ring.  0: the device has no PRI.
+ */
+int iopf_device_pri_capacity(struct iopf_device *dev);
 /*
  * Detaches everything and unmaps the BARs; the device goes back to the driver that
  * it had.  If it is watched and was asked back, it is left without a driver, as who
