@@ -142,13 +142,13 @@ static int test_handler(struct iopf_group *group)
 {
 	struct iopf_test *ft = test_of(group->attach_handle);
 
-	spin_lock(&ft->lock);
+	spin_lock_bh(&ft->lock);
 	ft->queued++;
 	if (ft->domain.iopf_ops->request && group->fault_count > 1)
 		ft->closed++;
 	else
 		list_add_tail(&group->node, &ft->held);
-	spin_unlock(&ft->lock);
+	spin_unlock_bh(&ft->lock);
 	return 0;
 }
 
@@ -156,11 +156,11 @@ static int test_request(struct iopf_group *group)
 {
 	struct iopf_test *ft = test_of(group->attach_handle);
 
-	spin_lock(&ft->lock);
+	spin_lock_bh(&ft->lock);
 	ft->requests++;
 	if (!ft->request_error && group->fault_count == 1)
 		list_add_tail(&group->node, &ft->held);
-	spin_unlock(&ft->lock);
+	spin_unlock_bh(&ft->lock);
 	return ft->request_error;
 }
 
@@ -168,19 +168,19 @@ static void test_recall(struct iopf_group *group, enum iopf_cause cause)
 {
 	struct iopf_test *ft = test_of(group->attach_handle);
 
-	spin_lock(&ft->lock);
+	spin_lock_bh(&ft->lock);
 	ft->recalled[cause]++;
 	list_move_tail(&group->node, &ft->recalled_groups);
-	spin_unlock(&ft->lock);
+	spin_unlock_bh(&ft->lock);
 }
 
 static void test_lost(struct iommu_attach_handle *handle, enum iopf_cause cause)
 {
 	struct iopf_test *ft = test_of(handle);
 
-	spin_lock(&ft->lock);
+	spin_lock_bh(&ft->lock);
 	ft->lost[cause]++;
-	spin_unlock(&ft->lock);
+	spin_unlock_bh(&ft->lock);
 }
 
 static const struct iopf_handler_ops test_handler_ops = {
@@ -206,8 +206,7 @@ static struct iopf_device *test_fdev(struct iopf_test *ft)
 	return to_iopf_device(rcu_access_pointer(test_dev(ft, 0)->iommu->fault_param));
 }
 
-static int test_report(struct iopf_test *ft, unsigned int i, ioasid_t pasid, u32 grpid,
-		       bool last)
+static struct iopf_fault test_request_of(ioasid_t pasid, u32 grpid, bool last)
 {
 	struct iopf_fault evt = {
 		.fault.type = IOMMU_FAULT_PAGE_REQ,
@@ -218,7 +217,23 @@ static int test_report(struct iopf_test *ft, unsigned int i, ioasid_t pasid, u32
 		evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_PASID_VALID;
 	if (last)
 		evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE;
+	return evt;
+}
+
+static int test_report(struct iopf_test *ft, unsigned int i, ioasid_t pasid, u32 grpid,
+		       bool last)
+{
+	struct iopf_fault evt = test_request_of(pasid, grpid, last);
+
 	return iommu_report_device_fault(test_dev(ft, i), &evt);
+}
+
+/* From a task, as page_response() of here may sleep */
+static bool test_try(struct iopf_test *ft, u32 grpid, bool last)
+{
+	struct iopf_fault evt = test_request_of(IOMMU_NO_PASID, grpid, last);
+
+	return iopf_try_report(test_dev(ft, 0), &evt);
 }
 
 static int test_partial(struct iopf_test *ft, u32 grpid)
@@ -247,14 +262,14 @@ static unsigned int test_answer(struct iopf_test *ft, enum iommu_page_response_c
 
 	do {
 		n = 0;
-		spin_lock(&ft->lock);
+		spin_lock_bh(&ft->lock);
 		while (n < TEST_BATCH && !list_empty(&ft->held)) {
 			group = list_first_entry(&ft->held, struct iopf_group, node);
 			list_move_tail(&group->node, &done);
 			if (iopf_group_claim(group))
 				answers[n++] = (struct iopf_answer){ group, code };
 		}
-		spin_unlock(&ft->lock);
+		spin_unlock_bh(&ft->lock);
 		iopf_answer_groups(answers, n);
 		iopf_free_groups(&done);
 		won += n;
@@ -533,6 +548,42 @@ static void no_room_for_request(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 2);
 }
 
+/* What would allocate memory is as if it had not been reported. */
+static void without_sleep(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+	struct iopf_device *fdev;
+	u32 i, room;
+
+	test_set_credits(test, 8);
+	fdev = test_fdev(ft);
+	room = fdev->allocated;
+	for (i = 0; i < room; i++)
+		KUNIT_ASSERT_TRUE(test, test_try(ft, i, true));
+	KUNIT_EXPECT_FALSE(test, test_try(ft, room, true));
+	KUNIT_EXPECT_FALSE(test, test_try(ft, room, false));
+	KUNIT_EXPECT_EQ(test, fdev->allocated, room);
+	KUNIT_EXPECT_EQ(test, fdev->count.requests, room);
+	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 0);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
+
+	/* Somebody who may sleep made room. */
+	KUNIT_EXPECT_EQ(test, test_partial(ft, room), 0);
+	KUNIT_EXPECT_TRUE(test, test_try(ft, room, true));
+	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 2);
+
+	/* There is no more to be had: it is answered, not put off. */
+	for (i = 1; fdev->count.depth < fdev->limit; i++)
+		KUNIT_ASSERT_EQ(test, test_last(ft, room + i), 0);
+	KUNIT_EXPECT_TRUE(test, test_try(ft, room + i, true));
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
+
+	/* Nor is one of a device that has left. */
+	iopf_queue_remove_device(ft->iommus[0].queue, test_dev(ft, 0));
+	KUNIT_EXPECT_TRUE(test, test_try(ft, 1, true));
+	KUNIT_EXPECT_EQ(test, iopf_queue_add_device(ft->iommus[0].queue, test_dev(ft, 0)), 0);
+}
+
 /* Groups that are not worth an answer */
 
 static void overflow(struct kunit *test)
@@ -588,10 +639,10 @@ static void age(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 1), 0);
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 2), 0);
 	KUNIT_EXPECT_TRUE(test, fdev->aging);
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	list_for_each_entry(group, &fdev->partials, partial_list)
 		group->queued -= iopf_partial_timeout();
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 3), 0);
 
 	mod_delayed_work(fdev->param.queue->wq, &fdev->age_work, 0);
@@ -1037,6 +1088,7 @@ static struct kunit_case iopf_test_cases[] = {
 	KUNIT_CASE(last_among_many),
 	KUNIT_CASE(no_room_for_group),
 	KUNIT_CASE(no_room_for_request),
+	KUNIT_CASE(without_sleep),
 	KUNIT_CASE(overflow),
 	KUNIT_CASE(reset),
 	KUNIT_CASE(age),

@@ -66,11 +66,10 @@
  *					request, the counters; and the time from the
  *					look-up of an attach handle until the handler
  *					has queued the group under it
- *	the lock of the group's array	telling all attach handles of an overflow
- *	of handles (spin)
  *	the handler's own locks
  *
- * RCU protects the way from a device to its iopf_device, which a reference keeps
+ * Requests are reported in softirqs, too, so the spinlocks are taken with bottom
+ * halves disabled. RCU protects the way from a device to its iopf_device, which a reference keeps
  * after that, and the way from {group, PASID} to the attach handle, which is kept
  * by iopf_device::lock: see iopf_quiesce(). None of these locks is held while the
  * hardware is answered, or waited for.
@@ -270,7 +269,7 @@ static int iopf_pool_grow(struct iopf_device *fdev)
 	for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
 		atomic_set(&page->pairs[i].group.state, IOPF_GROUP_GONE);
 
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	/* Another report may have been faster, or the device is gone by now. */
 	for (i = 0; i < IOPF_PAIRS_PER_PAGE && !fdev->dying &&
 	     fdev->allocated < fdev->limit; i++) {
@@ -282,7 +281,7 @@ static int iopf_pool_grow(struct iopf_device *fdev)
 		page->next = fdev->pages;
 		fdev->pages = page;
 	}
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 
 	if (!i)
 		kfree(page);
@@ -294,20 +293,26 @@ static bool iopf_pool_has_room(struct iopf_device *fdev)
 	return !list_empty(&fdev->free_groups) && !list_empty(&fdev->free_requests);
 }
 
-/* Take fdev->lock with a group and a request free, if the limit allows it. */
-static void iopf_lock_with_room(struct iopf_device *fdev)
+/*
+ * See that a group and a request are free, if the limit allows it. False if it
+ * does, but that would mean to allocate memory, which needs @may_sleep.
+ */
+static bool iopf_make_room(struct iopf_device *fdev, bool may_sleep)
+	__must_hold(&fdev->lock)
 {
-	spin_lock(&fdev->lock);
 	while (unlikely(!iopf_pool_has_room(fdev)) && !fdev->dying &&
 	       fdev->allocated < fdev->limit) {
 		int rc;
 
-		spin_unlock(&fdev->lock);
+		if (!may_sleep)
+			return false;
+		spin_unlock_bh(&fdev->lock);
 		rc = iopf_pool_grow(fdev);
-		spin_lock(&fdev->lock);
+		spin_lock_bh(&fdev->lock);
 		if (rc)
 			break;
 	}
+	return true;
 }
 
 static struct iopf_group *iopf_pool_get(struct iopf_device *fdev)
@@ -469,7 +474,7 @@ static void iopf_age(struct work_struct *work)
 	struct iopf_group *group, *next;
 	unsigned long delay = timeout;
 
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	fdev->aging = false;
 	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
 		if (time_before(jiffies, group->queued + timeout)) {
@@ -483,7 +488,7 @@ static void iopf_age(struct work_struct *work)
 		bitmap_zero(fdev->lost, IOPF_LOST_MARKS);
 	if (!list_empty(&fdev->partials) || !bitmap_empty(fdev->lost, IOPF_LOST_MARKS))
 		iopf_start_aging(fdev, delay);
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 }
 
 static struct iommu_attach_handle *
@@ -650,14 +655,13 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 	struct iopf_group *group;
 	int rc = -ENOMEM;
 
-	iopf_lock_with_room(fdev);
-	if (fdev->dying) {
-		rc = -ENODEV;
-		goto out_unlock;
-	}
+	lockdep_assert_held(&fdev->lock);
+
+	if (fdev->dying)
+		return -ENODEV;
 	fdev->count.requests++;
 	if (test_bit(iopf_lost_mark(key), fdev->lost))
-		goto out_unlock;
+		return -ENOMEM;
 
 	group = iopf_find(fdev, key);
 	if (fault->prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
@@ -673,14 +677,12 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 	else
 		rc = iopf_offer(fdev, group, &fault->prm, taken);
 	if (!rc)
-		goto out_unlock;
+		return 0;
 
 lose:
 	iopf_lose(fdev, key);
 	if (group)
 		iopf_drop(fdev, group, iopf_reject_cause(rc));
-out_unlock:
-	spin_unlock(&fdev->lock);
 	return rc;
 }
 
@@ -722,13 +724,12 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	u64 key = iopf_key(&evt->fault.prm);
 	struct iopf_group *group = NULL;
 	bool lost;
-	int rc = 0;
+	int rc;
 
-	iopf_lock_with_room(fdev);
-	if (fdev->dying) {
-		rc = -ENODEV;
-		goto out_unlock;
-	}
+	lockdep_assert_held(&fdev->lock);
+
+	if (fdev->dying)
+		return -ENODEV;
 	fdev->count.requests++;
 	fdev->count.groups++;
 
@@ -739,7 +740,7 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 		rc = lost ? -ENOMEM : -EINVAL;
 		if (group)
 			iopf_drop(fdev, group, iopf_reject_cause(rc));
-		goto out_unlock;
+		return rc;
 	}
 	if (group)
 		iopf_unhash(fdev, group);
@@ -747,8 +748,7 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 		group = iopf_pool_get(fdev);
 	if (!group) {
 		iopf_no_room(fdev, &evt->fault.prm);
-		rc = -ENOMEM;
-		goto out_unlock;
+		return -ENOMEM;
 	}
 
 	group->key = key;
@@ -757,7 +757,7 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	group->fault_count++;
 	if (unlikely(group->open)) {
 		iopf_close(fdev, group);
-		goto out_unlock;
+		return 0;
 	}
 
 	rc = iopf_route(fdev, group);
@@ -765,9 +765,6 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 		iopf_pool_put(fdev, group);
 	else
 		*taken = true;
-
-out_unlock:
-	spin_unlock(&fdev->lock);
 	return rc;
 }
 
@@ -791,14 +788,52 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
 		return;
 
 	if (fdev) {
-		spin_lock(&fdev->lock);
+		spin_lock_bh(&fdev->lock);
 		fdev->count.answered[iopf_verdict(cause, IOMMU_PAGE_RESP_INVALID)]++;
-		spin_unlock(&fdev->lock);
+		spin_unlock_bh(&fdev->lock);
 	}
 	trace_iopf_page_response(dev, prm, resp.code, cause, 0);
 	dev_warn_ratelimited(dev, "page request group %u, pasid %u: answered invalid\n",
 			     prm->grpid, prm->pasid);
 	dev_iommu_ops(dev)->page_response(dev, evt, &resp);
+}
+
+/* False if it had to sleep and must not: nothing was done, counted or traced. */
+static bool iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, bool may_sleep,
+		      bool *taken, int *rc)
+{
+	spin_lock_bh(&fdev->lock);
+	if (unlikely(!iopf_make_room(fdev, may_sleep))) {
+		spin_unlock_bh(&fdev->lock);
+		return false;
+	}
+	trace_iopf_page_request(fdev->param.dev, &evt->fault.prm);
+	if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE)
+		*rc = iopf_complete(fdev, evt, taken);
+	else
+		*rc = iopf_collect(fdev, &evt->fault, taken);
+	spin_unlock_bh(&fdev->lock);
+	return true;
+}
+
+/* As iopf_take(); a device that is on no queue has its answer, too. */
+static bool iopf_report(struct device *dev, struct iopf_fault *evt, bool may_sleep, int *rc)
+{
+	struct iopf_device *fdev = iopf_device_get(dev);
+	bool taken = false;
+
+	*rc = -ENODEV;
+	if (unlikely(!fdev)) {
+		trace_iopf_page_request(dev, &evt->fault.prm);
+	} else if (unlikely(!iopf_take(fdev, evt, may_sleep, &taken, rc))) {
+		iopf_device_put(fdev);
+		return false;
+	}
+	if (unlikely(*rc))
+		iopf_reject(dev, fdev, evt, iopf_reject_cause(*rc));
+	if (!taken && fdev)
+		iopf_device_put(fdev);
+	return true;
 }
 
 /**
@@ -824,7 +859,8 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
  * protected as iopf_quiesce() describes.
  *
  * Context: Process context, may sleep. Takes the device's fault lock, under
- * which the domain's iopf_handler is called: handlers must not sleep.
+ * which the domain's iopf_handler is called, with bottom halves disabled:
+ * handlers must not sleep. In a bottom half see iopf_try_report().
  *
  * Return: 0 if the request was collected or its group was taken by a handler.
  * -EINVAL: nobody handles faults of this device and PASID; -ENOMEM: the
@@ -834,24 +870,35 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
  */
 int iommu_report_device_fault(struct device *dev, struct iopf_fault *evt)
 {
-	struct iopf_device *fdev = iopf_device_get(dev);
-	bool taken = false;
-	int rc = -ENODEV;
+	int rc;
 
-	trace_iopf_page_request(dev, &evt->fault.prm);
-	if (likely(fdev)) {
-		if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE)
-			rc = iopf_complete(fdev, evt, &taken);
-		else
-			rc = iopf_collect(fdev, &evt->fault, &taken);
-	}
-	if (unlikely(rc))
-		iopf_reject(dev, fdev, evt, iopf_reject_cause(rc));
-	if (!taken && fdev)
-		iopf_device_put(fdev);
+	iopf_report(dev, evt, true, &rc);
 	return rc;
 }
 EXPORT_SYMBOL_GPL(iommu_report_device_fault);
+
+/**
+ * iopf_try_report() - Report one page request of a device without sleeping
+ * @dev: the device that made the request
+ * @evt: the request; copied, it may live on the caller's stack
+ *
+ * As iommu_report_device_fault(), for drivers that take requests out of their
+ * queue in a bottom half. Where that would allocate memory this does nothing: the
+ * driver leaves the request where it is, with all that follow it, to a thread.
+ * ops->page_response() must not sleep either, as it may be called from here.
+ *
+ * Context: Process or softirq, does not sleep. Takes the device's fault lock.
+ *
+ * Return: false if nothing was done; true if the request was reported, whatever
+ * came of it.
+ */
+bool iopf_try_report(struct device *dev, struct iopf_fault *evt)
+{
+	int rc;
+
+	return iopf_report(dev, evt, false, &rc);
+}
+EXPORT_SYMBOL_GPL(iopf_try_report);
 
 static struct iommu_device *iopf_iommu(const struct iopf_answer *answer)
 {
@@ -931,14 +978,14 @@ static bool iopf_end_open(struct iopf_group *group)
 	struct iopf_device *fdev = to_iopf_device(group->fault_param);
 	bool open;
 
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	open = group->open;
 	/* Unless it was dropped meanwhile, its last request may still come. */
 	if (open && !hlist_unhashed(&group->partial_node)) {
 		iopf_unhash(fdev, group);
 		iopf_lose(fdev, group->key);
 	}
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 	return open;
 }
 
@@ -1063,8 +1110,8 @@ EXPORT_SYMBOL_GPL(iopf_group_response);
  * iopf_free_groups() - Give the memory of answered groups back
  * @groups: the groups, linked by &iopf_group.node; empty on return
  *
- * Context: Any context that may take a spinlock, but not under a lock that the
- * handler itself takes.
+ * Context: Process or softirq, but not under a lock that the handler itself
+ * takes.
  */
 void iopf_free_groups(struct list_head *groups)
 {
@@ -1085,7 +1132,7 @@ void iopf_free_groups(struct list_head *groups)
 		freed = 0;
 
 		/* As many as come from the same device in a row */
-		spin_lock(&fdev->lock);
+		spin_lock_bh(&fdev->lock);
 		do {
 			fdev->count.answered[group->verdict]++;
 			fdev->count.delivered += group->delivered;
@@ -1098,7 +1145,7 @@ void iopf_free_groups(struct list_head *groups)
 		list_bulk_move_tail(fdev->free_groups.next, first, last);
 		fdev->count.depth -= freed;
 		/* The last reference goes behind the lock, claims.pml: PUT_UNDER_LOCK */
-		spin_unlock(&fdev->lock);
+		spin_unlock_bh(&fdev->lock);
 		iopf_device_put_many(fdev, freed);
 	}
 }
@@ -1144,13 +1191,13 @@ void iopf_quiesce(struct device *dev, ioasid_t pasid, struct iommu_attach_handle
 	if (!fdev)
 		return;
 
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
 		if (group->open ? group->attach_handle == handle :
 		    all || iopf_key_pasid(group->key) == pasid)
 			iopf_drop(fdev, group, IOPF_CAUSE_DETACH);
 	}
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_quiesce);
@@ -1164,7 +1211,7 @@ EXPORT_SYMBOL_GPL(iopf_quiesce);
  * For drivers that see a stop marker (PCIe 6.0, 10.4.1.2.1). Open groups are
  * recalled, complete ones answered as ever.
  *
- * Context: Process context. Takes the device's fault lock, under which it calls
+ * Context: Process or softirq. Takes the device's fault lock, under which it calls
  * &iopf_handler_ops.recall.
  */
 void iopf_discard_pasid(struct device *dev, ioasid_t pasid)
@@ -1175,12 +1222,12 @@ void iopf_discard_pasid(struct device *dev, ioasid_t pasid)
 	if (!fdev)
 		return;
 
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
 		if (iopf_key_pasid(group->key) == pasid)
 			iopf_drop(fdev, group, IOPF_CAUSE_STOP);
 	}
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_discard_pasid);
@@ -1193,8 +1240,8 @@ EXPORT_SYMBOL_GPL(iopf_discard_pasid);
  * before &iopf_handler_ops.recall is called for it. So who frees an attach handle
  * calls this first, when the handler has let go of all its groups.
  *
- * Context: Any context that may take a spinlock, but not under a lock that the
- * handler itself takes.
+ * Context: Process or softirq, but not under a lock that the handler itself
+ * takes.
  */
 void iopf_recall_sync(struct device *dev)
 {
@@ -1203,8 +1250,8 @@ void iopf_recall_sync(struct device *dev)
 	if (!fdev)
 		return;
 
-	spin_lock(&fdev->lock);
-	spin_unlock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_recall_sync);
@@ -1263,12 +1310,12 @@ int iopf_queue_discard_partial(struct iopf_queue *queue)
 
 	mutex_lock(&queue->lock);
 	list_for_each_entry(fdev, &queue->devices, queue_list) {
-		spin_lock(&fdev->lock);
+		spin_lock_bh(&fdev->lock);
 		fdev->count.overflows++;
 		iopf_drop_all(fdev, IOPF_CAUSE_OVERFLOW);
 		iommu_group_visit_handles(fdev->param.dev->iommu_group, NULL,
 					  iopf_tell_overflow);
-		spin_unlock(&fdev->lock);
+		spin_unlock_bh(&fdev->lock);
 	}
 	mutex_unlock(&queue->lock);
 	return 0;
@@ -1281,28 +1328,28 @@ static bool iopf_is_answering(struct iopf_device *fdev)
 	struct iopf_page *page;
 	unsigned int i;
 
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	for (page = fdev->pages; page && !answering; page = page->next) {
 		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
 			answering |= atomic_read(&page->pairs[i].group.state) ==
 				     IOPF_GROUP_ANSWERING;
 	}
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 	return answering;
 }
 
 /* Wait for all answers that are under way. */
 static void iopf_wait_answered(struct iopf_device *fdev)
 {
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	WRITE_ONCE(fdev->waiters, fdev->waiters + 1);
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 
 	wait_event(fdev->idle, !iopf_is_answering(fdev));
 
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	WRITE_ONCE(fdev->waiters, fdev->waiters - 1);
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 }
 
 static void iopf_drain_hardware(struct device *dev)
@@ -1335,13 +1382,13 @@ void iopf_device_reset(struct device *dev)
 	/* What the hardware still holds is of before the reset, too. */
 	iopf_drain_hardware(dev);
 
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	iopf_drop_all(fdev, IOPF_CAUSE_RESET);
 	for (page = fdev->pages; page; page = page->next) {
 		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
 			iopf_recall(fdev, &page->pairs[i].group, IOPF_CAUSE_RESET);
 	}
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 
 	/* claims.pml: RESET_NO_WAIT */
 	iopf_wait_answered(fdev);
@@ -1441,12 +1488,12 @@ static int iopf_counters_show(struct seq_file *file, void *unused)
 	unsigned int allocated, limit, cause;
 	struct iopf_counters count;
 
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	count = fdev->count;
 	count.delivered += iopf_delivered_now(fdev);
 	allocated = fdev->allocated;
 	limit = fdev->limit;
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 
 	seq_printf(file, "requests %llu\n", count.requests);
 	seq_printf(file, "groups %llu\n", count.groups);
@@ -1600,10 +1647,10 @@ void iopf_queue_remove_device(struct iopf_queue *queue, struct device *dev)
 	 * With @dying seen under the lock the pool's pages cannot change, and nothing
 	 * comes behind iopf_abort() (claims.pml: DYING_LATE).
 	 */
-	spin_lock(&fdev->lock);
+	spin_lock_bh(&fdev->lock);
 	fdev->dying = true;
 	iopf_drop_all(fdev, IOPF_CAUSE_REMOVE);
-	spin_unlock(&fdev->lock);
+	spin_unlock_bh(&fdev->lock);
 
 	debugfs_remove(fdev->debugfs);
 	cancel_delayed_work_sync(&fdev->age_work);
