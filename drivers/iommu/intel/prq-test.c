@@ -7,12 +7,17 @@
  * whose hardware is fake_fetch(). What it executes is logged, so that each answer
  * can be counted. The devices are on a fault queue and have domains attached, as
  * if a driver had probed them.
+ *
+ * Requests are handled by the bottom half, as far as it goes, and by the thread, if
+ * that was woken. Stubs work in the test's task alone, so the bottom half is called
+ * from there, but for prq_test_interrupt.
  */
 
 #include <kunit/device.h>
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/bitfield.h>
+#include <linux/bottom_half.h>
 #include <linux/delay.h>
 #include <linux/hrtimer.h>
 #include <linux/iommu.h>
@@ -68,6 +73,7 @@ struct fake {
 	/* of the page request queue's hardware */
 	void (*on_acknowledge)(struct fake *fake, u32 bits);
 	u32 cleared;
+	bool woken;			/* the thread */
 
 	/* of the invalidation queue's hardware */
 	struct q_inval qi;
@@ -123,6 +129,11 @@ static void fake_acknowledge(struct intel_iommu *iommu, u32 bits)
 	reg_set(fake, DMAR_PRS_REG, reg_get(fake, DMAR_PRS_REG) & ~bits);
 	if (fake->on_acknowledge)
 		fake->on_acknowledge(fake, bits);
+}
+
+static void fake_wake_thread(struct intel_iommu *iommu)
+{
+	fake_of(iommu)->woken = true;
 }
 
 /* ---- the invalidation queue's hardware ---- */
@@ -346,6 +357,7 @@ static void queues_init(struct kunit *test, struct fake *fake)
 	spin_lock_init(&iommu->device_rbtree_lock);
 	iommu->device_rbtree = RB_ROOT;
 	init_waitqueue_head(&iommu->prq_wait);
+	INIT_WORK(&iommu->prq_work, prq_bottom_half);
 	strscpy(iommu->name, "fake");
 	iommu->iopf_queue = iopf_queue_alloc("prq-test");
 	KUNIT_ASSERT_NOT_NULL(test, iommu->iopf_queue);
@@ -374,6 +386,7 @@ static int prq_test_init(struct kunit *test)
 	kunit_activate_static_stub(test, qi_ring_doorbell, fake_doorbell);
 	kunit_activate_static_stub(test, qi_clear_fault, fake_clear_fault);
 	kunit_activate_static_stub(test, prq_acknowledge, fake_acknowledge);
+	kunit_activate_static_stub(test, prq_wake_thread, fake_wake_thread);
 	for (i = 0; i < DEVICES; i++)
 		device_init(test, fake, i);
 	return 0;
@@ -430,9 +443,25 @@ static void put(struct fake *fake, struct fake_device *device, u32 pasid, u32 gr
 		PRQ_READ | (last ? PRQ_LPIG : 0));
 }
 
-static void run(struct fake *fake)
+/* Returns whether the thread is to go on. */
+static bool run_bottom_half(struct fake *fake)
+{
+	fake->woken = false;
+	local_bh_disable();
+	prq_bottom_half(&fake->iommu.prq_work);
+	local_bh_enable();
+	return fake->woken;
+}
+
+static void run_thread(struct fake *fake)
 {
 	KUNIT_EXPECT_EQ(fake->test, IRQ_HANDLED, prq_event_thread(0, &fake->iommu));
+}
+
+static void run(struct fake *fake)
+{
+	if (run_bottom_half(fake))
+		run_thread(fake);
 	KUNIT_EXPECT_EQ(fake->test, reg_get(fake, DMAR_PQH_REG), reg_get(fake, DMAR_PQT_REG));
 }
 
@@ -495,11 +524,12 @@ static struct {
 	struct iommu_fault fault;
 } reported;
 
-static void keep_report(struct device *dev, struct iopf_fault *evt)
+static bool keep_report(struct device *dev, struct iopf_fault *evt, bool may_sleep)
 {
 	reported.count++;
 	reported.dev = dev;
 	reported.fault = evt->fault;
+	return true;
 }
 
 /* Each field, as the core is told of it */
@@ -741,7 +771,7 @@ static void prq_test_run(struct kunit *test)
 		put(fake, &fake->device[0], PASID, n, true);
 	put(fake, &fake->device[1], PASID, 20, true);
 	put(fake, &fake->device[0], PASID, 21, true);
-	run(fake);
+	run_thread(fake);
 	KUNIT_EXPECT_EQ(test, 21, fake->n_groups);
 	KUNIT_EXPECT_EQ(test, 1, fake->n_answers);
 	KUNIT_EXPECT_EQ(test, 1, fake->answered[21]);
@@ -823,7 +853,7 @@ static void prq_test_overflow(struct kunit *test)
 	}
 	fake->on_acknowledge = overflow_late;
 	fake->on_group = overflow_amid;
-	run(fake);
+	run_thread(fake);
 	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PRS_REG));
 	KUNIT_EXPECT_EQ(test, DMA_PRS_PPR | DMA_PRS_PRO, fake->cleared);
 	KUNIT_EXPECT_EQ(test, 4, fake->n_groups);
@@ -878,6 +908,170 @@ static void prq_test_storm(struct kunit *test)
 			fake->n_code[QI_RESP_SUCCESS] + fake->n_code[QI_RESP_INVALID]);
 }
 
+/* ---- the bottom half, and what it leaves to the thread ---- */
+
+static unsigned int head_slot(struct fake *fake)
+{
+	return reg_get(fake, DMAR_PQH_REG) / DSC_SIZE;
+}
+
+static void put_some(struct fake *fake, unsigned int n)
+{
+	static unsigned int grpid;
+
+	while (n--)
+		put(fake, &fake->device[0], PASID, grpid++ % GROUP_IDS, true);
+}
+
+/* Let the pool of the device grow to @n groups, and the head be at 0 again. */
+static void grow(struct fake *fake, unsigned int n)
+{
+	put_some(fake, n);
+	run(fake);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	reg_set(fake, DMAR_PQH_REG, 0);
+	reg_set(fake, DMAR_PQT_REG, 0);
+	fake->n_groups = 0;
+}
+
+static bool in_softirq;
+
+static void look_for_softirq(struct fake *fake, struct iopf_group *group)
+{
+	in_softirq = in_serving_softirq();
+}
+
+/* An interrupt has its requests reported in a softirq. */
+static void prq_test_interrupt(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	fake->on_group = look_for_softirq;
+	put_some(fake, 3);
+	KUNIT_EXPECT_EQ(test, IRQ_HANDLED, prq_irq(0, &fake->iommu));
+	flush_work(&fake->iommu.prq_work);
+	KUNIT_EXPECT_TRUE(test, in_softirq);
+	KUNIT_EXPECT_EQ(test, 3, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 1, fake->iommu.prq_passes);
+}
+
+static irqreturn_t interrupted;
+
+static void interrupt_amid(struct fake *fake, struct iopf_group *group)
+{
+	interrupted = prq_irq(0, &fake->iommu);
+}
+
+/* While the thread runs there is no bottom half: it is for the thread to look again. */
+static void prq_test_interrupt_of_thread(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	fake->on_group = interrupt_amid;
+	put_some(fake, 1);
+	run_thread(fake);
+	KUNIT_EXPECT_EQ(test, IRQ_WAKE_THREAD, interrupted);
+	KUNIT_EXPECT_FALSE(test, work_busy(&fake->iommu.prq_work));
+
+	/* a second interrupt before the bottom half has come */
+	fake->on_group = NULL;
+	put_some(fake, 1);
+	local_bh_disable();
+	KUNIT_EXPECT_EQ(test, IRQ_HANDLED, prq_irq(0, &fake->iommu));
+	KUNIT_EXPECT_EQ(test, IRQ_WAKE_THREAD, prq_irq(0, &fake->iommu));
+	local_bh_enable();
+	run_thread(fake);
+	KUNIT_EXPECT_FALSE(test, work_busy(&fake->iommu.prq_work));
+	KUNIT_EXPECT_EQ(test, 2, fake->n_groups);
+}
+
+#define BUDGET	64
+
+/* It ends after so many requests, and that is no pass yet. */
+static void prq_test_budget(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	unsigned int passes;
+
+	grow(fake, BUDGET + 2);
+	put_some(fake, BUDGET);
+	passes = fake->iommu.prq_passes;
+	KUNIT_EXPECT_FALSE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_EQ(test, BUDGET, head_slot(fake));
+	KUNIT_EXPECT_EQ(test, passes + 1, fake->iommu.prq_passes);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+
+	put_some(fake, BUDGET + 1);
+	KUNIT_EXPECT_TRUE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_EQ(test, 2 * BUDGET, head_slot(fake));
+	KUNIT_EXPECT_EQ(test, 2 * BUDGET, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, passes + 1, fake->iommu.prq_passes);
+	run_thread(fake);
+	KUNIT_EXPECT_EQ(test, 2 * BUDGET + 1, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, passes + 2, fake->iommu.prq_passes);
+
+	/* across the end of the ring */
+	reg_set(fake, DMAR_PQH_REG, (SLOTS - 9) * DSC_SIZE);
+	reg_set(fake, DMAR_PQT_REG, (SLOTS - 9) * DSC_SIZE);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	put_some(fake, BUDGET + 1);
+	KUNIT_EXPECT_TRUE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_EQ(test, BUDGET - 9, head_slot(fake));
+	run_thread(fake);
+}
+
+/* A request that needs memory stays where it is, and those behind it. */
+static void prq_test_no_memory(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	unsigned int n, passes = fake->iommu.prq_passes;
+	struct iopf_group *group;
+
+	for (n = 0; n < 40; n++)
+		put(fake, &fake->device[0], PASID, n, true);
+	put(fake, &fake->device[1], PASID, 40, true);
+	KUNIT_EXPECT_TRUE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_GT(test, fake->n_groups, 0);
+	KUNIT_EXPECT_LT(test, fake->n_groups, 40);
+	KUNIT_EXPECT_EQ(test, fake->n_groups, head_slot(fake));
+	KUNIT_EXPECT_EQ(test, passes, fake->iommu.prq_passes);
+	/* and again, should the thread be late */
+	n = fake->n_groups;
+	KUNIT_EXPECT_TRUE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_EQ(test, n, head_slot(fake));
+	KUNIT_EXPECT_EQ(test, n, fake->n_groups);
+
+	run_thread(fake);
+	KUNIT_EXPECT_EQ(test, 41, fake->n_groups);
+	n = 0;
+	list_for_each_entry(group, &fake->groups, node)
+		KUNIT_EXPECT_EQ(test, n++, group->last_fault.fault.prm.grpid);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(test, 41, fake->n_code[QI_RESP_SUCCESS]);
+
+	/* the memory is there now */
+	put_some(fake, 40);
+	KUNIT_EXPECT_FALSE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_EQ(test, 81, fake->n_groups);
+}
+
+/* What follows an overflow takes mutexes. */
+static void prq_test_overflow_is_left(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	put_some(fake, 1);
+	reg_set(fake, DMAR_PRS_REG, DMA_PRS_PPR | DMA_PRS_PRO);
+	KUNIT_EXPECT_TRUE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_EQ(test, 1, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, DMA_PRS_PRO, reg_get(fake, DMAR_PRS_REG));
+	KUNIT_EXPECT_EQ(test, 0, fake->iommu.prq_overflows);
+	KUNIT_EXPECT_EQ(test, 0, fake->iommu.prq_passes);
+	run_thread(fake);
+	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PRS_REG));
+	KUNIT_EXPECT_EQ(test, 1, fake->iommu.prq_overflows);
+}
+
 /* ---- others beside the thread ---- */
 
 /* Hardware that fetches by itself, once in a while */
@@ -910,6 +1104,7 @@ static int vanish_thread(void *data)
 	mutex_lock(&fake->iommu.iopf_lock);
 	rb_erase(&device->info.node, &fake->iommu.device_rbtree);
 	mutex_unlock(&fake->iommu.iopf_lock);
+	intel_iommu_forget_prq(&fake->iommu);
 	device->iommu.priv = NULL;
 	complete(&fake->end);
 	return 0;
@@ -956,12 +1151,12 @@ static int drain_thread(void *data)
 
 	wait_for_completion(&fake->begin);
 	schedule_timeout_uninterruptible(1);
-	prq_event_thread(0, &fake->iommu);
+	run_bottom_half(fake);
 	complete(&fake->end);
 	return 0;
 }
 
-/* A drain returns when the thread has reported what was in the queue. */
+/* A drain returns when what was in the queue is reported, by the bottom half here. */
 static void prq_test_drain(struct kunit *test)
 {
 	struct fake *fake = test->priv;
@@ -973,7 +1168,7 @@ static void prq_test_drain(struct kunit *test)
 	thread = kthread_run(drain_thread, fake, "prq-drain");
 	KUNIT_ASSERT_FALSE(test, IS_ERR(thread));
 
-	/* nothing of this PASID is in the queue: no need for the thread */
+	/* nothing of this PASID is in the queue: no need to wait */
 	for (i = 0; i < 8; i++)
 		put(fake, &fake->device[i % DEVICES], 1 + i / 4, i, true);
 	intel_iommu_drain_pasid_prq(fake->device[0].dev, 3, FLPT_DEFAULT_DID);
@@ -990,8 +1185,8 @@ static void prq_test_drain(struct kunit *test)
 }
 
 /*
- * The RID's domain goes, and its requests are out of the queue by then. The thread
- * comes later than a teardown that does not wait for it.
+ * The RID's domain goes, and its requests are out of the queue by then. They are
+ * handled later than a teardown would end that does not wait for it.
  */
 static void prq_test_rid_teardown(struct kunit *test)
 {
@@ -1155,11 +1350,11 @@ static int mover_handler(struct iopf_group *group)
 	struct turn *turn = container_of(group->attach_handle, struct turn, handle);
 	struct mover *mover = turn->mover;
 
-	spin_lock(&mover->lock);
+	spin_lock_bh(&mover->lock);
 	mover->n_groups++;
 	mover->n_strays += group->last_fault.fault.prm.addr >> PAGE_SHIFT < turn->epoch;
 	list_add_tail(&group->node, &turn->groups);
-	spin_unlock(&mover->lock);
+	spin_unlock_bh(&mover->lock);
 	return 0;
 }
 
@@ -1179,14 +1374,16 @@ static void mover_send(struct mover *mover)
 static int mover_thread(void *data)
 {
 	struct mover *mover = data;
-	unsigned int n;
+	unsigned int n, passes = 0;
 
 	current->kunit_test = mover->fake->test;
 	while (!READ_ONCE(mover->stop)) {
 		for (n = 0; n < MOVE_FEW; n++)
 			mover_send(mover);
 		wake_up_all(&mover->wait);
-		prq_event_thread(0, &mover->fake->iommu);
+		/* Who drains may meet the one or the other. */
+		if (++passes % 2 || run_bottom_half(mover->fake))
+			run_thread(mover->fake);
 		wait_event(mover->wait, READ_ONCE(mover->stop) ||
 			   (READ_ONCE(mover->present) && READ_ONCE(mover->left)));
 	}
@@ -1323,13 +1520,14 @@ static void prq_test_replace(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mover->sent, fake->n_answers);
 }
 
-static void mover_report(struct device *dev, struct iopf_fault *evt)
+static bool mover_report(struct device *dev, struct iopf_fault *evt, bool may_sleep)
 {
 	struct fake *fake = kunit_get_current_test()->priv;
 	struct mover *mover = fake->mover;
 
 	mover->n_groups++;
 	mover->n_strays += evt->fault.prm.addr >> PAGE_SHIFT < READ_ONCE(mover->epoch);
+	return true;
 }
 
 /* The same for the RID, whose domain only a real device can get: the driver's part */
@@ -1553,6 +1751,11 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_empty),
 	KUNIT_CASE(prq_test_overflow),
 	KUNIT_CASE(prq_test_storm),
+	KUNIT_CASE(prq_test_interrupt),
+	KUNIT_CASE(prq_test_interrupt_of_thread),
+	KUNIT_CASE(prq_test_budget),
+	KUNIT_CASE(prq_test_no_memory),
+	KUNIT_CASE(prq_test_overflow_is_left),
 	KUNIT_CASE(prq_test_device_vanishes),
 	KUNIT_CASE(prq_test_drain),
 	KUNIT_CASE(prq_test_rid_teardown),

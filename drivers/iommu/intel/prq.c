@@ -3,11 +3,23 @@
  * Page request queue: from a raw descriptor to the fault core, and back from a
  * group's answer to the invalidation queue
  *
- * The hardware writes page requests to a ring, moves the tail and interrupts;
- * prq_event_thread() handles what is between head and tail, moves the head, and
- * hands each request to the fault core (io-pgfault.c), which collects groups and
- * finds out who serves them. A group's answer is a descriptor of the invalidation
- * queue.
+ * The hardware writes page requests to a ring, moves the tail and interrupts. What
+ * is between head and tail is handed, request by request, to the fault core
+ * (io-pgfault.c), which collects groups and finds out who serves them, and the head
+ * is moved. A group's answer is a descriptor of the invalidation queue.
+ *
+ *	prq_irq()		queues the bottom half
+ *	prq_bottom_half()	in a softirq, where a switch to a thread and back
+ *				would cost as much as all the rest: up to PRQ_BUDGET
+ *				requests. It leaves to the thread what is beyond,
+ *				from the first request that needs memory on, and an
+ *				overflow
+ *	prq_event_thread()	all that is there
+ *
+ * The two never run at the same time: the thread disables the work item of the
+ * bottom half, which ends it, and an interrupt that cannot queue the work wakes the
+ * thread, if it runs for another round. So a flood of requests takes no more of a
+ * processor's softirqs than the budget before it is the scheduler's.
  *
  * Every last request of a group is answered once: by the handler the core found,
  * by the core, or, if nothing is known of the device, here. While the queue
@@ -18,10 +30,14 @@
  *
  * Who may touch what:
  *
- *	head register, prq_seq_number	the thread alone
- *	prq_passes, prq_overflows	written by the thread, read by drainers
- *	device of a source id		stays as long as iopf_lock is held; taken
- *					once for a run of requests from one source
+ *	head register, prq_seq_number,	the thread, or the bottom half
+ *	prq_passes
+ *	prq_overflows			the thread alone; read by drainers, as is
+ *					prq_passes
+ *	device of a source id		stays until iopf_lock is free and the bottom
+ *					half has ended: see intel_iommu_forget_prq().
+ *					Looked up once for a run of requests from one
+ *					source
  */
 
 #include <kunit/static_stub.h>
@@ -32,6 +48,7 @@
 #include <linux/interrupt.h>
 #include <linux/pci.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
 #include "iommu.h"
 #include "pasid.h"
@@ -47,6 +64,9 @@
 
 /* After so many requests of a run the hardware has their slots back. */
 #define PRQ_HEAD_STEP	16
+
+/* As many requests are handled in a softirq, less than a burst of one device is. */
+#define PRQ_BUDGET	64
 
 /* Answers that share one doorbell: they fill an eighth of the queue */
 #define PRQ_ANSWERS	32
@@ -143,6 +163,28 @@ void intel_iommu_page_response(struct device *dev, struct iopf_fault *evt,
 	qi_post(info->iommu, &desc, 1);
 }
 
+static struct qi_desc prq_answer_of(const struct iopf_answer *answer)
+{
+	const struct iopf_group *group = answer->group;
+
+	return prq_answer(prq_source_of(group->fault_param->dev), &group->last_fault.fault.prm,
+			  answer->code);
+}
+
+static noinline void prq_post_many(struct intel_iommu *iommu, const struct iopf_answer *answers,
+				   unsigned int count)
+{
+	struct qi_desc desc[PRQ_ANSWERS];
+	unsigned int i, n;
+
+	for (; count; count -= n, answers += n) {
+		n = min(count, ARRAY_SIZE(desc));
+		for (i = 0; i < n; i++)
+			desc[i] = prq_answer_of(&answers[i]);
+		qi_post(iommu, desc, n);
+	}
+}
+
 /**
  * intel_iommu_page_response_batch() - Answer page request groups together
  * @iommu_dev: the IOMMU that all of their devices are behind
@@ -155,19 +197,15 @@ void intel_iommu_page_response_batch(struct iommu_device *iommu_dev,
 				     const struct iopf_answer *answers, unsigned int count)
 {
 	struct intel_iommu *iommu = container_of(iommu_dev, struct intel_iommu, iommu);
-	struct qi_desc desc[PRQ_ANSWERS];
-	unsigned int i, n;
+	struct qi_desc desc;
 
-	for (; count; count -= n, answers += n) {
-		n = min(count, ARRAY_SIZE(desc));
-		for (i = 0; i < n; i++) {
-			struct iopf_group *group = answers[i].group;
-
-			desc[i] = prq_answer(prq_source_of(group->fault_param->dev),
-					     &group->last_fault.fault.prm, answers[i].code);
-		}
-		qi_post(iommu, desc, n);
+	/* Where the stack is cleared, that of the many would cost one more than itself. */
+	if (count != 1) {
+		prq_post_many(iommu, answers, count);
+		return;
 	}
+	desc = prq_answer_of(answers);
+	qi_post(iommu, &desc, 1);
 }
 
 /* ---- requests ---- */
@@ -178,13 +216,16 @@ static bool prq_executes(const struct page_req_dsc *req)
 	return req->qw[0] & PRQ_EXEC && req->qw[1] & PRQ_READ;
 }
 
-/* Page Request Descriptor (7.4.1.1); what is reserved in it is not looked at. */
+/*
+ * Page Request Descriptor (7.4.1.1); what is reserved in it is not looked at. @fault
+ * is clear.
+ */
 static void prq_decode(const struct page_req_dsc *req, struct iommu_fault *fault)
 {
 	struct iommu_fault_page_request *prm = &fault->prm;
 	u64 qw0 = req->qw[0], qw1 = req->qw[1];
 
-	*fault = (struct iommu_fault){ .type = IOMMU_FAULT_PAGE_REQ };
+	fault->type = IOMMU_FAULT_PAGE_REQ;
 	prm->addr = qw1 & PRQ_ADDR;
 	prm->grpid = FIELD_GET(PRQ_INDEX, qw1);
 	prm->pasid = prq_pasid(req);
@@ -292,7 +333,7 @@ static bool prq_is_stop_marker(const struct page_req_dsc *req)
 /* Nobody to be told of the request: the device has left, or never was here. */
 static void prq_reject(struct intel_iommu *iommu, const struct page_req_dsc *req)
 {
-	struct iommu_fault fault;
+	struct iommu_fault fault = {};
 	struct qi_desc desc;
 
 	pr_err_ratelimited("%s: page request of unknown device %04x: %016llx %016llx\n",
@@ -305,15 +346,19 @@ static void prq_reject(struct intel_iommu *iommu, const struct page_req_dsc *req
 	qi_post(iommu, &desc, 1);
 }
 
-VISIBLE_IF_KUNIT void prq_report(struct device *dev, struct iopf_fault *evt)
+VISIBLE_IF_KUNIT bool prq_report(struct device *dev, struct iopf_fault *evt, bool may_sleep)
 {
-	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt);
+	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt, may_sleep);
 
+	if (!may_sleep)
+		return iopf_try_report(dev, evt);
 	iommu_report_device_fault(dev, evt);
+	return true;
 }
 
-static void prq_handle(struct intel_iommu *iommu, struct device *dev,
-		       const struct page_req_dsc *req)
+/* Returns false if that had to sleep, and must not. */
+static bool prq_handle(struct intel_iommu *iommu, struct device *dev,
+		       const struct page_req_dsc *req, bool may_sleep)
 {
 	struct iopf_fault evt = {};
 	const char *refusal;
@@ -321,16 +366,16 @@ static void prq_handle(struct intel_iommu *iommu, struct device *dev,
 	if (FIELD_GET(PRQ_TYPE, req->qw[0]) != PRQ_TYPE_REQUEST) {
 		pr_err_ratelimited("%s: unknown descriptor in the page request queue: %016llx %016llx\n",
 				   iommu->name, req->qw[0], req->qw[1]);
-		return;
+		return true;
 	}
 	if (prq_is_stop_marker(req)) {
 		if (dev)
 			iopf_discard_pasid(dev, prq_pasid(req));
-		return;
+		return true;
 	}
 	if (!dev) {
 		prq_reject(iommu, req);
-		return;
+		return true;
 	}
 
 	prq_decode(req, &evt.fault);
@@ -340,35 +385,34 @@ static void prq_handle(struct intel_iommu *iommu, struct device *dev,
 				    refusal, req->qw[0], req->qw[1]);
 		evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_REFUSED;
 	}
-	prq_report(dev, &evt);
+	if (unlikely(!prq_report(dev, &evt, may_sleep)))
+		return false;
 	trace_prq_report(iommu, dev, req->qw[0], req->qw[1], req->qw[2], req->qw[3],
 			 iommu->prq_seq_number++);
+	return true;
 }
 
 /*
  * Requests that follow each other from one source; returns the new head. Slots
  * are given back as they are used, so that a burst finds room while this works.
- *
- * The device is found once. iopf_lock keeps it: who takes it out of the tree holds
- * that lock, and waits for at most one ring of requests here.
+ * Without @may_sleep it may end before a request of the run, with *@stuck.
  */
-static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 tail)
+static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end, bool may_sleep, bool *stuck)
 {
 	u16 sid = prq_source(prq_at(iommu, head));
+	struct device *dev = device_rbtree_find(iommu, sid);
 	struct page_req_dsc req;
-	struct device *dev;
 
-	mutex_lock(&iommu->iopf_lock);
-	dev = device_rbtree_find(iommu, sid);
 	do {
 		req = *prq_at(iommu, head);
-		prq_handle(iommu, dev, &req);
+		*stuck = !prq_handle(iommu, dev, &req, may_sleep);
+		if (unlikely(*stuck))
+			break;
 		head = prq_next(head);
 		if (!(head % (PRQ_HEAD_STEP * PRQ_DSC_SIZE)))
 			dmar_writeq(iommu->reg + DMAR_PQH_REG, head);
-	} while (head != tail && prq_source(prq_at(iommu, head)) == sid);
+	} while (head != end && prq_source(prq_at(iommu, head)) == sid);
 	dmar_writeq(iommu->reg + DMAR_PQH_REG, head);
-	mutex_unlock(&iommu->iopf_lock);
 
 	return head;
 }
@@ -376,16 +420,49 @@ static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 tail)
 /*
  * All that is in the queue now. What comes later interrupts again, because the
  * pending bit is cleared before the tail is read (7.5).
+ *
+ * iopf_lock keeps the device of a run: who takes it out of the tree holds that
+ * lock, and waits for at most one ring of requests here.
  */
 static void prq_pass(struct intel_iommu *iommu)
 {
 	u32 head, tail;
+	bool stuck;
 
 	prq_acknowledge(iommu, DMA_PRS_PPR);
 	tail = prq_tail(iommu);
 	head = prq_head(iommu);
-	while (head != tail)
-		head = prq_run(iommu, head, tail);
+	while (head != tail) {
+		mutex_lock(&iommu->iopf_lock);
+		head = prq_run(iommu, head, tail, true, &stuck);
+		mutex_unlock(&iommu->iopf_lock);
+	}
+}
+
+/* The same, as far as it goes without sleeping, and within the budget */
+static bool prq_try_pass(struct intel_iommu *iommu)
+{
+	u32 head, tail, end;
+	bool stuck = false;
+
+	prq_acknowledge(iommu, DMA_PRS_PPR);
+	tail = prq_tail(iommu);
+	head = prq_head(iommu);
+	end = tail;
+	if (((tail - head) & PRQ_RING_MASK) > PRQ_BUDGET * PRQ_DSC_SIZE)
+		end = (head + PRQ_BUDGET * PRQ_DSC_SIZE) & PRQ_RING_MASK;
+	while (head != end && !stuck)
+		head = prq_run(iommu, head, end, false, &stuck);
+
+	return head == tail;
+}
+
+/* A pass that went to the tail has ended: see prq_wait_reported(). */
+static void prq_passed(struct intel_iommu *iommu)
+{
+	WRITE_ONCE(iommu->prq_passes, iommu->prq_passes + 1);
+	if (wq_has_sleeper(&iommu->prq_wait))
+		wake_up_all(&iommu->prq_wait);
 }
 
 /*
@@ -416,14 +493,56 @@ VISIBLE_IF_KUNIT irqreturn_t prq_event_thread(int irq, void *data)
 	struct intel_iommu *iommu = data;
 	bool done;
 
+	/* What was to be done there is done here. */
+	disable_work_sync(&iommu->prq_work);
 	do {
 		prq_pass(iommu);
 		done = prq_recover(iommu);
-		WRITE_ONCE(iommu->prq_passes, iommu->prq_passes + 1);
-		wake_up_all(&iommu->prq_wait);
+		prq_passed(iommu);
 	} while (!done);
+	enable_work(&iommu->prq_work);
 
 	return IRQ_HANDLED;
+}
+
+VISIBLE_IF_KUNIT void prq_wake_thread(struct intel_iommu *iommu)
+{
+	KUNIT_STATIC_STUB_REDIRECT(prq_wake_thread, iommu);
+
+	irq_wake_thread(iommu->pr_irq, iommu);
+}
+
+VISIBLE_IF_KUNIT void prq_bottom_half(struct work_struct *work)
+{
+	struct intel_iommu *iommu = container_of(work, struct intel_iommu, prq_work);
+
+	if (likely(prq_try_pass(iommu) && !prq_overflowed(iommu)))
+		prq_passed(iommu);
+	else
+		prq_wake_thread(iommu);
+}
+
+/*
+ * The work cannot be queued while the thread runs, which may have seen the last
+ * of the queue already: another round of it is needed.
+ */
+VISIBLE_IF_KUNIT irqreturn_t prq_irq(int irq, void *data)
+{
+	struct intel_iommu *iommu = data;
+
+	return queue_work(system_bh_wq, &iommu->prq_work) ? IRQ_HANDLED : IRQ_WAKE_THREAD;
+}
+
+/**
+ * intel_iommu_forget_prq() - Wait until no page request uses a device any more
+ * @iommu: the IOMMU, out of whose tree the device was taken under iopf_lock
+ *
+ * Context: Process context, may sleep.
+ */
+void intel_iommu_forget_prq(struct intel_iommu *iommu)
+{
+	if (iommu->prq)
+		flush_work(&iommu->prq_work);
 }
 
 /* ---- drain ---- */
@@ -445,9 +564,9 @@ static bool prq_has_request(struct intel_iommu *iommu, u16 sid, u32 pasid)
 }
 
 /*
- * Wait until the thread is done with what the queue holds now. It moves the head
- * past a request after it has reported that. The second pass to end from here on
- * began after now; later requests, which a device that was not stopped may send
+ * Wait until what the queue holds now is reported. The head is moved past a
+ * request after that. Passes follow each other, so the second one to end from here
+ * on began after now; later requests, which a device that was not stopped may send
  * forever, do not count.
  */
 static void prq_wait_reported(struct intel_iommu *iommu, u16 sid, u32 pasid)
@@ -558,8 +677,9 @@ static int prq_request_irq(struct intel_iommu *iommu)
 	/* By its number the MSI code knows which registers it belongs to. */
 	iommu->pr_irq = irq;
 	snprintf(iommu->prq_name, sizeof(iommu->prq_name), "dmar%d-prq", iommu->seq_id);
-	ret = request_threaded_irq(irq, NULL, prq_event_thread, IRQF_ONESHOT, iommu->prq_name,
-				   iommu);
+	/* ONESHOT: with threadirqs, too, the handler is what queues the work. */
+	ret = request_threaded_irq(irq, prq_irq, prq_event_thread, IRQF_ONESHOT,
+				   iommu->prq_name, iommu);
 	if (!ret)
 		return 0;
 
@@ -574,6 +694,8 @@ static void prq_free_irq(struct intel_iommu *iommu)
 
 	if (!irq)
 		return;
+	/* From now on interrupts go to the thread, which free_irq() waits for. */
+	disable_work_sync(&iommu->prq_work);
 	/* Its number stays known until it is masked, see prq_request_irq(). */
 	free_irq(irq, iommu);
 	iommu->pr_irq = 0;
@@ -616,6 +738,7 @@ int intel_iommu_enable_prq(struct intel_iommu *iommu)
 		return 0;
 
 	init_waitqueue_head(&iommu->prq_wait);
+	INIT_WORK(&iommu->prq_work, prq_bottom_half);
 	ret = prq_alloc(iommu);
 	if (!ret)
 		ret = prq_request_irq(iommu);
@@ -633,7 +756,7 @@ int intel_iommu_enable_prq(struct intel_iommu *iommu)
  * intel_iommu_finish_prq() - Take the page request queue from an IOMMU
  * @iommu: the IOMMU, whose devices make no page requests any more
  *
- * Context: Process context, sleeps until the thread is done.
+ * Context: Process context, sleeps until bottom half and thread are done.
  *
  * Return: 0.
  */

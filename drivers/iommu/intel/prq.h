@@ -12,6 +12,7 @@
 struct device;
 struct intel_iommu;
 struct iopf_fault;
+struct work_struct;
 
 /*
  * Page Request Descriptor, 7.4.1.1 of the VT-d specification, revision 5.10: 256
@@ -38,9 +39,12 @@ struct page_req_dsc {
 #define PRQ_ADDR		GENMASK_ULL(63, 12)
 
 #if IS_ENABLED(CONFIG_KUNIT)
+irqreturn_t prq_irq(int irq, void *data);
 irqreturn_t prq_event_thread(int irq, void *data);
+void prq_bottom_half(struct work_struct *work);
+void prq_wake_thread(struct intel_iommu *iommu);
 void prq_acknowledge(struct intel_iommu *iommu, u32 bits);
-void prq_report(struct device *dev, struct iopf_fault *evt);
+bool prq_report(struct device *dev, struct iopf_fault *evt, bool may_sleep);
 #endif
 
 #endif
