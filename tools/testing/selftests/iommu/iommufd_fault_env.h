@@ -13,8 +13,10 @@
 #include <liburing.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #include "../kselftest_harness.h"
 #include "iommufd_fault_utils.h"
@@ -23,7 +25,7 @@
 #define PAGE 4096
 #define MSG ((int)sizeof(struct iommu_hwpt_pgfault))
 #define ANSWER ((int)sizeof(struct iommu_hwpt_page_response))
-#define SHORT_MS 30 /* waiting for what must not happen */
+#define SHORT_MS 50 /* waiting for what must not happen */
 #define LONG_MS 10000 /* waiting for what must happen */
 #define LONG_NS (LONG_MS * 1000000ULL)
 #define ROOM 8 /* messages that most reads here have room for */
@@ -135,7 +137,8 @@ static inline struct iommu_hwpt_pgfault take(struct __test_metadata *_metadata, 
 {
 	struct iommu_hwpt_pgfault m = {};
 
-	EXPECT_EQ(1, fault_read(queue, &m, 1));
+	ASSERT_EQ(1, fault_read(queue, &m, 1));
+	EXPECT_TRUE(m.flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE);
 	EXPECT_NE(0, m.cookie);
 	return m;
 }
@@ -152,13 +155,20 @@ static inline void take_many(struct __test_metadata *_metadata, int queue,
 		};
 }
 
+static inline void *anonymous(struct __test_metadata *_metadata, size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, p);
+	return p;
+}
+
 /* The end of @size bytes of memory behind which nothing can be accessed. */
 static inline char *fence(struct __test_metadata *_metadata, size_t size)
 {
-	char *p = mmap(NULL, size + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		       -1, 0);
+	char *p = anonymous(_metadata, size + PAGE);
 
-	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, size % PAGE);
 	ASSERT_EQ(0, mprotect(p + size, PAGE, PROT_NONE));
 	return p + size;
 }
@@ -233,6 +243,8 @@ struct waiter {
 	enum wait_by by;
 	int fd;
 	unsigned int room;
+	/* WAIT_READ: where messages go, if not to @m */
+	struct iommu_hwpt_pgfault *to;
 	/* WAIT_SERVE: answers that are given first, and how long to wait */
 	const struct iommu_hwpt_page_response *answers;
 	uint32_t n_answers;
@@ -281,7 +293,7 @@ static inline void *waiter_thread(void *arg)
 	__atomic_store_n(&w->tid, gettid(), __ATOMIC_RELEASE);
 	switch (w->by) {
 	case WAIT_READ:
-		w->rc = fault_read(w->fd, w->m, w->room);
+		w->rc = fault_read(w->fd, w->to ?: w->m, w->room);
 		break;
 	case WAIT_SERVE:
 		w->rc = wait_by_serve(w);
@@ -374,6 +386,15 @@ static inline unsigned int next_waiter(struct waiter *w, unsigned int n, unsigne
 static inline void on_signal(int number)
 {
 	(void)number;
+}
+
+static inline void kill_victim(struct __test_metadata *_metadata, pid_t pid)
+{
+	int status;
+
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
 }
 
 #endif

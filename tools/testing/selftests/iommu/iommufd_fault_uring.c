@@ -590,15 +590,6 @@ static pid_t start_victim(struct __test_metadata *_metadata, reads_t *self,
 	return pid;
 }
 
-static void kill_victim(struct __test_metadata *_metadata, pid_t pid)
-{
-	int status;
-
-	ASSERT_EQ(0, kill(pid, SIGKILL));
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	EXPECT_TRUE(WIFSIGNALED(status));
-}
-
 TEST_F(reads, sigkill_pending)
 {
 	pid_t pid = start_victim(_metadata, self, variant->flags);
