@@ -26,7 +26,7 @@
 #define MSG ((int)sizeof(struct iommu_hwpt_pgfault))
 #define ANSWER ((int)sizeof(struct iommu_hwpt_page_response))
 #define SHORT_MS 50 /* waiting for what must not happen */
-#define LONG_MS 10000 /* waiting for what must happen */
+#define LONG_MS 20000 /* waiting for what must happen */
 #define LONG_NS (LONG_MS * 1000000ULL)
 #define ROOM 8 /* messages that most reads here have room for */
 #define ROUNDS 20 /* of what nearly always goes in order */

@@ -3,166 +3,20 @@
  * What iommufd's fault queue does when something fails, and when somebody means
  * it no good: allocations and user memory that fail, memory that does not come,
  * devices that flood, servers that die or stop, and those who have no right.
- *
- * Every test ends by taking everything down in order and comparing what the mock
- * devices sent with what they were answered. On a kernel that has kmemleak the
- * end of the guest says what was leaked.
  */
-#include <fcntl.h>
-#include <liburing.h>
 #include <linux/userfaultfd.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <time.h>
 
-#include "../../../iommu/lib/iopf.h"
-#include "../kselftest_harness.h"
-#include "iommufd_fault_utils.h"
+#include "iommufd_fault_sides.h"
 
-#define ADDR 0x40000000ull
-#define PAGE 4096ul
-#define MSG ((int)sizeof(struct iommu_hwpt_pgfault))
-#define ANSWER ((int)sizeof(struct iommu_hwpt_page_response))
-#define SUCCESS IOMMUFD_PAGE_RESP_SUCCESS
-#define INVALID IOMMUFD_PAGE_RESP_INVALID
-#define LONG_MS 20000 /* waiting for what must happen */
 #define FLOOD 200000
 #define CGROUP "/tmp/iommufd-robust"
 
-/*
- * Two devices: one that misbehaves in some tests, and one that never does. Each
- * has a queue and a HWPT that feeds it.
- */
-struct side {
-	struct mock_device dev;
-	uint32_t queue_id;
-	int queue;
-	uint32_t hwpt_id;
-};
-
-struct env {
-	int fd;
-	uint32_t ioas_id;
-	uint32_t plain_id;
-	struct side bad, good;
-	char *fence; /* the end of memory that can be touched */
-};
-
-static struct iommu_test_iopf_stats stats_of(const struct env *env, const struct side *side)
-{
-	struct iommu_test_iopf_stats s = { .unmatched = 1 };
-
-	iopf_stats(env->fd, side->dev.idev_id, &s);
-	return s;
-}
-
-static int side_open(struct env *env, struct side *side)
-{
-	int rc = mock_device_create(env->fd, env->ioas_id, MOCK_FLAGS_DEVICE_PASID, &side->dev);
-
-	if (!rc)
-		rc = fault_queue_alloc(env->fd, &side->queue_id, &side->queue);
-	if (!rc)
-		rc = hwpt_alloc_paging(env->fd, side->dev.idev_id, env->ioas_id,
-				       IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_FAULT_ID_VALID,
-				       side->queue_id, &side->hwpt_id);
-	return rc ?: mock_replace(env->fd, side->dev.stdev_id, side->hwpt_id);
-}
-
-static void side_close(struct __test_metadata *_metadata, struct env *env, struct side *side)
-{
-	EXPECT_EQ(0, iommufd_destroy(env->fd, side->dev.stdev_id));
-	EXPECT_EQ(0, iommufd_destroy(env->fd, side->hwpt_id));
-	if (side->queue >= 0)
-		EXPECT_EQ(0, close(side->queue));
-	EXPECT_EQ(0, iommufd_destroy(env->fd, side->queue_id));
-}
-
-static void env_open(struct __test_metadata *_metadata, struct env *env)
-{
-	char *memory;
-
-	env->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
-	if (env->fd < 0 || iopf_stats_reset(env->fd, 0))
-		SKIP(return, "no /dev/iommu, or no page request injector");
-	ASSERT_EQ(0, ioas_alloc(env->fd, &env->ioas_id));
-	ASSERT_EQ(0, side_open(env, &env->bad));
-	ASSERT_EQ(0, side_open(env, &env->good));
-	ASSERT_EQ(0, hwpt_alloc_paging(env->fd, env->bad.dev.idev_id, env->ioas_id,
-				       IOMMU_HWPT_ALLOC_PASID, 0, &env->plain_id));
-	memory = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, memory);
-	env->fence = memory + PAGE;
-	ASSERT_EQ(0, mprotect(env->fence, PAGE, PROT_NONE));
-}
-
-static void env_close(struct __test_metadata *_metadata, struct env *env)
-{
-	struct iommu_test_iopf_stats s;
-
-	if (!env->plain_id)
-		return;
-	side_close(_metadata, env, &env->bad);
-	side_close(_metadata, env, &env->good);
-	EXPECT_EQ(0, iommufd_destroy(env->fd, env->plain_id));
-	EXPECT_EQ(0, iommufd_destroy(env->fd, env->ioas_id));
-	ASSERT_EQ(0, iopf_stats(env->fd, 0, &s));
-	EXPECT_EQ(s.groups, s.responses[0] + s.responses[1] + s.responses[2]);
-	EXPECT_EQ(0, s.outstanding);
-	EXPECT_EQ(0, s.unmatched);
-	EXPECT_EQ(0, s.bad_codes);
-	close(env->fd);
-}
-
-static int inject(const struct env *env, const struct side *side, uint32_t pasid, uint32_t grpid,
-		  uint32_t groups, uint32_t requests)
-{
-	return iopf_inject(env->fd, side->dev.idev_id, pasid, grpid, ADDR, groups, requests, 0);
-}
-
-/* Answer all that is queued; how many groups it was. */
-static int serve_all(int queue)
-{
-	struct iommu_hwpt_pgfault m[64];
-	struct iopf_group group;
-	struct iopf_iter iter;
-	int groups = 0, n;
-
-	while ((n = (int)fault_read(queue, m, 64)) > 0) {
-		iter = iopf_groups(m, (size_t)n);
-		while (iopf_next_group(&iter, &group) > 0)
-			groups += !fault_answer(queue, group.cookie, SUCCESS);
-	}
-	return groups;
-}
-
-/* A fault of the device is served as if nothing had been. */
-static bool works(const struct env *env, const struct side *side)
-{
-	return !inject(env, side, 0, 500, 1, 2) && serve_all(side->queue) == 1;
-}
-
 /* ---- allocations that fail ---- */
-
-static void put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-
-	if (fd < 0)
-		return;
-	if (write(fd, text, strlen(text)) < 0)
-		perror(path);
-	close(fd);
-}
 
 struct nth {
 	int fd;
@@ -216,13 +70,13 @@ static bool may_say(int rc)
 
 FIXTURE(fail_nth)
 {
-	struct env env;
+	struct sides env;
 	struct nth nth;
 };
 
 FIXTURE_SETUP(fail_nth)
 {
-	env_open(_metadata, &self->env);
+	sides_open(_metadata, &self->env);
 	if (!self->env.plain_id)
 		return;
 	if (!nth_open(&self->nth))
@@ -231,7 +85,7 @@ FIXTURE_SETUP(fail_nth)
 
 FIXTURE_TEARDOWN(fail_nth)
 {
-	env_close(_metadata, &self->env);
+	sides_close(_metadata, &self->env);
 	close(self->nth.fd);
 }
 
@@ -265,7 +119,7 @@ TEST_F(fail_nth, alloc_queue)
 
 TEST_F(fail_nth, alloc_hwpt)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct nth *nth = &self->nth;
 	bool failed;
 	uint32_t id;
@@ -287,7 +141,7 @@ TEST_F(fail_nth, alloc_hwpt)
 /* From a HWPT without a queue: page requests are switched on, with their memory. */
 TEST_F(fail_nth, attach)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct side *bad = &env->bad;
 	struct nth *nth = &self->nth;
 	bool failed;
@@ -311,7 +165,7 @@ TEST_F(fail_nth, attach)
  */
 TEST_F(fail_nth, replace)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct side *bad = &env->bad;
 	struct nth *nth = &self->nth;
 	struct iommu_hwpt_pgfault m;
@@ -320,7 +174,7 @@ TEST_F(fail_nth, replace)
 
 	do {
 		ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id));
-		ASSERT_EQ(0, inject(env, bad, 0, 1, 3, 1));
+		ASSERT_EQ(0, inject_side(env, bad, 0, 1, 3, 1));
 		ASSERT_EQ(1, fault_read(bad->queue, &m, 1));
 		nth_begin(nth);
 		rc = mock_replace(env->fd, bad->dev.stdev_id, env->good.hwpt_id);
@@ -337,7 +191,7 @@ TEST_F(fail_nth, replace)
 
 TEST_F(fail_nth, pasid)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct side *bad = &env->bad;
 	struct nth *nth = &self->nth;
 	uint32_t dev = bad->dev.stdev_id;
@@ -348,7 +202,7 @@ TEST_F(fail_nth, pasid)
 		nth_begin(nth);
 		rc = mock_pasid_attach(env->fd, dev, 1, bad->hwpt_id);
 		failed = nth_end(nth);
-		EXPECT_EQ(0, inject(env, bad, 1, 1, 1, 1));
+		EXPECT_EQ(0, inject_side(env, bad, 1, 1, 1, 1));
 		EXPECT_EQ(!rc, serve_all(bad->queue));
 		EXPECT_EQ(rc ? -ENOENT : 0, mock_pasid_detach(env->fd, dev, 1));
 	} while (failed);
@@ -360,7 +214,7 @@ TEST_F(fail_nth, pasid)
 		nth_begin(nth);
 		rc = mock_pasid_replace(env->fd, dev, 1, env->good.hwpt_id);
 		failed = nth_end(nth);
-		EXPECT_EQ(0, inject(env, bad, 1, 1, 1, 1));
+		EXPECT_EQ(0, inject_side(env, bad, 1, 1, 1, 1));
 		EXPECT_EQ(!rc, serve_all(env->good.queue));
 		EXPECT_EQ(!!rc, serve_all(bad->queue));
 		if (!rc)
@@ -372,7 +226,7 @@ TEST_F(fail_nth, pasid)
 /* Once the device is found there is nothing that could fail. */
 TEST_F(fail_nth, detach)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct nth *nth = &self->nth;
 	bool failed;
 	int rc;
@@ -380,7 +234,7 @@ TEST_F(fail_nth, detach)
 	do {
 		ASSERT_EQ(0, mock_pasid_attach(env->fd, env->bad.dev.stdev_id, 1,
 					       env->bad.hwpt_id));
-		ASSERT_EQ(0, inject(env, &env->bad, 1, 1, 5, 2));
+		ASSERT_EQ(0, inject_side(env, &env->bad, 1, 1, 5, 2));
 		nth_begin(nth);
 		rc = mock_pasid_detach(env->fd, env->bad.dev.stdev_id, 1);
 		failed = nth_end(nth);
@@ -394,7 +248,7 @@ TEST_F(fail_nth, detach)
 /* The device's memory grows, or not: each group is queued, or answered. */
 TEST_F(fail_nth, fault)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct side *bad = &env->bad;
 	struct nth *nth = &self->nth;
 	bool failed;
@@ -405,7 +259,7 @@ TEST_F(fail_nth, fault)
 		ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, env->plain_id));
 		ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id));
 		nth_begin(nth);
-		rc = inject(env, bad, 0, 1, 40, 3);
+		rc = inject_side(env, bad, 0, 1, 40, 3);
 		failed = nth_end(nth);
 		EXPECT_TRUE(may_say(rc));
 		serve_all(bad->queue);
@@ -425,7 +279,7 @@ TEST_F(fail_nth, read_write_poll_serve)
 	struct iommu_fault_serve cmd;
 	struct iommu_hwpt_pgfault m;
 
-	ASSERT_EQ(0, inject(&self->env, &self->env.bad, 0, 1, 3, 1));
+	ASSERT_EQ(0, inject_side(&self->env, &self->env.bad, 0, 1, 3, 1));
 	nth_begin(nth);
 	EXPECT_EQ(POLLIN | POLLOUT, fault_poll(queue, 0));
 	EXPECT_EQ(1, fault_read(queue, &m, 1));
@@ -464,7 +318,7 @@ static int request(struct nth *nth, struct io_uring *ring, uint8_t op, int fd, v
 /* A read and a write of io_uring are done, or not; nothing is lost. */
 TEST_F(fail_nth, uring)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct nth *nth = &self->nth;
 	int queue = env->bad.queue;
 	struct iommu_hwpt_page_response r = {};
@@ -476,7 +330,7 @@ TEST_F(fail_nth, uring)
 
 	do {
 		ASSERT_EQ(0, io_uring_queue_init(4, &ring, 0));
-		ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
+		ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 1, 1));
 		n = nth->n;
 		rc = request(nth, &ring, IORING_OP_READ, queue, &m, MSG, &failed);
 		if (rc != MSG) {
@@ -499,13 +353,13 @@ TEST_F(fail_nth, uring)
 
 FIXTURE(boundary)
 {
-	struct env env;
+	struct sides env;
 	struct io_uring ring;
 };
 
 FIXTURE_SETUP(boundary)
 {
-	env_open(_metadata, &self->env);
+	sides_open(_metadata, &self->env);
 	if (self->env.plain_id)
 		ASSERT_EQ(0, io_uring_queue_init(4, &self->ring, 0));
 }
@@ -514,7 +368,7 @@ FIXTURE_TEARDOWN(boundary)
 {
 	if (self->env.plain_id)
 		io_uring_queue_exit(&self->ring);
-	env_close(_metadata, &self->env);
+	sides_close(_metadata, &self->env);
 }
 
 static int or_errno(ssize_t rc)
@@ -570,7 +424,7 @@ static int in_pieces(struct iovec *iov, char *bytes, size_t size, size_t there)
 	return 2;
 }
 
-static int take(int queue, struct io_uring *ring, enum way way, char *to, int there)
+static int take_by(int queue, struct io_uring *ring, enum way way, char *to, int there)
 {
 	struct iovec iov[2];
 
@@ -588,14 +442,14 @@ static void take_at(struct __test_metadata *_metadata, struct _test_data_boundar
 		    enum way way, int there)
 {
 	static const int whole[] = { 0, 1, 1, 3, 4 };
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	int queue = env->bad.queue, wanted = whole[there / MSG], n;
 	struct iommu_hwpt_pgfault m[4];
 
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 2, 1, 2));
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 3, 1, 1));
-	n = take(queue, &self->ring, way, env->fence - there, there);
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 1, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 2, 1, 2));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 3, 1, 1));
+	n = take_by(queue, &self->ring, way, env->fence - there, there);
 	ASSERT_EQ(wanted ? wanted * MSG : -EFAULT, n);
 	memcpy(m, env->fence - there, wanted * MSG);
 	/* What was not read is there, in its order, and nothing twice. */
@@ -661,11 +515,11 @@ static void give_at(struct __test_metadata *_metadata, struct _test_data_boundar
 		    enum way way, int there)
 {
 	int queue = self->env.bad.queue, whole = there / ANSWER, i, rc;
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct iommu_hwpt_page_response r[3];
 	struct iommu_hwpt_pgfault m[3];
 
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 3, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 3, 1));
 	ASSERT_EQ(3, fault_read(queue, m, 3));
 	for (i = 0; i < 3; i++)
 		r[i] = (struct iommu_hwpt_page_response){ .cookie = m[i].cookie };
@@ -715,7 +569,7 @@ enum held {
 
 FIXTURE(held)
 {
-	struct env env;
+	struct sides env;
 	int uffd;
 	char *page;
 	pthread_t thread;
@@ -805,7 +659,7 @@ FIXTURE_SETUP(held)
 	struct uffdio_register area = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 	struct uffd_msg msg;
 
-	env_open(_metadata, &self->env);
+	sides_open(_metadata, &self->env);
 	if (!self->env.plain_id)
 		return;
 	self->what = variant->what;
@@ -817,7 +671,7 @@ FIXTURE_SETUP(held)
 	area.range.start = (uintptr_t)self->page;
 	area.range.len = PAGE;
 	ASSERT_EQ(0, ioctl(self->uffd, UFFDIO_REGISTER, &area));
-	ASSERT_EQ(0, inject(&self->env, &self->env.bad, 0, 1, 1, 1));
+	ASSERT_EQ(0, inject_side(&self->env, &self->env.bad, 0, 1, 1, 1));
 	if (!takes(self->what))
 		ASSERT_EQ(1, fault_read(self->env.bad.queue, &self->m, 1));
 	ASSERT_EQ(0, pthread_create(&self->thread, NULL, held_thread, self));
@@ -849,7 +703,7 @@ FIXTURE_TEARDOWN(held)
 	if (self->thread)
 		held_finish(self, "", 1);
 	close(self->uffd);
-	env_close(_metadata, &self->env);
+	sides_close(_metadata, &self->env);
 }
 
 static ssize_t held_end(struct _test_data_held *self)
@@ -877,7 +731,7 @@ TEST_F(held, goes_on)
 TEST_F(held, detach)
 {
 	struct iommu_hwpt_pgfault *m = (void *)self->page;
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 
 	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->plain_id));
 	EXPECT_FALSE(__atomic_load_n(&self->done, __ATOMIC_SEQ_CST));
@@ -896,7 +750,7 @@ TEST_F(held, detach)
 /* The device itself goes. */
 TEST_F(held, destroy_device)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 
 	ASSERT_EQ(0, iommufd_destroy(env->fd, env->bad.dev.stdev_id));
 	EXPECT_FALSE(__atomic_load_n(&self->done, __ATOMIC_SEQ_CST));
@@ -909,7 +763,7 @@ TEST_F(held, destroy_device)
 /* Another queue, and another reader and writer of the same one, do not notice. */
 TEST_F(held, others_go_on)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	int i;
 
 	for (i = 0; i < 50; i++) {
@@ -926,17 +780,17 @@ TEST_F(held, others_go_on)
 
 FIXTURE(hostile)
 {
-	struct env env;
+	struct sides env;
 };
 
 FIXTURE_SETUP(hostile)
 {
-	env_open(_metadata, &self->env);
+	sides_open(_metadata, &self->env);
 }
 
 FIXTURE_TEARDOWN(hostile)
 {
-	env_close(_metadata, &self->env);
+	sides_close(_metadata, &self->env);
 }
 
 /* Kernel memory charged to this test, in bytes, or -1 */
@@ -986,7 +840,7 @@ static long long pool_bound(void)
 	return access("/sys/kernel/debug/kmemleak", F_OK) ? POOL_BOUND : 2 * POOL_BOUND;
 }
 
-static void flood(struct __test_metadata *_metadata, struct env *env, uint32_t groups,
+static void flood(struct __test_metadata *_metadata, struct sides *env, uint32_t groups,
 		  uint32_t requests, uint32_t grpid_step, uint32_t flags)
 {
 	struct side *bad = &env->bad;
@@ -1022,7 +876,7 @@ TEST_F(hostile, flood_of_lasts)
 
 TEST_F(hostile, partials_that_never_end)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 
 	flood(_metadata, env, FLOOD, 1, 1, IOMMU_TEST_IOPF_NO_LAST);
 	EXPECT_EQ(0, stats_of(env, &env->bad).groups);
@@ -1034,7 +888,7 @@ TEST_F(hostile, partials_that_never_end)
 
 TEST_F(hostile, one_group_id)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	uint32_t i;
 
 	flood(_metadata, env, 4096, 1, 0, IOMMU_TEST_IOPF_NO_LAST);
@@ -1042,7 +896,7 @@ TEST_F(hostile, one_group_id)
 		ASSERT_EQ(0, iopf_inject(env->fd, env->bad.dev.idev_id, 0, 7, ADDR, 1, 4096,
 					 IOMMU_TEST_IOPF_NO_LAST));
 	/* A group that lost requests is answered for the server. */
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 7, 1, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 7, 1, 1));
 	EXPECT_EQ(1, stats_of(env, &env->bad).responses[INVALID]);
 	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->plain_id));
 	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->bad.hwpt_id));
@@ -1063,7 +917,7 @@ static unsigned int log_lines(int kmsg)
 TEST_F(hostile, unknown_pasids)
 {
 	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK), i;
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct timespec begin, end;
 	unsigned int lines;
 
@@ -1071,7 +925,7 @@ TEST_F(hostile, unknown_pasids)
 	log_lines(kmsg);
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	for (i = 0; i < FLOOD / 4096; i++)
-		ASSERT_EQ(0, inject(env, &env->bad, 1000 + i, i, 4096, 1));
+		ASSERT_EQ(0, inject_side(env, &env->bad, 1000 + i, i, 4096, 1));
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	EXPECT_EQ(FLOOD / 4096 * 4096, stats_of(env, &env->bad).responses[INVALID]);
 	/* Ten lines in five seconds is what the kernel lets a place say. */
@@ -1084,7 +938,7 @@ TEST_F(hostile, unknown_pasids)
 }
 
 /* One fault of the good device, from its request to its answer, in nanoseconds */
-static uint64_t service_ns(const struct env *env)
+static uint64_t service_ns(const struct sides *env)
 {
 	struct timespec begin, end;
 
@@ -1103,25 +957,25 @@ static int compare_u64(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-#define ROUNDS 1000
+#define SERVICES 1000
 
-static uint64_t service_p99(struct __test_metadata *_metadata, struct env *env, bool hostile)
+static uint64_t service_p99(struct __test_metadata *_metadata, struct sides *env, bool hostile)
 {
-	static uint64_t ns[ROUNDS];
+	static uint64_t ns[SERVICES];
 	int i;
 
-	for (i = 0; i < ROUNDS; i++) {
+	for (i = 0; i < SERVICES; i++) {
 		/* Full groups, groups that never end, PASIDs that nobody has */
 		if (hostile) {
-			EXPECT_EQ(0, inject(env, &env->bad, 0, i * 64, 64, 1));
-			EXPECT_EQ(0, inject(env, &env->bad, 9, i * 64, 64, 1));
+			EXPECT_EQ(0, inject_side(env, &env->bad, 0, i * 64, 64, 1));
+			EXPECT_EQ(0, inject_side(env, &env->bad, 9, i * 64, 64, 1));
 			EXPECT_EQ(0, iopf_inject(env->fd, env->bad.dev.idev_id, 0, i * 64, ADDR, 64,
 						 2, IOMMU_TEST_IOPF_NO_LAST));
 		}
 		ns[i] = service_ns(env);
 	}
-	qsort(ns, ROUNDS, sizeof(ns[0]), compare_u64);
-	return ns[ROUNDS * 99 / 100];
+	qsort(ns, SERVICES, sizeof(ns[0]), compare_u64);
+	return ns[SERVICES * 99 / 100];
 }
 
 /*
@@ -1146,14 +1000,14 @@ TEST_F_TIMEOUT(hostile, p99_of_another_device, 300)
 
 FIXTURE(server)
 {
-	struct env env;
+	struct sides env;
 	int pipe[2];
 	pid_t pid;
 };
 
 FIXTURE_SETUP(server)
 {
-	env_open(_metadata, &self->env);
+	sides_open(_metadata, &self->env);
 	ASSERT_EQ(0, pipe(self->pipe));
 }
 
@@ -1161,7 +1015,7 @@ FIXTURE_TEARDOWN(server)
 {
 	close(self->pipe[0]);
 	close(self->pipe[1]);
-	env_close(_metadata, &self->env);
+	sides_close(_metadata, &self->env);
 }
 
 static void tell(const struct _test_data_server *self, const void *what, size_t size)
@@ -1188,11 +1042,11 @@ static void child_end(struct __test_metadata *_metadata, struct _test_data_serve
  */
 TEST_F(server, sigstop)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct iommu_hwpt_pgfault m;
 	int rc, status;
 
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 2, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 2, 1));
 	self->pid = fork();
 	if (!self->pid) {
 		rc = (int)fault_read(env->bad.queue, &m, 1);
@@ -1219,7 +1073,7 @@ TEST_F(server, sigstop)
 /* With a deadline nobody has to come and detach. */
 TEST_F(server, sigstop_with_deadline)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct iommu_fault_alloc cmd = {
 		.size = sizeof(cmd), .deadline_ms = 20, .deadline_code = INVALID,
 	};
@@ -1242,7 +1096,7 @@ TEST_F(server, sigstop_with_deadline)
 		tell(self, &rc, sizeof(rc));
 		_exit(0);
 	}
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 1, 1));
 	ASSERT_EQ(self->pid, waitpid(self->pid, &status, WUNTRACED));
 	ASSERT_TRUE(WIFSTOPPED(status));
 	for (i = 0; i < LONG_MS && stats_of(env, &env->bad).outstanding; i++)
@@ -1264,7 +1118,7 @@ TEST_F(server, sigstop_with_deadline)
 /* The last reference of the queue's file is that of a read on a ring. */
 TEST_F(server, last_reference_is_a_ring)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct iommu_test_iopf_stats s;
 	struct iommu_hwpt_pgfault m[2];
 	struct io_uring_sqe *sqe;
@@ -1272,7 +1126,7 @@ TEST_F(server, last_reference_is_a_ring)
 	int i;
 
 	ASSERT_EQ(0, io_uring_queue_init(4, &ring, 0));
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 1, 1));
 	ASSERT_EQ(1, fault_read(env->bad.queue, &m[0], 1));
 	sqe = io_uring_get_sqe(&ring);
 	io_uring_prep_read(sqe, env->bad.queue, &m[1], MSG, 0);
@@ -1289,7 +1143,7 @@ TEST_F(server, last_reference_is_a_ring)
 	EXPECT_EQ(1, s.responses[INVALID]);
 	/* The next server has a queue of its own, and the device at once. */
 	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->good.hwpt_id));
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 1, 1));
 	EXPECT_EQ(1, serve_all(env->good.queue));
 	env->bad.queue = -1;
 }
@@ -1299,12 +1153,12 @@ TEST_F(server, sigkill_in_a_copy)
 {
 	struct uffdio_register area = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 	struct uffdio_api api = { .api = UFFD_API };
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct uffd_msg msg;
 	int uffd, i;
 	char *page;
 
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 2, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 2, 1));
 	self->pid = fork();
 	if (!self->pid) {
 		uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
@@ -1333,18 +1187,18 @@ TEST_F(server, sigkill_in_a_copy)
 		usleep(1000);
 	EXPECT_EQ(2, stats_of(env, &env->bad).responses[INVALID]);
 	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->good.hwpt_id));
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 1, 1));
 	EXPECT_EQ(1, serve_all(env->good.queue));
 }
 
 /* A server with one queue gives the cookies of another, and all others it can guess. */
 TEST_F(server, cookies_of_another_queue)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct iommu_hwpt_pgfault m;
 	uint32_t cookie;
 
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 1, 1));
 	ASSERT_EQ(1, fault_read(env->bad.queue, &m, 1));
 	EXPECT_EQ(-EINVAL, fault_answer(env->good.queue, m.cookie, SUCCESS));
 	for (cookie = 0; cookie < 100000; cookie++)
@@ -1356,7 +1210,7 @@ TEST_F(server, cookies_of_another_queue)
 /* A second iommufd names the objects of the first: it has no such objects. */
 TEST_F(server, other_iommufd)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	int other = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	struct iommu_test_iopf_stats s;
 	uint32_t id;
@@ -1379,13 +1233,13 @@ TEST_F(server, other_iommufd)
  */
 TEST_F(server, other_user)
 {
-	struct env *env = &self->env;
+	struct sides *env = &self->env;
 	struct iommu_hwpt_pgfault m;
 	char path[64];
 	int rc = 0;
 
-	ASSERT_EQ(0, inject(env, &env->bad, 0, 1, 1, 1));
-	ASSERT_EQ(0, inject(env, &env->good, 0, 1, 1, 1));
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 1, 1, 1));
+	ASSERT_EQ(0, inject_side(env, &env->good, 0, 1, 1, 1));
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), env->good.queue);
 	self->pid = fork();
 	if (!self->pid) {
