@@ -94,7 +94,8 @@ static inline void *held_reader(void *arg)
 }
 
 /* A reader has taken what is queued and cannot go on. */
-static inline void hold_reader(struct __test_metadata *_metadata, struct held_page *held, int fault_fd)
+static inline void hold_reader(struct __test_metadata *_metadata, struct held_page *held,
+			       int fault_fd)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
