@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Devices that flood: memory, log lines, and what another device notices.
+ */
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "iommufd_fault_sides.h"
+
+#define FLOOD 200000
+#define CGROUP "/tmp/iommufd-robust"
+
+FIXTURE(hostile)
+{
+	struct sides env;
+};
+
+FIXTURE_SETUP(hostile)
+{
+	sides_open(_metadata, &self->env);
+}
+
+FIXTURE_TEARDOWN(hostile)
+{
+	sides_close(_metadata, &self->env);
+}
+
+/* Kernel memory charged to this test, in bytes, or -1 */
+static long long kernel_memory(void)
+{
+	char line[128];
+	long long value = -1;
+	FILE *f = fopen(CGROUP "/robust/memory.stat", "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "kernel %lld", &value);
+	if (f)
+		fclose(f);
+	return value;
+}
+
+static bool enter_cgroup(void)
+{
+	char pid[16];
+
+	mkdir(CGROUP, 0755);
+	mount("cgroup2", CGROUP, "cgroup2", 0, NULL);
+	put(CGROUP "/cgroup.subtree_control", "+memory");
+	mkdir(CGROUP "/robust", 0755);
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	put(CGROUP "/robust/cgroup.procs", pid);
+	return kernel_memory() >= 0;
+}
+
+static void leave_cgroup(void)
+{
+	char pid[16];
+
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	put(CGROUP "/cgroup.procs", pid);
+}
+
+/*
+ * However much a device sends, its pool grows to what was documented: room for 8448
+ * requests and as many groups, 2.8 MiB. A cgroup is charged some more, ahead of use.
+ */
+#define POOL_BOUND (7ll << 19)
+
+/* The kernels that look for their own mistakes need twice the memory. */
+static long long pool_bound(void)
+{
+	return access("/sys/kernel/debug/kmemleak", F_OK) ? POOL_BOUND : 2 * POOL_BOUND;
+}
+
+static void flood(struct __test_metadata *_metadata, struct sides *env, uint32_t groups,
+		  uint32_t requests, uint32_t grpid_step, uint32_t flags)
+{
+	struct side *bad = &env->bad;
+	uint32_t i, batch = 4096 / requests;
+	long long before, grown;
+	bool measured;
+
+	measured = enter_cgroup();
+	/* Attached anew, so that its memory is charged to the cgroup */
+	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, env->plain_id));
+	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id));
+	before = kernel_memory();
+	for (i = 0; i < groups; i += batch)
+		ASSERT_EQ(0, iopf_inject(env->fd, bad->dev.idev_id, 0, i * grpid_step, ADDR, batch,
+					 requests, flags));
+	grown = kernel_memory() - before;
+	leave_cgroup();
+	if (measured) {
+		TH_LOG("kernel memory grew by %lld KiB", grown / 1024);
+		EXPECT_GT(pool_bound(), grown);
+	}
+	EXPECT_TRUE(works(env, &env->good));
+}
+
+TEST_F(hostile, flood_of_lasts)
+{
+	flood(_metadata, &self->env, FLOOD, 1, 1, 0);
+	/* Those that found room are still good, all others were answered. */
+	EXPECT_EQ(4096, stats_of(&self->env, &self->env.bad).outstanding);
+	EXPECT_EQ(4096, serve_all(self->env.bad.queue));
+	EXPECT_TRUE(works(&self->env, &self->env.bad));
+}
+
+TEST_F(hostile, partials_that_never_end)
+{
+	struct sides *env = &self->env;
+
+	flood(_metadata, env, FLOOD, 1, 1, IOMMU_TEST_IOPF_NO_LAST);
+	EXPECT_EQ(0, stats_of(env, &env->bad).groups);
+	/* An end is put to them. */
+	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->plain_id));
+	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->bad.hwpt_id));
+	EXPECT_TRUE(works(env, &env->bad));
+}
+
+TEST_F(hostile, one_group_id)
+{
+	struct sides *env = &self->env;
+	uint32_t i;
+
+	flood(_metadata, env, 4096, 1, 0, IOMMU_TEST_IOPF_NO_LAST);
+	for (i = 0; i < FLOOD / 4096; i++)
+		ASSERT_EQ(0, iopf_inject(env->fd, env->bad.dev.idev_id, 0, 7, ADDR, 1, 4096,
+					 IOMMU_TEST_IOPF_NO_LAST));
+	/* A group that lost requests is answered for the server. */
+	ASSERT_EQ(0, inject_side(env, &env->bad, 0, 7, 1, 1));
+	EXPECT_EQ(1, stats_of(env, &env->bad).responses[INVALID]);
+	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->plain_id));
+	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->bad.hwpt_id));
+	EXPECT_TRUE(works(env, &env->bad));
+}
+
+/* Lines of the kernel log since the last call */
+static unsigned int log_lines(int kmsg)
+{
+	unsigned int lines = 0;
+	char record[1024];
+
+	while (read(kmsg, record, sizeof(record)) > 0 || errno == EPIPE)
+		lines++;
+	return lines;
+}
+
+TEST_F(hostile, unknown_pasids)
+{
+	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK), i;
+	struct sides *env = &self->env;
+	struct timespec begin, end;
+	unsigned int lines;
+
+	ASSERT_LE(0, kmsg);
+	log_lines(kmsg);
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	for (i = 0; i < FLOOD / 4096; i++)
+		ASSERT_EQ(0, inject_side(env, &env->bad, 1000 + i, i, 4096, 1));
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	EXPECT_EQ(FLOOD / 4096 * 4096, stats_of(env, &env->bad).responses[INVALID]);
+	/* Ten lines in five seconds is what the kernel lets a place say. */
+	lines = log_lines(kmsg);
+	TH_LOG("%u lines in the log for %u faults", lines, FLOOD / 4096 * 4096);
+	EXPECT_GE(12 * (2 + (end.tv_sec - begin.tv_sec) / 5), lines);
+	EXPECT_TRUE(works(env, &env->good));
+	EXPECT_TRUE(works(env, &env->bad));
+	close(kmsg);
+}
+
+/* One fault of the good device, from its request to its answer, in nanoseconds */
+static uint64_t service_ns(const struct sides *env)
+{
+	struct timespec begin, end;
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	if (iopf_trigger(env->fd, env->good.dev.idev_id, 0, 1, 3, ADDR) ||
+	    serve_all(env->good.queue) != 1)
+		return ~0ull;
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	return (uint64_t)(end.tv_sec - begin.tv_sec) * 1000000000 + end.tv_nsec - begin.tv_nsec;
+}
+
+static int compare_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+#define SERVICES 1000
+
+static uint64_t service_p99(struct __test_metadata *_metadata, struct sides *env, bool hostile)
+{
+	static uint64_t ns[SERVICES];
+	int i;
+
+	for (i = 0; i < SERVICES; i++) {
+		/* Full groups, groups that never end, PASIDs that nobody has */
+		if (hostile) {
+			EXPECT_EQ(0, inject_side(env, &env->bad, 0, i * 64, 64, 1));
+			EXPECT_EQ(0, inject_side(env, &env->bad, 9, i * 64, 64, 1));
+			EXPECT_EQ(0, iopf_inject(env->fd, env->bad.dev.idev_id, 0, i * 64, ADDR, 64,
+						 2, IOMMU_TEST_IOPF_NO_LAST));
+		}
+		ns[i] = service_ns(env);
+	}
+	qsort(ns, SERVICES, sizeof(ns[0]), compare_u64);
+	return ns[SERVICES * 99 / 100];
+}
+
+/*
+ * On a clock that counts instructions (scripts/vm --icount, which has one
+ * processor) a well-behaved device is served as fast as alone, while another
+ * one's queue, pool and table of groups are as full as they get.
+ */
+TEST_F_TIMEOUT(hostile, p99_of_another_device, 300)
+{
+	uint64_t alone, beside;
+
+	alone = service_p99(_metadata, &self->env, false);
+	beside = service_p99(_metadata, &self->env, true);
+	TH_LOG("p99: %llu alone, %llu beside a hostile device", (unsigned long long)alone,
+	       (unsigned long long)beside);
+	if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
+		SKIP(return, "a clock that does not count instructions is not judged");
+	EXPECT_GE(4 * alone, beside);
+}
+
+TEST_HARNESS_MAIN
