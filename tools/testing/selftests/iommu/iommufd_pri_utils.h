@@ -394,6 +394,29 @@ static int burst(struct unit *unit, uint32_t pasid, uint32_t n, uint32_t group, 
 	return command(unit, PTD_CMD_BURST, pasid, SRC, FLAGS_READ | flags);
 }
 
+/* A request for a PASID without a table: VT-d refuses it, behind an SMMU the kernel answers. */
+static bool is_refused(struct unit *unit, uint32_t pasid)
+{
+	uint32_t invalid = reg(unit, PTD_N_INVALID);
+	int rc = request(unit, pasid, SRC, FLAGS_READ, 1);
+
+	if (rc)
+		return rc == -EINVAL;
+	return wait_reg(unit, PTD_N_INVALID, invalid + 1) == invalid + 1;
+}
+
+/* After an overflow the device is refused until the kernel has cleared it. */
+static int request_when_cleared(struct unit *unit, uint32_t id)
+{
+	uint64_t end = now_ms() + WAIT_MS;
+	int rc;
+
+	do {
+		rc = request(unit, PASID, SRC, FLAGS_READ, id);
+	} while (rc == -ENOSPC && now_ms() < end);
+	return rc;
+}
+
 static int start_copy(struct unit *unit, uint64_t length, uint32_t group, uint32_t depth)
 {
 	struct pri_copy copy = {
@@ -424,6 +447,52 @@ static uint64_t memory_read(const struct unit *unit, uint64_t iova)
 	memcpy(&value, memory_at(unit, iova), sizeof(value));
 	return value;
 }
+
+/* ---- groups that wait for an answer ---- */
+
+#define PENDING 8
+
+/* Groups of the PASID, the first half of them read, none answered. */
+static void make_pending(struct __test_metadata *_metadata, struct server *server,
+			 struct iommu_hwpt_pgfault *read)
+{
+	struct unit *unit = &server->unit[0];
+
+	ASSERT_EQ(PENDING / 2, burst(unit, PASID, PENDING / 2, 1, 0));
+	ASSERT_EQ(PENDING / 2, read_all(&server->queue, read, PENDING / 2));
+	ASSERT_EQ(PENDING / 2, burst(unit, PASID, PENDING / 2, 1, 0));
+	EXPECT_EQ(PENDING, reg(unit, PTD_OPEN_GROUPS));
+}
+
+struct churn {
+	struct server *server;
+	const struct iopf_queue *queue;
+	volatile bool *stop;
+};
+
+/* Answers most of what it reads, with all codes, and leaves the rest to the kernel. */
+static void *churn_answers(void *arg)
+{
+	struct iommu_hwpt_page_response response;
+	struct iommu_hwpt_pgfault m[64];
+	struct churn *churn = arg;
+	unsigned int n = 0;
+	int i, got;
+
+	while (!*churn->stop) {
+		got = read_some(churn->queue, m, 64, 5);
+		for (i = 0; i < got; i++) {
+			if (!(m[i].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE) || n++ % 5 == 0)
+				continue;
+			response.cookie = m[i].cookie;
+			response.code = n % 3;
+			/* it may be gone */
+			iopf_queue_write(churn->queue, &response, 1);
+		}
+	}
+	return NULL;
+}
+
 
 /* ---- the checks after each test ---- */
 

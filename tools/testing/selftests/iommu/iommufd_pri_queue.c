@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A queue with depth, deadline and immediate delivery as a device's page requests meet
+ * them, overflow of the IOMMU's queue, and function level reset.
+ */
+#include <linux/vfio.h>
+
+#include "iommufd_pri_utils.h"
+
+/* ---- depth, deadline, immediate delivery, recall ---- */
+
+/* Each test opens the server with a queue of its own kind. */
+FIXTURE(pri_queue)
+{
+	struct server server;
+	struct unit *unit;
+};
+
+FIXTURE_SETUP(pri_queue)
+{
+	struct pri_address found;
+
+	if (pri_find(&found, 1) < 1)
+		SKIP(return, "no pri-testdev (1234:9171) here");
+	self->server.queue.fd = -1;
+	self->unit = &self->server.unit[0];
+}
+
+FIXTURE_TEARDOWN(pri_queue)
+{
+	check_server(_metadata, &self->server);
+}
+
+static int open_queue(struct server *server, uint32_t flags, uint32_t depth)
+{
+	struct iopf_queue_options options = { .flags = flags, .depth = depth };
+
+	return server_open_with(server, &options, 0, 1);
+}
+
+static int open_deadline(struct server *server, uint32_t ms, uint32_t code)
+{
+	struct iopf_queue_options options = { .deadline_ms = ms, .deadline_code = code };
+
+	return server_open_with(server, &options, 0, 1);
+}
+
+static long queue_counter(const struct server *server, const char *name)
+{
+	return fdinfo_number(server->queue.fd, name);
+}
+
+/* Wait until a counter of the device, in debugfs, has the value; what it has in the end. */
+static long wait_counter(const struct unit *unit, const char *name, long value)
+{
+	uint64_t end = now_ms() + WAIT_MS;
+	char path[80];
+	long now;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/iommu/iopf/%s", unit->pri.vfio.bdf);
+	while ((now = named_number(path, name, ' ')) != value && now_ms() < end)
+		usleep(200);
+	return now;
+}
+
+/* A request that is not the last of its group */
+static int request_more(struct unit *unit, uint64_t iova, uint32_t id)
+{
+	pri_set(&unit->pri, PTD_GRPID, id);
+	return command(unit, PTD_CMD_PRI, PASID, iova, FLAGS_READ);
+}
+
+/* What finds no place is answered at once, is counted, and user space is told. */
+TEST_F(pri_queue, depth)
+{
+	struct iommu_hwpt_pgfault m[9];
+	int i;
+
+	ASSERT_EQ(0, open_queue(&self->server, IOMMU_FAULT_ALLOC_REPORT_LOSS, 4));
+	ASSERT_EQ(8, burst(self->unit, PASID, 8, 1, 0));
+	EXPECT_EQ(4, wait_reg(self->unit, PTD_N_INVALID, 4));
+	EXPECT_EQ(4, reg(self->unit, PTD_OPEN_GROUPS));
+	ASSERT_EQ(4, read_all(&self->server.queue, m, 4));
+	for (i = 0; i < 4; i++) {
+		EXPECT_EQ(i ? 0 : IOMMU_PGFAULT_FLAGS_LOST, m[i].flags & IOMMU_PGFAULT_FLAGS_LOST);
+		EXPECT_EQ(SRC + i * PAGE, m[i].addr);
+		EXPECT_EQ(1, answer(&self->server, m[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	}
+	EXPECT_EQ(4, wait_reg(self->unit, PTD_N_SUCCESS, 4));
+	EXPECT_EQ(4, queue_counter(&self->server, "iommufd-fault-refused"));
+	EXPECT_EQ(4, queue_counter(&self->server, "iommufd-fault-peak"));
+}
+
+/* A group that was read and one that was not: the kernel answers both, as it was told. */
+TEST_F(pri_queue, deadline)
+{
+	struct iommu_hwpt_pgfault m[2];
+
+	ASSERT_EQ(0, open_deadline(&self->server, 1000, IOMMUFD_PAGE_RESP_FAILURE));
+	ASSERT_EQ(0, request(self->unit, PASID, SRC, FLAGS_READ, 1));
+	ASSERT_EQ(1, read_some(&self->server.queue, m, 2, WAIT_MS));
+	ASSERT_EQ(0, request(self->unit, PASID, SRC, FLAGS_READ, 2));
+	EXPECT_EQ(2, wait_reg(self->unit, PTD_N_FAILURE, 2));
+	EXPECT_EQ(2, reg(self->unit, PTD_N_RESPONSES));
+	EXPECT_EQ(0, read_some(&self->server.queue, m + 1, 1, 0));
+	EXPECT_EQ(-ESTALE, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(2, queue_counter(&self->server, "iommufd-fault-by-deadline"));
+	EXPECT_EQ(2, wait_counter(self->unit, "answered_by_deadline", 2));
+	EXPECT_EQ(2, wait_counter(self->unit, "answered_failure", 2));
+}
+
+/* With SUCCESS the device asks again: a server that was too slow once is no harm. */
+TEST_F(pri_queue, deadline_renews)
+{
+	struct iommu_hwpt_pgfault first, again;
+	int rc;
+
+	ASSERT_EQ(0, open_deadline(&self->server, 500, IOMMUFD_PAGE_RESP_SUCCESS));
+	ASSERT_EQ(0, map_page(&self->server, self->unit, DST, READ_WRITE));
+	ASSERT_EQ(0, start_copy(self->unit, PAGE, 1, 1));
+	ASSERT_EQ(1, read_some(&self->server.queue, &first, 1, WAIT_MS));
+	do {
+		ASSERT_EQ(1, read_some(&self->server.queue, &again, 1, WAIT_MS));
+		EXPECT_EQ(first.addr, again.addr);
+		EXPECT_NE(first.cookie, again.cookie);
+		ASSERT_EQ(0, map_page(&self->server, self->unit, SRC, READ_WRITE));
+		rc = answer(&self->server, again.cookie, IOMMUFD_PAGE_RESP_SUCCESS);
+	} while (rc == -ESTALE);
+	EXPECT_EQ(1, rc);
+	EXPECT_EQ(-ESTALE, answer(&self->server, first.cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PTD_STATE_DONE, wait_stopped(self->unit));
+	EXPECT_TRUE(copied(self->unit, PAGE));
+}
+
+/* One message, with these flags besides that of the PASID; its cookie */
+static uint32_t read_one(struct __test_metadata *_metadata, struct server *server, uint64_t addr,
+			 uint32_t flags)
+{
+	struct iommu_hwpt_pgfault m = {};
+
+	EXPECT_EQ(1, read_some(&server->queue, &m, 1, WAIT_MS));
+	EXPECT_EQ(flags | IOMMU_PGFAULT_FLAGS_PASID_VALID, m.flags);
+	EXPECT_EQ(addr, m.addr);
+	return m.cookie;
+}
+
+/* Each request as it comes, one answer for all of them. */
+TEST_F(pri_queue, immediate)
+{
+	uint32_t cookie = 0;
+	int i;
+
+	ASSERT_EQ(0, open_queue(&self->server, IOMMU_FAULT_ALLOC_IMMEDIATE, 0));
+	for (i = 0; i < 3; i++) {
+		uint64_t addr = SRC + i * PAGE;
+		uint32_t c;
+
+		ASSERT_EQ(0, i < 2 ? request_more(self->unit, addr, 7) :
+			     request(self->unit, PASID, addr, FLAGS_READ, 7));
+		c = read_one(_metadata, &self->server, addr, i < 2 ? IOMMU_PGFAULT_FLAGS_OPEN :
+			     IOMMU_PGFAULT_FLAGS_LAST_PAGE);
+		EXPECT_TRUE(!i || c == cookie);
+		cookie = c;
+		ASSERT_EQ(0, map_page(&self->server, self->unit, addr, READ_WRITE));
+		EXPECT_EQ(memory_read(self->unit, addr), dma_read(self->unit, PASID, addr));
+		if (i < 2)
+			EXPECT_EQ(-EBUSY, answer(&self->server, cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+		EXPECT_EQ(0, reg(self->unit, PTD_N_RESPONSES));
+	}
+	EXPECT_EQ(1, answer(&self->server, cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_SUCCESS, 1));
+	EXPECT_EQ(0, reg(self->unit, PTD_OPEN_REQUESTS));
+	EXPECT_EQ(2, queue_counter(&self->server, "iommufd-fault-answers-early"));
+}
+
+/* What a server of an immediate queue has seen */
+struct seen {
+	bool lost;
+	bool recalled;
+};
+
+/* Answer what is complete until all groups are, looking for the end of the one of @cookie. */
+static int serve_immediate(struct server *server, uint32_t cookie, struct seen *seen)
+{
+	uint64_t end = now_ms() + WAIT_MS;
+	struct iommu_hwpt_pgfault m[64];
+	int i, n;
+
+	while (now_ms() < end) {
+		n = read_some(&server->queue, m, 64, 5);
+		if (n < 0)
+			return n;
+		if (!n && !reg(&server->unit[0], PTD_OPEN_GROUPS))
+			return 0;
+		for (i = 0; i < n; i++) {
+			seen->lost |= m[i].flags & IOMMU_PGFAULT_FLAGS_LOST;
+			if (m[i].flags & IOMMU_PGFAULT_FLAGS_RECALLED)
+				seen->recalled |= m[i].cookie == cookie;
+			else if (m[i].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE &&
+				 answer(server, m[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS) != 1)
+				return -EIO;
+		}
+	}
+	return -ETIMEDOUT;
+}
+
+/*
+ * A group is open, and user space has its beginning, when the page request queue
+ * overflows: its end may have been lost, so it is recalled.
+ */
+TEST_F(pri_queue, immediate_overflow)
+{
+	struct seen seen = {};
+	uint32_t cookie;
+
+	ASSERT_EQ(0, open_queue(&self->server, IOMMU_FAULT_ALLOC_IMMEDIATE |
+				IOMMU_FAULT_ALLOC_REPORT_LOSS, 0));
+	ASSERT_EQ(0, request_more(self->unit, SRC, 500));
+	cookie = read_one(_metadata, &self->server, SRC, IOMMU_PGFAULT_FLAGS_OPEN);
+	ASSERT_LT(burst(self->unit, PASID, 5000, PTD_CREDITS_MAX, PTD_F_NO_CREDIT), 5000);
+	EXPECT_EQ(1, wait_counter(self->unit, "overflows", 1));
+	EXPECT_EQ(0, serve_immediate(&self->server, cookie, &seen));
+	EXPECT_TRUE(seen.recalled);
+	EXPECT_EQ(-ESTALE, answer(&self->server, cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_LE(1, queue_counter(&self->server, "iommufd-fault-overflows"));
+	EXPECT_LE(1, queue_counter(&self->server, "iommufd-fault-recalled"));
+
+	/* what comes of it after all is a group of its own */
+	ASSERT_EQ(0, request_when_cleared(self->unit, 500));
+	EXPECT_EQ(0, serve_immediate(&self->server, 0, &seen));
+	EXPECT_TRUE(seen.lost);
+	EXPECT_EQ(500, reg(self->unit, PTD_RESP_GRPID));
+	EXPECT_EQ(PTD_RESP_SUCCESS, reg(self->unit, PTD_RESP_CODE));
+}
+
+/* Groups that are complete, read or not, outlive an overflow: their device waits. */
+TEST_F(pri_queue, overflow_keeps_complete_groups)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+	int i;
+
+	ASSERT_EQ(0, open_queue(&self->server, 0, 0));
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(PENDING / 2, read_all(&self->server.queue, m + PENDING / 2, PENDING / 2));
+	/* groups without end, none of which is ever answered */
+	ASSERT_LT(burst(self->unit, PASID, 5000, PTD_CREDITS_MAX, PTD_F_NO_CREDIT |
+			PTD_F_NO_LAST), 5000);
+	EXPECT_EQ(1, wait_counter(self->unit, "overflows", 1));
+	EXPECT_EQ(0, wait_counter(self->unit, "partials", 0));
+	EXPECT_EQ(PENDING, reg(self->unit, PTD_OPEN_GROUPS));
+	EXPECT_EQ(0, queue_counter(&self->server, "iommufd-fault-recalled"));
+	for (i = 0; i < PENDING; i++)
+		EXPECT_EQ(1, answer(&self->server, m[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PENDING, wait_reg(self->unit, PTD_N_SUCCESS, PENDING));
+	EXPECT_EQ(PENDING, reg(self->unit, PTD_N_RESPONSES));
+	pri_command(&self->unit->pri, PTD_CMD_RESET);
+}
+
+/* ---- function level reset ---- */
+
+/* A kind of queue each; the device comes up without the requests of before. */
+FIXTURE(pri_reset)
+{
+	struct server server;
+	struct unit *unit;
+};
+
+FIXTURE_VARIANT(pri_reset)
+{
+	uint32_t flags;
+};
+
+FIXTURE_VARIANT_ADD(pri_reset, whole_groups)
+{
+	.flags = 0,
+};
+
+FIXTURE_VARIANT_ADD(pri_reset, immediate)
+{
+	.flags = IOMMU_FAULT_ALLOC_IMMEDIATE,
+};
+
+FIXTURE_SETUP(pri_reset)
+{
+	char path[80], methods[64] = "";
+	struct pri_address found;
+	FILE *f;
+
+	if (pri_find(&found, 1) < 1)
+		SKIP(return, "no pri-testdev (1234:9171) here");
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset_method", found.bdf);
+	f = fopen(path, "re");
+	if (!f || !fgets(methods, sizeof(methods), f) || !strstr(methods, "flr"))
+		SKIP(return, "pri-testdev cannot be reset: it was loaded without flr=on");
+	fclose(f);
+	self->unit = &self->server.unit[0];
+	ASSERT_EQ(0, open_queue(&self->server, variant->flags, 0));
+}
+
+FIXTURE_TEARDOWN(pri_reset)
+{
+	check_server(_metadata, &self->server);
+}
+
+/* Nobody answers what the device has forgotten: neither the kernel nor, late, user space. */
+static void check_recalled(struct __test_metadata *_metadata, struct server *server,
+			   const struct iommu_hwpt_pgfault *read, int error)
+{
+	struct unit *unit = &server->unit[0];
+	int i;
+
+	EXPECT_EQ(PENDING, queue_counter(server, "iommufd-fault-recalled"));
+	for (i = 0; i < PENDING / 2; i++)
+		EXPECT_EQ(error, answer(server, read[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(0, reg(unit, PTD_OPEN_GROUPS));
+	EXPECT_EQ(0, reg(unit, PTD_N_RESPONSES));
+	EXPECT_EQ(0, reg(unit, PTD_N_STALE));
+}
+
+/* An immediate queue tells of the groups that were read; nothing else is left. */
+static void check_told(struct __test_metadata *_metadata, struct server *server,
+		       const struct iommu_hwpt_pgfault *read, uint32_t flags)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+	int i, n = flags & IOMMU_FAULT_ALLOC_IMMEDIATE ? PENDING / 2 : 0;
+
+	EXPECT_EQ(n, read_some(&server->queue, m, PENDING, 0));
+	for (i = 0; i < n; i++) {
+		EXPECT_EQ(IOMMU_PGFAULT_FLAGS_RECALLED | IOMMU_PGFAULT_FLAGS_PASID_VALID,
+			  m[i].flags);
+		EXPECT_EQ(read[i].cookie, m[i].cookie);
+	}
+}
+
+TEST_F(pri_reset, recalls)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	if (!variant->flags)
+		ASSERT_EQ(0, request_more(self->unit, SRC, 500));
+	ASSERT_EQ(0, ioctl(self->unit->pri.vfio.fd, VFIO_DEVICE_RESET));
+	check_recalled(_metadata, &self->server, m, -ESTALE);
+	check_told(_metadata, &self->server, m, variant->flags);
+	EXPECT_EQ(PENDING, wait_counter(self->unit, "recalled_reset", PENDING));
+	EXPECT_EQ(0, wait_counter(self->unit, "partials", 0));
+
+	/* page requests go on, with the ids of those that were forgotten */
+	ASSERT_EQ(0, request(self->unit, PASID, SRC, FLAGS_READ, 500));
+	ASSERT_EQ(1, read_some(&self->server.queue, m, PENDING, WAIT_MS));
+	EXPECT_EQ(IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE, m[0].flags);
+	EXPECT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_SUCCESS, 1));
+	ASSERT_EQ(0, start_copy(self->unit, HALF, 1, 8));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(self->unit, HALF));
+}
+
+/* Answers of another thread, at all times: none reaches the device of after the reset. */
+TEST_F(pri_reset, amid_answers)
+{
+	volatile bool stop = false;
+	struct churn churn = { &self->server, &self->server.queue, &stop };
+	pthread_t thread;
+	uint32_t stale;
+	int i;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, churn_answers, &churn));
+	for (i = 0; i < (int)times("PRI_ROUNDS", 10); i++) {
+		burst(self->unit, PASID, PTD_CREDITS_MAX, 1, 0);
+		ASSERT_EQ(0, ioctl(self->unit->pri.vfio.fd, VFIO_DEVICE_RESET));
+		/* what was on its way has come by now, to a device that took no notice */
+		stale = reg(self->unit, PTD_N_STALE);
+		usleep(2000);
+		EXPECT_EQ(stale, reg(self->unit, PTD_N_STALE));
+		EXPECT_EQ(0, reg(self->unit, PTD_N_RESPONSES));
+		EXPECT_EQ(0, reg(self->unit, PTD_N_UNMATCHED));
+	}
+	stop = true;
+	EXPECT_EQ(0, pthread_join(thread, NULL));
+}
+
+/* VFIO resets the device when it is closed, before anything is detached. */
+TEST_F(pri_reset, close_device)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, pri_close(&self->unit->pri));
+	/* the message that would say so goes with the attachment */
+	check_recalled(_metadata, &self->server, m, variant->flags ? -EINVAL : -ESTALE);
+}
+
+TEST_HARNESS_MAIN
