@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Page tables of a device's RID and PASIDs are attached, replaced and detached, and
+ * all is closed, while page requests are on their way.
+ */
+#include <pthread.h>
+
+#include "iommufd_pri_device.h"
+
+/* A second address space, with its own queue, for the fixture's device. */
+struct other {
+	struct iopf_queue queue;
+	uint32_t ioas;
+	uint32_t plain;
+	uint32_t faulting;
+};
+
+static int other_open(struct server *server, struct other *other)
+{
+	struct iopf *io = &server->io;
+	uint32_t dev_id = server->unit[0].pri.vfio.id;
+
+	return iopf_queue_alloc(io, 0, &other->queue) ?:
+	       iopf_ioas_alloc(io, &other->ioas) ?:
+	       iopf_hwpt_alloc(io, dev_id, other->ioas, IOMMU_HWPT_ALLOC_PASID, 0,
+			       &other->plain) ?:
+	       iopf_hwpt_alloc(io, dev_id, other->ioas, IOMMU_HWPT_ALLOC_PASID, other->queue.id,
+			       &other->faulting);
+}
+
+/* Nothing may use its objects any more. */
+static int other_close(struct server *server, struct other *other)
+{
+	return iopf_destroy(&server->io, other->plain) ?:
+	       iopf_destroy(&server->io, other->faulting) ?:
+	       iopf_destroy(&server->io, other->ioas) ?:
+	       iopf_queue_close(&other->queue);
+}
+
+/* All of them were answered INVALID before the call returned, and the cookies are void. */
+static void check_pending_gone(struct __test_metadata *_metadata, struct server *server,
+			       const struct iommu_hwpt_pgfault *read)
+{
+	struct iommu_hwpt_pgfault m[1];
+	int i;
+
+	EXPECT_EQ(0, reg(&server->unit[0], PTD_OPEN_GROUPS));
+	EXPECT_EQ(PENDING, reg(&server->unit[0], PTD_N_INVALID));
+	EXPECT_EQ(0, read_some(&server->queue, m, 1, 0));
+	for (i = 0; i < PENDING / 2; i++)
+		EXPECT_EQ(-EINVAL, answer(server, read[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+}
+
+TEST_F(pri, detach_pasid)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, PASID));
+	check_pending_gone(_metadata, &self->server, m);
+	/* with the last table that has a queue PRI is switched off */
+	EXPECT_EQ(-EPERM, request(self->unit, PASID, SRC, FLAGS_READ, 1));
+
+	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, PASID, self->unit->faulting));
+	ASSERT_EQ(0, start_copy(self->unit, 4 * PAGE, 2, 2));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(self->unit, 4 * PAGE));
+}
+
+TEST_F(pri, replace_pasid)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+	struct other other;
+
+	ASSERT_EQ(0, other_open(&self->server, &other));
+	ASSERT_EQ(0, map_page(&self->server, self->unit, SRC, READ_WRITE));
+	ASSERT_EQ(0, iopf_map(&self->server.io, other.ioas, SRC, memory_at(self->unit, SRC + PAGE),
+			      PAGE, READ_WRITE));
+	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, PASID, SRC));
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, PASID, other.faulting));
+	check_pending_gone(_metadata, &self->server, m);
+
+	/* the new table, and the new queue alone */
+	EXPECT_EQ(memory_read(self->unit, SRC + PAGE), dma_read(self->unit, PASID, SRC));
+	ASSERT_EQ(0, request(self->unit, PASID, DST, FLAGS_WRITE, 9));
+	ASSERT_EQ(1, read_some(&other.queue, m, PENDING, WAIT_MS));
+	EXPECT_EQ(9, m[0].grpid);
+	EXPECT_EQ(-EINVAL, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+
+	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, PASID, self->unit->faulting));
+	EXPECT_EQ(PENDING + 1, reg(self->unit, PTD_N_INVALID));
+	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, PASID, SRC));
+	EXPECT_EQ(0, other_close(&self->server, &other));
+}
+
+/* Tables of the RID come and go while a PASID has faults pending: none is lost. */
+TEST_F(pri, replace_rid)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+	struct other other;
+	int i;
+
+	ASSERT_EQ(0, other_open(&self->server, &other));
+	make_pending(_metadata, &self->server, m);
+	EXPECT_EQ(0, iopf_device_attach(&self->unit->pri.vfio, other.plain));
+	EXPECT_EQ(0, iopf_device_attach(&self->unit->pri.vfio, other.faulting));
+	EXPECT_EQ(0, iopf_device_attach(&self->unit->pri.vfio, self->unit->faulting));
+	EXPECT_EQ(0, iopf_device_attach(&self->unit->pri.vfio, self->unit->plain));
+	EXPECT_EQ(PENDING, reg(self->unit, PTD_OPEN_GROUPS));
+	ASSERT_EQ(PENDING / 2, read_all(&self->server.queue, m + PENDING / 2, PENDING / 2));
+	for (i = 0; i < PENDING; i++)
+		EXPECT_EQ(1, answer(&self->server, m[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PENDING, wait_reg(self->unit, PTD_N_SUCCESS, PENDING));
+	EXPECT_EQ(0, other_close(&self->server, &other));
+}
+
+/*
+ * The same when the RID has no table for a while.  QEMU's VT-d then serves no
+ * PASID either, so that new faults have to wait for the RID's next table.
+ */
+TEST_F(pri, detach_rid)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+	int i;
+
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, iopf_device_detach(&self->unit->pri.vfio));
+	EXPECT_EQ(PENDING, reg(self->unit, PTD_OPEN_GROUPS));
+	ASSERT_EQ(PENDING / 2, read_all(&self->server.queue, m + PENDING / 2, PENDING / 2));
+	for (i = 0; i < PENDING; i++)
+		EXPECT_EQ(1, answer(&self->server, m[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PENDING, wait_reg(self->unit, PTD_N_SUCCESS, PENDING));
+
+	ASSERT_EQ(0, iopf_device_attach(&self->unit->pri.vfio, self->unit->plain));
+	ASSERT_EQ(0, start_copy(self->unit, 4 * PAGE, 2, 2));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(self->unit, 4 * PAGE));
+}
+
+/* A PASID on a queue of its own, beside the first: each is detached alone. */
+TEST_F(pri, two_pasids)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+	struct other other;
+	uint32_t invalid;
+
+	ASSERT_EQ(0, other_open(&self->server, &other));
+	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, OTHER_PASID, other.faulting));
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, request(self->unit, OTHER_PASID, SRC, FLAGS_READ, 0));
+	ASSERT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, PASID));
+	EXPECT_EQ(PENDING, reg(self->unit, PTD_N_INVALID));
+	EXPECT_TRUE(is_refused(self->unit, PASID));
+	invalid = reg(self->unit, PTD_N_INVALID);
+	ASSERT_EQ(1, read_some(&other.queue, m, PENDING, WAIT_MS));
+	EXPECT_EQ(OTHER_PASID, m[0].pasid);
+	EXPECT_EQ(1, reg(self->unit, PTD_OPEN_GROUPS));
+	EXPECT_EQ(-EBUSY, iopf_destroy(&self->server.io, other.faulting));
+	EXPECT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, OTHER_PASID));
+	EXPECT_EQ(invalid + 1, reg(self->unit, PTD_N_INVALID));
+	EXPECT_EQ(0, other_close(&self->server, &other));
+}
+
+/* The queue's file is closed with faults pending, later ones find nobody. */
+TEST_F(pri, close_queue)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, close(self->server.queue.fd));
+	EXPECT_EQ(PENDING, wait_reg(self->unit, PTD_N_INVALID, PENDING));
+	ASSERT_EQ(0, request(self->unit, PASID, SRC, FLAGS_READ, 1));
+	EXPECT_EQ(PENDING + 1, wait_reg(self->unit, PTD_N_INVALID, PENDING + 1));
+	/* for iopf_queue_close() */
+	self->server.queue.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+}
+
+/* The VFIO device is closed as it stands; the queue outlives it. */
+TEST_F(pri, close_device)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	ASSERT_EQ(0, pri_close(&self->unit->pri));
+	check_pending_gone(_metadata, &self->server, m);
+}
+
+TEST_F(pri, close_device_while_it_copies)
+{
+	ASSERT_EQ(0, start_copy(self->unit, WINDOW, 4, 8));
+	while (self->server.groups < 100)
+		ASSERT_GE(serve_some(&self->server, WAIT_MS), 1);
+	ASSERT_EQ(0, pri_close(&self->unit->pri));
+	EXPECT_NE(PTD_STATE_RUNNING, wait_stopped(self->unit));
+	EXPECT_NE(PTD_STATE_DONE, reg(self->unit, PTD_STATE));
+}
+
+/* The file of the iommufd goes first; the kernel must cope with any order. */
+TEST_F(pri, close_iommufd_first)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	iopf_close(&self->server.io);
+	EXPECT_EQ(PENDING, reg(self->unit, PTD_OPEN_GROUPS));
+	EXPECT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_SUCCESS, 1));
+	ASSERT_EQ(0, pri_close(&self->unit->pri));
+	EXPECT_EQ(PENDING - 1, wait_reg(self->unit, PTD_N_INVALID, PENDING - 1));
+	EXPECT_EQ(0, close(self->server.queue.fd));
+	/* nothing is left to be closed */
+	self->server.queue.fd = -1;
+	check_unit(_metadata, self->unit);
+	ASSERT_EQ(0, server_open(&self->server, 0, 1));
+}
+
+static void *churn_faults(void *arg)
+{
+	struct churn *churn = arg;
+	uint32_t round;
+
+	for (round = 0; !*churn->stop; round++)
+		burst(&churn->server->unit[0], PASID, 24, 1 + round % 3, 0);
+	return NULL;
+}
+
+/* Faults and answers at all times while the PASID is attached, moved and detached. */
+TEST_F_TIMEOUT(pri, churn, 600)
+{
+	volatile bool stop = false;
+	struct iopf_device *vfio = &self->unit->pri.vfio;
+	struct churn first = { &self->server, &self->server.queue, &stop }, second = first;
+	struct other other;
+	pthread_t threads[3];
+	int i;
+
+	ASSERT_EQ(0, other_open(&self->server, &other));
+	second.queue = &other.queue;
+	ASSERT_EQ(0, pthread_create(&threads[0], NULL, churn_answers, &first));
+	ASSERT_EQ(0, pthread_create(&threads[1], NULL, churn_answers, &second));
+	ASSERT_EQ(0, pthread_create(&threads[2], NULL, churn_faults, &first));
+	for (i = 0; i < (int)times("PRI_ROUNDS", 40); i++) {
+		usleep(2000);
+		EXPECT_EQ(0, iopf_device_attach_pasid(vfio, PASID, other.faulting));
+		EXPECT_EQ(0, iopf_device_attach(vfio, i % 2 ? other.plain : self->unit->plain));
+		usleep(2000);
+		EXPECT_EQ(0, iopf_device_detach_pasid(vfio, PASID));
+		EXPECT_EQ(0, iopf_device_attach_pasid(vfio, PASID, self->unit->faulting));
+	}
+	stop = true;
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(0, pthread_join(threads[i], NULL));
+	EXPECT_GT(reg(self->unit, PTD_N_SUCCESS), 0);
+	EXPECT_GT(reg(self->unit, PTD_N_INVALID), 0);
+	EXPECT_EQ(0, iopf_device_attach(vfio, self->unit->plain));
+	EXPECT_EQ(0, iopf_device_detach_pasid(vfio, PASID));
+	EXPECT_EQ(0, other_close(&self->server, &other));
+}
+
+/*
+ * Requests that are numbered by their address, and the epoch each was sent in.
+ * The main thread makes it odd before it replaces the PASID's table, and even
+ * after that: a request with the same even epoch before and after it was sent
+ * belongs to the table, and the queue, of that epoch.
+ */
+struct epochs {
+	struct server *server;
+	volatile unsigned int now;
+	volatile bool stop;
+	volatile unsigned int sent;
+	/* of this epoch no more will be sent */
+	volatile unsigned int spent;
+	/* by request: its epoch, or EPOCH_UNKNOWN, and 1 + the queue it came to */
+	unsigned int of[WINDOW / PAGE];
+	unsigned char queue[WINDOW / PAGE];
+};
+
+#define EPOCH_UNKNOWN 1
+#define EPOCH_REQUESTS 16
+
+static void *epochs_send(void *arg)
+{
+	struct epochs *epochs = arg;
+	unsigned int before, last = 0, left = EPOCH_REQUESTS, n = 0;
+
+	while (!epochs->stop && n < WINDOW / PAGE) {
+		before = __atomic_load_n(&epochs->now, __ATOMIC_SEQ_CST);
+		if (before != last)
+			left = EPOCH_REQUESTS;
+		last = before;
+		if (!left--) {
+			left = 0;
+			epochs->spent = before;
+			sched_yield();
+			continue;
+		}
+		epochs->of[n] = before;
+		if (request(&epochs->server->unit[0], PASID, SRC + n * PAGE, FLAGS_READ, n % 512))
+			usleep(50);
+		if (before & 1 || before != __atomic_load_n(&epochs->now, __ATOMIC_SEQ_CST))
+			epochs->of[n] = EPOCH_UNKNOWN;
+		epochs->sent = ++n;
+	}
+	return NULL;
+}
+
+/* Read what queue @which has, and answer it. */
+static void epochs_read(struct epochs *epochs, const struct iopf_queue *queue, unsigned int which)
+{
+	struct iommu_hwpt_page_response response = {};
+	struct iommu_hwpt_pgfault m[256];
+	int i, n;
+
+	while ((n = read_some(queue, m, 256, 0)) > 0) {
+		for (i = 0; i < n; i++) {
+			epochs->queue[(m[i].addr - SRC) / PAGE] = (unsigned char)(1 + which);
+			response.cookie = m[i].cookie;
+			/* it may be gone */
+			iopf_queue_write(queue, &response, 1);
+		}
+	}
+}
+
+/* How many requests of a known epoch came to a queue, and how many to a wrong one */
+static unsigned int epochs_judge(const struct epochs *epochs, unsigned int *known)
+{
+	unsigned int n, strays = 0;
+
+	for (n = 0; n < epochs->sent; n++) {
+		if (epochs->of[n] == EPOCH_UNKNOWN || !epochs->queue[n])
+			continue;
+		(*known)++;
+		strays += epochs->queue[n] != 1 + epochs->of[n] / 2 % 2;
+	}
+	return strays;
+}
+
+/* No request that was sent to the old table reaches the new one's queue. */
+TEST_F_TIMEOUT(pri, replace_never_crosses, 600)
+{
+	struct iopf_device *vfio = &self->unit->pri.vfio;
+	unsigned int rounds = times("PRI_ROUNDS", 300), known = 0, sent, i;
+	struct epochs *epochs;
+	struct other other;
+	pthread_t thread;
+
+	epochs = calloc(1, sizeof(*epochs));
+	ASSERT_NE(NULL, epochs);
+	epochs->server = &self->server;
+	epochs->spent = EPOCH_UNKNOWN;
+	ASSERT_EQ(0, other_open(&self->server, &other));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, epochs_send, epochs));
+	for (i = 0; i < rounds; i++) {
+		/* a few requests of this epoch, and some in flight */
+		sent = epochs->sent;
+		do {
+			epochs_read(epochs, &self->server.queue, 0);
+			epochs_read(epochs, &other.queue, 1);
+		} while (epochs->sent - sent < 3 && epochs->spent != epochs->now &&
+			 epochs->sent < WINDOW / PAGE);
+		__atomic_add_fetch(&epochs->now, 1, __ATOMIC_SEQ_CST);
+		ASSERT_EQ(0, iopf_device_attach_pasid(vfio, PASID, i % 2 ? self->unit->faulting :
+						      other.faulting));
+		__atomic_add_fetch(&epochs->now, 1, __ATOMIC_SEQ_CST);
+	}
+	epochs->stop = true;
+	EXPECT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, iopf_device_detach_pasid(vfio, PASID));
+	EXPECT_EQ(0, epochs_judge(epochs, &known));
+	EXPECT_GT(known, rounds);
+	ksft_print_msg("%u rounds, %u requests, %u of a known epoch\n", rounds, epochs->sent,
+		       known);
+	EXPECT_EQ(0, other_close(&self->server, &other));
+	free(epochs);
+}
+
+TEST_HARNESS_MAIN
