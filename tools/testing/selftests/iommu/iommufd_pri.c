@@ -11,13 +11,6 @@
  * response.  The counters are read through sysfs, so that this holds for what
  * happens while, and after, the VFIO device is closed as well.
  */
-#include <linux/vfio.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/ioctl.h>
-#include <sys/wait.h>
-
 #include "iommufd_pri_device.h"
 
 /* The request as user space sees it, the answer as the device sees it, and the data. */

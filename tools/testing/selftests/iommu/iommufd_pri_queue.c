@@ -4,6 +4,8 @@
  * them, overflow of the IOMMU's queue, and function level reset.
  */
 #include <linux/vfio.h>
+#include <pthread.h>
+#include <sys/ioctl.h>
 
 #include "iommufd_pri_utils.h"
 

@@ -493,7 +493,6 @@ static void *churn_answers(void *arg)
 	return NULL;
 }
 
-
 /* ---- the checks after each test ---- */
 
 static void check_unit(struct __test_metadata *_metadata, const struct unit *unit)
