@@ -15,6 +15,7 @@ struct rng rng;
 struct stress_options opt = {
 	.program = "iommufd_fault_fuzz", .unit = "operations", .count = 1000000, .seconds = 20,
 };
+
 uint64_t operation;
 const char *operation_name = "";
 uint64_t results[128];
