@@ -20,12 +20,9 @@ FIXTURE_SETUP(blocking)
 	struct env *env = &self->env;
 	uint32_t hwpt;
 
-	env_open(_metadata, env);
-	if (_metadata->exit_code)
+	self->dev = env_open_device(_metadata, env, 0);
+	if (!self->dev)
 		return;
-	self->dev = env_device(_metadata, env, env->ioas_id, 0);
-	if (!env->additions)
-		SKIP(return, ONLY_INJECTOR);
 	self->queue = &env->queues[env->n_queues++];
 	ASSERT_EQ(0, fault_queue_alloc_flags(env->fd, IOMMU_FAULT_ALLOC_BLOCKING,
 					     &self->queue->id, &self->queue->fd));

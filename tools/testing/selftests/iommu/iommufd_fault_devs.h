@@ -105,6 +105,25 @@ static inline void env_destroy_device(struct __test_metadata *_metadata, struct 
 	dev->stdev_id = 0;
 }
 
+/* Open all, with a first device; NULL if the test is skipped, for the kernel has no more. */
+static inline struct mock_device *env_open_device(struct __test_metadata *_metadata,
+						  struct env *env, uint32_t flags)
+{
+	struct mock_device *dev;
+
+	env_open(_metadata, env);
+	if (_metadata->exit_code)
+		return NULL;
+	/* such a device can be made by every kernel */
+	dev = env_device(_metadata, env, env->ioas_id, 0);
+	if (!env->additions)
+		SKIP(return NULL, ONLY_INJECTOR);
+	if (!flags)
+		return dev;
+	env_destroy_device(_metadata, env, dev);
+	return env_device(_metadata, env, env->ioas_id, flags);
+}
+
 static inline struct queue *env_queue(struct __test_metadata *_metadata, struct env *env)
 {
 	struct queue *queue = &env->queues[env->n_queues];

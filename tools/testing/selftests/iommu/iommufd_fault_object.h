@@ -24,12 +24,9 @@ FIXTURE_SETUP(object)
 {
 	struct env *env = &self->env;
 
-	env_open(_metadata, env);
-	if (_metadata->exit_code)
+	self->dev = env_open_device(_metadata, env, 0);
+	if (!self->dev)
 		return;
-	self->dev = env_device(_metadata, env, env->ioas_id, 0);
-	if (!env->additions)
-		SKIP(return, ONLY_INJECTOR);
 	self->plain_id = env_hwpt(_metadata, env, self->dev, false, 0, NULL);
 }
 

@@ -19,16 +19,10 @@ FIXTURE_SETUP(group)
 {
 	const uint32_t flags = MOCK_FLAGS_DEVICE_SHARED_GROUP | MOCK_FLAGS_DEVICE_PASID;
 	struct env *env = &self->env;
-	struct mock_device *probe;
 
-	env_open(_metadata, env);
-	if (_metadata->exit_code)
+	self->a = env_open_device(_metadata, env, flags);
+	if (!self->a)
 		return;
-	probe = env_device(_metadata, env, env->ioas_id, 0);
-	if (!env->additions)
-		SKIP(return, ONLY_INJECTOR);
-	env_destroy_device(_metadata, env, probe);
-	self->a = env_device(_metadata, env, env->ioas_id, flags);
 	self->queue = env_queue(_metadata, env);
 	self->hwpt_id = env_hwpt(_metadata, env, self->a, false, IOMMU_HWPT_ALLOC_PASID,
 				 self->queue);
@@ -225,17 +219,11 @@ FIXTURE_VARIANT_ADD(pasid, paging)
 FIXTURE_SETUP(pasid)
 {
 	struct env *env = &self->env;
-	struct mock_device *probe;
 	int i;
 
-	env_open(_metadata, env);
-	if (_metadata->exit_code)
+	self->dev = env_open_device(_metadata, env, MOCK_FLAGS_DEVICE_PASID);
+	if (!self->dev)
 		return;
-	probe = env_device(_metadata, env, env->ioas_id, 0);
-	if (!env->additions)
-		SKIP(return, ONLY_INJECTOR);
-	env_destroy_device(_metadata, env, probe);
-	self->dev = env_device(_metadata, env, env->ioas_id, MOCK_FLAGS_DEVICE_PASID);
 	self->rid = env_queue(_metadata, env);
 	self->rid_id = env_hwpt(_metadata, env, self->dev, variant->nested,
 				IOMMU_HWPT_ALLOC_PASID, self->rid);

@@ -49,12 +49,9 @@ FIXTURE_SETUP(uring)
 	struct env *env = &self->env;
 	uint32_t hwpt;
 
-	env_open(_metadata, env);
-	if (_metadata->exit_code)
+	self->dev = env_open_device(_metadata, env, 0);
+	if (!self->dev)
 		return;
-	self->dev = env_device(_metadata, env, env->ioas_id, 0);
-	if (!env->additions)
-		SKIP(return, ONLY_INJECTOR);
 	self->queue = env_queue(_metadata, env);
 	hwpt = env_hwpt(_metadata, env, self->dev, false, 0, self->queue);
 	ASSERT_EQ(0, mock_replace(env->fd, self->dev->stdev_id, hwpt));

@@ -80,17 +80,11 @@ FIXTURE_SETUP(race)
 {
 	const uint32_t flags = MOCK_FLAGS_DEVICE_SHARED_GROUP | MOCK_FLAGS_DEVICE_PASID;
 	struct env *env = &self->env;
-	struct mock_device *probe;
 	int i;
 
-	env_open(_metadata, env);
-	if (_metadata->exit_code)
+	self->dev = env_open_device(_metadata, env, flags);
+	if (!self->dev)
 		return;
-	probe = env_device(_metadata, env, env->ioas_id, 0);
-	if (!env->additions)
-		SKIP(return, ONLY_INJECTOR);
-	env_destroy_device(_metadata, env, probe);
-	self->dev = env_device(_metadata, env, env->ioas_id, flags);
 	for (i = 0; i < 2; i++) {
 		self->q[i] = env_queue(_metadata, env);
 		self->hwpt[i] = env_hwpt(_metadata, env, self->dev, variant->nested,
