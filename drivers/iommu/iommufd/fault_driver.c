@@ -215,6 +215,19 @@ iommufd_device_report_fault(struct iommufd_device *idev,
 EXPORT_SYMBOL_NS_GPL(iommufd_device_report_fault, IOMMUFD);
 
 /**
+ * iommufd_access_reports_faults() - The driver finds the emulated device's faults
+ * @access: the emulated device
+ *
+ * Afterwards user space can bind a fault object to @access. To be called by
+ * drivers that will use iommufd_access_report_fault(), when the device is made.
+ */
+void iommufd_access_reports_faults(struct iommufd_access *access)
+{
+	WRITE_ONCE(access->reports_faults, true);
+}
+EXPORT_SYMBOL_NS_GPL(iommufd_access_reports_faults, IOMMUFD);
+
+/**
  * iommufd_access_report_fault() - Report a fault of an emulated device
  * @access: the emulated device, a mediated one say
  * @report: the fault; copied
@@ -327,7 +340,7 @@ void iommufd_fault_unbind(struct iommufd_access *access, struct iommufd_fault_so
  * @ucmd: the ioctl
  *
  * Return: 0, -EOPNOTSUPP for flags, -ENOENT for an id that is not an emulated
- * device or not a fault object, -ENOMEM.
+ * device or not a fault object, -ENODEV if its driver never reports, -ENOMEM.
  */
 int iommufd_fault_bind(struct iommufd_ucmd *ucmd)
 {
@@ -346,6 +359,10 @@ int iommufd_fault_bind(struct iommufd_ucmd *ucmd)
 		return PTR_ERR(obj);
 	access = container_of(obj, struct iommufd_access, obj);
 
+	if (!READ_ONCE(access->reports_faults)) {
+		rc = -ENODEV;
+		goto out_put;
+	}
 	if (cmd->fault_id) {
 		fault = iommufd_get_fault(ucmd, cmd->fault_id);
 		if (IS_ERR(fault)) {

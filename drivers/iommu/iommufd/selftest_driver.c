@@ -204,7 +204,7 @@ static int mock_driver_set_device(struct mock_driver *driver, struct iommufd_ucm
 	return rc;
 }
 
-static int mock_driver_make_access(struct mock_driver *driver, u32 *id)
+static int mock_driver_make_access(struct mock_driver *driver, bool silent, u32 *id)
 {
 	static atomic_t number = ATOMIC_INIT(0);
 	struct iommufd_access *access;
@@ -221,6 +221,8 @@ static int mock_driver_make_access(struct mock_driver *driver, u32 *id)
 	if (IS_ERR(access))
 		return PTR_ERR(access);
 	driver->access = access;
+	if (!silent)
+		iommufd_access_reports_faults(access);
 	return 0;
 }
 
@@ -239,7 +241,8 @@ int iommufd_mock_driver_open(struct iommufd_ucmd *ucmd)
 
 	cmd->driver_open.out_dev_id = cmd->id;
 	rc = cmd->id ? mock_driver_set_device(driver, ucmd, cmd->id) :
-		       mock_driver_make_access(driver, &cmd->driver_open.out_dev_id);
+		       mock_driver_make_access(driver, cmd->driver_open.silent,
+					       &cmd->driver_open.out_dev_id);
 	if (rc)
 		goto err_put;
 

@@ -297,6 +297,58 @@ static void *race_answer(void *arg)
 	return NULL;
 }
 
+struct unbinding {
+	int fd;
+	uint32_t dev_id;
+	uint32_t fault_id;
+	int fault_fd;
+	bool go;
+	int rc;
+};
+
+/* Unbind, close and destroy the queue, one after the other, as soon as told to. */
+static void *unbind_and_destroy(void *arg)
+{
+	struct unbinding *u = arg;
+
+	while (!__atomic_load_n(&u->go, __ATOMIC_ACQUIRE))
+		sched_yield();
+	u->rc = fault_bind(u->fd, u->dev_id, 0);
+	close(u->fault_fd);
+	u->rc = u->rc ?: iommufd_destroy(u->fd, u->fault_id);
+	return NULL;
+}
+
+/*
+ * The queue goes as soon as the last fault has let go of it, while the driver is
+ * still taking that one back.
+ */
+TEST_F_TIMEOUT(driver, withdraw_destroy, 120)
+{
+	struct unbinding u = { .fd = self->fd, .dev_id = self->dev_id };
+	struct iommu_test_driver_fault state;
+	pthread_t thread;
+	uint32_t i;
+
+	if (!variant->mediated)
+		SKIP(return, "of mediated devices alone");
+	for (i = 0; i != ROUNDS / 10; i++) {
+		ASSERT_EQ(0, fault_queue_alloc(self->fd, &u.fault_id, &u.fault_fd));
+		ASSERT_EQ(0, fault_bind(self->fd, self->dev_id, u.fault_id));
+		ASSERT_EQ(0, driver_report(self->driver_fd, i));
+		u.go = false;
+		ASSERT_EQ(0, pthread_create(&thread, NULL, unbind_and_destroy, &u));
+		if (i % 2)
+			sched_yield();
+		__atomic_store_n(&u.go, true, __ATOMIC_RELEASE);
+		state = driver_call(self->driver_fd, IOMMU_TEST_DRIVER_WITHDRAW, i);
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		ASSERT_EQ(0, u.rc);
+		ASSERT_EQ(state.out_done ? IOMMU_TEST_DRIVER_DONE : IOMMU_TEST_DRIVER_WITHDRAWN,
+			  state.out_state);
+	}
+}
+
 /* Either the answer arrives or the withdrawal does, never both, never neither. */
 TEST_F(driver, race)
 {
@@ -382,6 +434,21 @@ TEST_F(driver, bind)
 	close(other_driver);
 	close(other_fd);
 	EXPECT_EQ(0, iommufd_destroy(self->fd, other_id));
+}
+
+/* Nothing would ever come from a device whose driver does not report. */
+TEST_F(driver, bind_silent)
+{
+	uint32_t silent;
+	int silent_fd;
+
+	if (!variant->mediated)
+		SKIP(return, "of mediated devices alone");
+	ASSERT_EQ(0, driver_open_as(self->fd, 0, true, &silent, &silent_fd));
+	EXPECT_EQ(-ENODEV, fault_bind(self->fd, silent, self->fault_id));
+	EXPECT_EQ(-ENODEV, fault_bind(self->fd, silent, 0));
+	EXPECT_EQ(-ENODEV, driver_report(silent_fd, 0));
+	close(silent_fd);
 }
 
 /* Without page requests it could not be attached if its driver did not report. */

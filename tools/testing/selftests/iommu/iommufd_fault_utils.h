@@ -410,12 +410,14 @@ static inline int iopf_stats_reset(int fd, uint32_t idev_id)
 /* Faults that a driver reports; see iommufd_test_iopf.h. */
 
 /* A mock driver of the device, or of an emulated one (@idev_id 0) */
-static inline int driver_open(int fd, uint32_t idev_id, uint32_t *dev_id, int *driver_fd)
+static inline int driver_open_as(int fd, uint32_t idev_id, bool silent, uint32_t *dev_id,
+				 int *driver_fd)
 {
 	struct iommu_test_cmd cmd = {
 		.size = sizeof(cmd),
 		.op = IOMMU_TEST_OP_DRIVER_OPEN,
 		.id = idev_id,
+		.driver_open = { .silent = silent },
 	};
 	int rc = iommufd_call(fd, IOMMU_TEST_CMD, &cmd);
 
@@ -424,6 +426,11 @@ static inline int driver_open(int fd, uint32_t idev_id, uint32_t *dev_id, int *d
 	*dev_id = cmd.driver_open.out_dev_id;
 	*driver_fd = cmd.driver_open.out_fd;
 	return 0;
+}
+
+static inline int driver_open(int fd, uint32_t idev_id, uint32_t *dev_id, int *driver_fd)
+{
+	return driver_open_as(fd, idev_id, false, dev_id, driver_fd);
 }
 
 static inline int fault_bind(int fd, uint32_t dev_id, uint32_t fault_id)
