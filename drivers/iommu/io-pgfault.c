@@ -1421,13 +1421,12 @@ static void iopf_abort(struct iopf_device *fdev)
 static unsigned int iopf_credits(struct iopf_queue *queue, struct device *dev)
 {
 	u32 credits = queue->credits ?: IOPF_DEFAULT_CREDITS;
-	struct pci_dev *pdev;
 
-	if (dev_is_pci(dev)) {
-		pdev = to_pci_dev(dev);
-		if (pdev->pri_cap)
-			pci_read_config_dword(pdev, pdev->pri_cap + PCI_PRI_MAX_REQ, &credits);
-	}
+#ifdef CONFIG_PCI_PRI
+	if (dev_is_pci(dev) && to_pci_dev(dev)->pri_cap)
+		pci_read_config_dword(to_pci_dev(dev),
+				      to_pci_dev(dev)->pri_cap + PCI_PRI_MAX_REQ, &credits);
+#endif
 	return clamp_t(u32, credits, 1, IOPF_MAX_CREDITS);
 }
 
