@@ -8,6 +8,7 @@
  */
 #include <kunit/test.h>
 #include <linux/completion.h>
+#include <linux/hash.h>
 #include <linux/ktime.h>
 #include <linux/kthread.h>
 #include <linux/platform_device.h>
@@ -495,17 +496,63 @@ static void last_among_many(struct kunit *test)
 	KUNIT_EXPECT_LE(test, test_visits(test_fdev(ft)), 2 * 4096);
 }
 
+/*
+ * Ids that an adversary has chosen for one bucket of a hash without a key: how many
+ * groups a look-up meets is as with any others.
+ */
+static void chosen_ids(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+	unsigned int bits = test_fdev(ft)->partial_bits, n = 0;
+	u32 grpid;
+
+	for (grpid = 0; n < 1024; grpid++) {
+		if (hash_64((u64)grpid << 32 | IOMMU_PASID_INVALID, bits))
+			continue;
+		KUNIT_ASSERT_EQ(test, test_partial(ft, grpid), 0);
+		n++;
+	}
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, n);
+	KUNIT_EXPECT_LE(test, test_visits(test_fdev(ft)), 2 * n);
+}
+
+/* Without a PASID and with PASID 0: two groups, and one stop marker ends one. */
+static void no_pasid_and_pasid_0(struct kunit *test)
+{
+	struct iopf_fault evt = test_request_of(0, 7, false);
+	struct iopf_test *ft = test->priv;
+
+	evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_PASID_VALID;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, iommu_report_device_fault(test_dev(ft, 0), &evt), 0);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 2);
+	iopf_discard_pasid(test_dev(ft, 0), 0);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 1);
+	evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE;
+	KUNIT_EXPECT_EQ(test, iommu_report_device_fault(test_dev(ft, 0), &evt), 0);
+	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 1);
+	iopf_discard_pasid(test_dev(ft, 0), 1);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 2);
+
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 8), 0);
+	iopf_discard_pasid(test_dev(ft, 0), IOMMU_PASID_INVALID);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 0);
+	KUNIT_EXPECT_EQ(test, test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 2);
+}
+
 /* Bounds */
 
 static void no_room_for_group(struct kunit *test)
 {
 	struct iopf_test *ft = test->priv;
 	struct iopf_device *fdev;
-	u32 i;
+	u32 i, room;
 
 	test_set_credits(test, 8);
 	fdev = test_fdev(ft);
-	for (i = 0; i < fdev->limit; i++)
+	room = fdev->limit - IOPF_VOID_GROUPS;
+	for (i = 0; i < room; i++)
 		KUNIT_ASSERT_EQ(test, test_last(ft, i), 0);
 	KUNIT_EXPECT_EQ(test, fdev->allocated, fdev->limit);
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
@@ -514,9 +561,9 @@ static void no_room_for_group(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
 	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 1);
 	KUNIT_EXPECT_EQ(test, ft->lost[IOPF_CAUSE_NO_ROOM], 1);
-	KUNIT_EXPECT_EQ(test, fdev->count.depth_peak, fdev->limit);
+	KUNIT_EXPECT_EQ(test, fdev->count.depth_peak, room);
 
-	KUNIT_EXPECT_EQ(test, test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), fdev->limit);
+	KUNIT_EXPECT_EQ(test, test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), room);
 	KUNIT_EXPECT_EQ(test, test_last(ft, i), 0);
 	KUNIT_EXPECT_EQ(test, fdev->allocated, fdev->limit);
 }
@@ -534,7 +581,7 @@ static void no_room_for_request(struct kunit *test)
 	for (i = 0; i < fdev->limit - 1; i++)
 		KUNIT_ASSERT_EQ(test, test_partial(ft, 7), 0);
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), -ENOMEM);
-	KUNIT_EXPECT_EQ(test, fdev->count.partials, 1);
+	KUNIT_EXPECT_EQ(test, fdev->count.partials, 2);
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), -ENOMEM);
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
 	KUNIT_EXPECT_EQ(test, test_last(ft, 7), -ENOMEM);
@@ -548,6 +595,51 @@ static void no_room_for_request(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 2);
 }
 
+/* Which group is void is known exactly, as long as the device keeps to its credits. */
+static void void_by_pasid(struct kunit *test)
+{
+	struct iopf_fault evt = test_request_of(1, 7, false);
+	struct iopf_test *ft = test->priv;
+
+	evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_REFUSED;
+	KUNIT_EXPECT_EQ(test, iommu_report_device_fault(test_dev(ft, 0), &evt), -EINVAL);
+	/* The same id without a PASID and with another one, and other ids with this one */
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 2, 7, true), 0);
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 1, 7 + 1024, true), 0);
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 1, 7, false), -ENOMEM);
+	KUNIT_EXPECT_NE(test, test_report(ft, 0, 1, 7, true), 0);
+	KUNIT_EXPECT_EQ(test, ft->queued, 3);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 0);
+	/* The next one of that name is a new group. */
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 1, 7, true), 0);
+	KUNIT_EXPECT_EQ(test, test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 4);
+}
+
+/* More void groups than are kept back: the others are as after an overflow. */
+static void void_without_room(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+	struct iopf_device *fdev;
+	u32 i;
+
+	test_set_credits(test, 8);
+	fdev = test_fdev(ft);
+	for (i = 0; i < fdev->limit - IOPF_VOID_GROUPS; i++)
+		KUNIT_ASSERT_EQ(test, test_partial(ft, i), 0);
+	for (; i < fdev->limit + 8; i++)
+		KUNIT_EXPECT_EQ(test, test_partial(ft, i), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, fdev->count.partials, fdev->limit);
+	for (i = 0; i < IOPF_VOID_GROUPS; i++)
+		KUNIT_EXPECT_EQ(test, test_last(ft, i), 0);
+	KUNIT_EXPECT_EQ(test, test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), IOPF_VOID_GROUPS);
+	KUNIT_EXPECT_EQ(test, test_last(ft, fdev->limit - 1), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
+	KUNIT_EXPECT_EQ(test, test_last(ft, fdev->limit + 7), 0);
+	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 1);
+}
+
 /* What would allocate memory is as if it had not been reported. */
 static void without_sleep(struct kunit *test)
 {
@@ -557,12 +649,12 @@ static void without_sleep(struct kunit *test)
 
 	test_set_credits(test, 8);
 	fdev = test_fdev(ft);
-	room = fdev->allocated;
+	room = fdev->allocated - IOPF_VOID_GROUPS;
 	for (i = 0; i < room; i++)
 		KUNIT_ASSERT_TRUE(test, test_try(ft, i, true));
 	KUNIT_EXPECT_FALSE(test, test_try(ft, room, true));
 	KUNIT_EXPECT_FALSE(test, test_try(ft, room, false));
-	KUNIT_EXPECT_EQ(test, fdev->allocated, room);
+	KUNIT_EXPECT_EQ(test, fdev->allocated, room + IOPF_VOID_GROUPS);
 	KUNIT_EXPECT_EQ(test, fdev->count.requests, room);
 	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 0);
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
@@ -573,7 +665,7 @@ static void without_sleep(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 2);
 
 	/* There is no more to be had: it is answered, not put off. */
-	for (i = 1; fdev->count.depth < fdev->limit; i++)
+	for (i = 1; fdev->count.depth < fdev->limit - IOPF_VOID_GROUPS; i++)
 		KUNIT_ASSERT_EQ(test, test_last(ft, room + i), 0);
 	KUNIT_EXPECT_TRUE(test, test_try(ft, room + i, true));
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
@@ -725,8 +817,9 @@ static void immediate_refused(struct kunit *test)
 	ft->domain.iopf_ops = &test_immediate_ops;
 	ft->request_error = -ENOSPC;
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), -ENOSPC);
-	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 0);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 1);
 	KUNIT_EXPECT_EQ(test, test_last(ft, 7), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 0);
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
 
 	ft->request_error = 0;
@@ -970,6 +1063,28 @@ static void counters(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_counter(test, "recalled_reset"), 1);
 }
 
+/* A group that ends before its last request is counted with the answer to that one. */
+static void open_groups_counted_once(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+	u32 i;
+
+	ft->domain.iopf_ops = &test_immediate_ops;
+	for (i = 0; i < 10; i++)
+		KUNIT_EXPECT_EQ(test, test_partial(ft, i), 0);
+	KUNIT_EXPECT_EQ(test, test_answer(ft, IOMMU_PAGE_RESP_INVALID), 10);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "answered_invalid"), 0);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "depth"), 0);
+	for (i = 0; i < 10; i++)
+		KUNIT_EXPECT_EQ(test, test_last(ft, i), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 10);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "groups"), 10);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "answered_invalid"), 10);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "answered_by_user"), 10);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "answered_success"), 0);
+}
+
 /* Putting it up and taking it down */
 
 static struct platform_device *test_add_device(struct test_iommu *ti, unsigned int id)
@@ -1086,8 +1201,12 @@ static struct kunit_case iopf_test_cases[] = {
 	KUNIT_CASE(refused_by_driver),
 	KUNIT_CASE(nested_takes_all_pasids),
 	KUNIT_CASE(last_among_many),
+	KUNIT_CASE(chosen_ids),
+	KUNIT_CASE(no_pasid_and_pasid_0),
 	KUNIT_CASE(no_room_for_group),
 	KUNIT_CASE(no_room_for_request),
+	KUNIT_CASE(void_by_pasid),
+	KUNIT_CASE(void_without_room),
 	KUNIT_CASE(without_sleep),
 	KUNIT_CASE(overflow),
 	KUNIT_CASE(reset),
@@ -1102,6 +1221,7 @@ static struct kunit_case iopf_test_cases[] = {
 	KUNIT_CASE(batch_for_two_iommus),
 	KUNIT_CASE(removal_answers),
 	KUNIT_CASE(counters),
+	KUNIT_CASE(open_groups_counted_once),
 	KUNIT_CASE(racing_claims),
 	KUNIT_CASE(racing_removal),
 	{ }

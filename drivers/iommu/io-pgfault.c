@@ -25,18 +25,25 @@
  *
  * Groups without their last request: they are found by {device, PASID or none,
  * group id} in a hash table with as many buckets as the device has credits, so
- * that a request costs the same however many others there are. What ends such a
- * group without its last request:
+ * that a request costs the same however many others there are. The hash has a key
+ * that nobody knows, so that a device cannot choose ids that share a bucket.
  *
- *	no room for a request	@lost remembers the group id, the last request is
- *				answered INVALID: an answer of the handler would
- *				also be one for the request that is missing
+ * Such a group is void when no answer of a handler can be one for all its requests:
+ * one of them found no room, or the driver has refused it, or the group was claimed
+ * before its last request was here. It stays in the table without its requests, and
+ * its &iopf_group.verdict is what the last request is answered by the core. There
+ * is no other memory of what was lost. IOPF_VOID_GROUPS groups are kept back for
+ * this; a device that makes more void, which takes more requests than it has
+ * credits, is as after an overflow.
+ *
+ * What ends a group without its last request, void or not:
+ *
  *	hardware overflow	forgotten: the hardware has answered lost last
  *				requests by itself; one that comes after all is a
  *				group of its own. To be told SUCCESS for a page
  *				that nobody saw is no harm, the device asks again
- *	age, detach		the same
- *	reset			the same, and @lost is cleared
+ *	age, detach, reset	the same
+ *	stop marker		the same
  *
  * The rules for odd devices follow from that. A second last request, or one
  * without others before it, is a group of one. A group id that is used again
@@ -79,14 +86,15 @@
  */
 
 #include <linux/debugfs.h>
-#include <linux/hash.h>
 #include <linux/iommu.h>
 #include <linux/memcontrol.h>
 #include <linux/moduleparam.h>
 #include <linux/pci.h>
+#include <linux/random.h>
 #include <linux/sched/clock.h>
 #include <linux/sched/mm.h>
 #include <linux/seq_file.h>
+#include <linux/siphash.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -104,8 +112,8 @@
 #define IOPF_MAX_CREDITS	4096
 /* Groups that several threads may have answered and not freed yet */
 #define IOPF_ANSWER_SLACK	256
-/* Marks for groups that lost a request; more than PCIe has group ids */
-#define IOPF_LOST_MARKS		1024
+/* Groups of the pool that are only used to remember that a group is void */
+#define IOPF_VOID_GROUPS	4
 
 /* Far longer than a device takes from the first to the last request of a group */
 static unsigned int iopf_partial_timeout_ms = 10000;
@@ -117,7 +125,8 @@ MODULE_PARM_DESC(partial_timeout_ms,
  * struct iopf_counters - What happened to the faults of one device
  * @requests: page requests reported
  * @groups: groups that were completed, by their last request
- * @answered: groups by who answered them and how; index 0: not by us
+ * @answered: groups by who answered them and how; index 0: recalled, or ended
+ *            before their last request, which is counted when it is answered
  * @delivered: groups that a handler had passed on
  * @no_room: requests that found no room
  * @overflows: overflows of the hardware queue
@@ -163,13 +172,10 @@ struct iopf_counters {
  * @free_groups: groups without a request in them
  * @free_requests: requests without a group
  * @pages: every page of the pool, newest first
+ * @partial_key: of the hash of @partial
  * @partial_bits: log2 of the number of buckets in @partial
  * @partial: groups without last request by {PASID or none, group id}
  * @partials: the same groups, oldest first
- * @lost: marks, by group id, for groups of which a request found no room, until
- *        their last request comes; ids that differ by a multiple of the number
- *        of marks share one, so a group of theirs may be refused needlessly
- * @lost_since: jiffies of the newest mark
  * @count: for the operator
  */
 struct iopf_device {
@@ -191,11 +197,10 @@ struct iopf_device {
 	struct list_head free_groups;
 	struct list_head free_requests;
 	struct iopf_page *pages;
+	hsiphash_key_t partial_key;
 	unsigned int partial_bits;
 	struct hlist_head *partial;
 	struct list_head partials;
-	DECLARE_BITMAP(lost, IOPF_LOST_MARKS);
-	unsigned long lost_since;
 	struct iopf_counters count;
 };
 
@@ -288,9 +293,15 @@ static int iopf_pool_grow(struct iopf_device *fdev)
 	return 0;
 }
 
+/* An open group counts twice here: it is with its handler, and in the table. */
+static bool iopf_pool_has_groups(struct iopf_device *fdev)
+{
+	return fdev->count.depth + fdev->count.partials + IOPF_VOID_GROUPS < fdev->allocated;
+}
+
 static bool iopf_pool_has_room(struct iopf_device *fdev)
 {
-	return !list_empty(&fdev->free_groups) && !list_empty(&fdev->free_requests);
+	return iopf_pool_has_groups(fdev) && !list_empty(&fdev->free_requests);
 }
 
 /*
@@ -315,7 +326,8 @@ static bool iopf_make_room(struct iopf_device *fdev, bool may_sleep)
 	return true;
 }
 
-static struct iopf_group *iopf_pool_get(struct iopf_device *fdev)
+/* The next free group, if there is one. */
+static struct iopf_group *__iopf_pool_get(struct iopf_device *fdev)
 {
 	struct iopf_group *group;
 
@@ -332,6 +344,11 @@ static struct iopf_group *iopf_pool_get(struct iopf_device *fdev)
 	group->fault_param = &fdev->param;
 	atomic_set(&group->state, IOPF_GROUP_COLLECTING);
 	return group;
+}
+
+static struct iopf_group *iopf_pool_get(struct iopf_device *fdev)
+{
+	return iopf_pool_has_groups(fdev) ? __iopf_pool_get(fdev) : NULL;
 }
 
 /* The group is not in use any more, nor are its requests; it is on no list of ours. */
@@ -372,14 +389,11 @@ static ioasid_t iopf_key_pasid(u64 key)
 	return pasid == IOMMU_PASID_INVALID ? IOMMU_NO_PASID : pasid;
 }
 
-static unsigned int iopf_lost_mark(u64 key)
-{
-	return upper_32_bits(key) % IOPF_LOST_MARKS;
-}
-
 static struct hlist_head *iopf_bucket(struct iopf_device *fdev, u64 key)
 {
-	return &fdev->partial[hash_64(key, fdev->partial_bits)];
+	u32 hash = hsiphash_2u32(upper_32_bits(key), lower_32_bits(key), &fdev->partial_key);
+
+	return &fdev->partial[hash & GENMASK(fdev->partial_bits - 1, 0)];
 }
 
 static struct iopf_group *iopf_find(struct iopf_device *fdev, u64 key)
@@ -437,7 +451,7 @@ static void iopf_drop(struct iopf_device *fdev, struct iopf_group *group,
 		iopf_pool_put(fdev, group);
 }
 
-/* Forget all such groups of a device; none is known to be lost either. */
+/* Forget all such groups of a device. */
 static void iopf_drop_all(struct iopf_device *fdev, enum iopf_cause cause)
 {
 	struct iopf_group *group, *next;
@@ -446,7 +460,6 @@ static void iopf_drop_all(struct iopf_device *fdev, enum iopf_cause cause)
 
 	list_for_each_entry_safe(group, next, &fdev->partials, partial_list)
 		iopf_drop(fdev, group, cause);
-	bitmap_zero(fdev->lost, IOPF_LOST_MARKS);
 }
 
 static void iopf_start_aging(struct iopf_device *fdev, unsigned long delay)
@@ -484,9 +497,7 @@ static void iopf_age(struct work_struct *work)
 		fdev->count.stale++;
 		iopf_drop(fdev, group, IOPF_CAUSE_AGE);
 	}
-	if (time_after_eq(jiffies, fdev->lost_since + timeout))
-		bitmap_zero(fdev->lost, IOPF_LOST_MARKS);
-	if (!list_empty(&fdev->partials) || !bitmap_empty(fdev->lost, IOPF_LOST_MARKS))
+	if (!list_empty(&fdev->partials))
 		iopf_start_aging(fdev, delay);
 	spin_unlock_bh(&fdev->lock);
 }
@@ -525,14 +536,6 @@ static void iopf_no_room(struct iopf_device *fdev,
 		iopf_ops(handle)->lost(handle, IOPF_CAUSE_NO_ROOM);
 }
 
-/* No answer for the group of @key can be one for all its requests any more. */
-static void iopf_lose(struct iopf_device *fdev, u64 key)
-{
-	__set_bit(iopf_lost_mark(key), fdev->lost);
-	fdev->lost_since = jiffies;
-	iopf_start_aging(fdev, iopf_partial_timeout());
-}
-
 /*
  * The group goes to the handler. From here on another processor may claim it, but
  * not free it: that takes fdev->lock.
@@ -559,11 +562,10 @@ static void iopf_held(struct iopf_device *fdev, struct iopf_group *group)
 	trace_iopf_group_queued(group, fdev->count.depth);
 }
 
-/* A new group, of which this is the first request and not the last */
-static struct iopf_group *iopf_start(struct iopf_device *fdev, u64 key)
+/* A new group in the table, of which this is the first request and not the last */
+static struct iopf_group *iopf_start(struct iopf_device *fdev, struct iopf_group *group,
+				     u64 key)
 {
-	struct iopf_group *group = iopf_pool_get(fdev);
-
 	if (!group)
 		return NULL;
 
@@ -574,6 +576,34 @@ static struct iopf_group *iopf_start(struct iopf_device *fdev, u64 key)
 	fdev->count.partials++;
 	iopf_start_aging(fdev, iopf_partial_timeout());
 	return group;
+}
+
+static u8 iopf_verdict(enum iopf_cause cause, enum iommu_page_response_code code)
+{
+	return 1 + cause * IOPF_NR_CODES + code;
+}
+
+static enum iopf_cause iopf_verdict_cause(u8 verdict)
+{
+	return (verdict - 1) / IOPF_NR_CODES;
+}
+
+/* Remember that a group is void which is in the table no more, or never was. */
+static void iopf_mark_void(struct iopf_device *fdev, u64 key, enum iopf_cause cause)
+{
+	struct iopf_group *group = iopf_start(fdev, __iopf_pool_get(fdev), key);
+
+	if (group)
+		group->verdict = iopf_verdict(cause, IOMMU_PAGE_RESP_INVALID);
+}
+
+/* No answer for the group of @key can be one for all its requests any more. */
+static void iopf_make_void(struct iopf_device *fdev, u64 key, struct iopf_group *group,
+			   enum iopf_cause cause)
+{
+	if (group)
+		iopf_drop(fdev, group, cause);
+	iopf_mark_void(fdev, key, cause);
 }
 
 static int iopf_append(struct iopf_device *fdev, struct iopf_group *group,
@@ -660,16 +690,16 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 	if (fdev->dying)
 		return -ENODEV;
 	fdev->count.requests++;
-	if (test_bit(iopf_lost_mark(key), fdev->lost))
-		return -ENOMEM;
 
 	group = iopf_find(fdev, key);
+	if (group && group->verdict)
+		return -ENOMEM;
 	if (fault->prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
 		rc = -EINVAL;
-		goto lose;
+		goto make_void;
 	}
 	if (!group)
-		group = iopf_start(fdev, key);
+		group = iopf_start(fdev, iopf_pool_get(fdev), key);
 	if (group)
 		rc = iopf_append(fdev, group, fault);
 	if (rc)
@@ -679,10 +709,8 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 	if (!rc)
 		return 0;
 
-lose:
-	iopf_lose(fdev, key);
-	if (group)
-		iopf_drop(fdev, group, iopf_reject_cause(rc));
+make_void:
+	iopf_make_void(fdev, key, group, iopf_reject_cause(rc));
 	return rc;
 }
 
@@ -718,12 +746,15 @@ static void iopf_close(struct iopf_device *fdev, struct iopf_group *group)
 	trace_iopf_group_queued(group, fdev->count.depth);
 }
 
-/* The last request of a group; @taken as for iopf_collect(). */
-static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool *taken)
+/*
+ * The last request of a group; @taken as for iopf_collect(). With an error @cause
+ * says why.
+ */
+static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool *taken,
+			 enum iopf_cause *cause)
 {
 	u64 key = iopf_key(&evt->fault.prm);
 	struct iopf_group *group = NULL;
-	bool lost;
 	int rc;
 
 	lockdep_assert_held(&fdev->lock);
@@ -733,14 +764,18 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	fdev->count.requests++;
 	fdev->count.groups++;
 
-	lost = __test_and_clear_bit(iopf_lost_mark(key), fdev->lost);
 	if (fdev->count.partials)
 		group = iopf_find(fdev, key);
-	if (lost || evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
-		rc = lost ? -ENOMEM : -EINVAL;
+	if (group && group->verdict) {
+		*cause = iopf_verdict_cause(group->verdict);
+		iopf_drop(fdev, group, *cause);
+		return -ENOMEM;
+	}
+	if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
+		*cause = IOPF_CAUSE_NO_HANDLER;
 		if (group)
-			iopf_drop(fdev, group, iopf_reject_cause(rc));
-		return rc;
+			iopf_drop(fdev, group, *cause);
+		return -EINVAL;
 	}
 	if (group)
 		iopf_unhash(fdev, group);
@@ -748,6 +783,7 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 		group = iopf_pool_get(fdev);
 	if (!group) {
 		iopf_no_room(fdev, &evt->fault.prm);
+		*cause = IOPF_CAUSE_NO_ROOM;
 		return -ENOMEM;
 	}
 
@@ -761,16 +797,13 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	}
 
 	rc = iopf_route(fdev, group);
-	if (rc)
+	if (rc) {
+		*cause = iopf_reject_cause(rc);
 		iopf_pool_put(fdev, group);
-	else
+	} else {
 		*taken = true;
+	}
 	return rc;
-}
-
-static u8 iopf_verdict(enum iopf_cause cause, enum iommu_page_response_code code)
-{
-	return 1 + cause * IOPF_NR_CODES + code;
 }
 
 /* Answer a group that no handler took. Only its last request asks for one. */
@@ -800,7 +833,7 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
 
 /* False if it had to sleep and must not: nothing was done, counted or traced. */
 static bool iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, bool may_sleep,
-		      bool *taken, int *rc)
+		      bool *taken, int *rc, enum iopf_cause *cause)
 {
 	spin_lock_bh(&fdev->lock);
 	if (unlikely(!iopf_make_room(fdev, may_sleep))) {
@@ -809,7 +842,7 @@ static bool iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, bool may
 	}
 	trace_iopf_page_request(fdev->param.dev, &evt->fault.prm);
 	if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE)
-		*rc = iopf_complete(fdev, evt, taken);
+		*rc = iopf_complete(fdev, evt, taken, cause);
 	else
 		*rc = iopf_collect(fdev, &evt->fault, taken);
 	spin_unlock_bh(&fdev->lock);
@@ -820,17 +853,18 @@ static bool iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, bool may
 static bool iopf_report(struct device *dev, struct iopf_fault *evt, bool may_sleep, int *rc)
 {
 	struct iopf_device *fdev = iopf_device_get(dev);
+	enum iopf_cause cause = IOPF_CAUSE_REMOVE;
 	bool taken = false;
 
 	*rc = -ENODEV;
 	if (unlikely(!fdev)) {
 		trace_iopf_page_request(dev, &evt->fault.prm);
-	} else if (unlikely(!iopf_take(fdev, evt, may_sleep, &taken, rc))) {
+	} else if (unlikely(!iopf_take(fdev, evt, may_sleep, &taken, rc, &cause))) {
 		iopf_device_put(fdev);
 		return false;
 	}
 	if (unlikely(*rc))
-		iopf_reject(dev, fdev, evt, iopf_reject_cause(*rc));
+		iopf_reject(dev, fdev, evt, cause);
 	if (!taken && fdev)
 		iopf_device_put(fdev);
 	return true;
@@ -944,21 +978,15 @@ static noinline void iopf_trace_answer(const struct iopf_answer *answer)
 {
 	const struct iopf_group *group = answer->group;
 
-	/* Nothing was sent for an open group. */
-	if (!group->open)
-		trace_iopf_page_response(group->fault_param->dev,
-					 &group->last_fault.fault.prm, answer->code,
-					 answer->cause, iopf_latency(group));
+	trace_iopf_page_response(group->fault_param->dev, &group->last_fault.fault.prm,
+				 answer->code, answer->cause, iopf_latency(group));
 }
 
-static inline void iopf_answered(const struct iopf_answer *answer)
+/* Nobody has to do with the group any more but who frees it. */
+static inline void iopf_group_gone(struct iopf_group *group)
 {
-	struct iopf_group *group = answer->group;
 	struct iopf_device *fdev = to_iopf_device(group->fault_param);
 
-	if (trace_iopf_page_response_enabled())
-		iopf_trace_answer(answer);
-	group->verdict = iopf_verdict(answer->cause, answer->code);
 	/*
 	 * The exchange orders the new state before the look at @waiters; who
 	 * waits counts himself before he looks at the states. One of the two
@@ -969,11 +997,20 @@ static inline void iopf_answered(const struct iopf_answer *answer)
 		wake_up_all(&fdev->idle);
 }
 
+static inline void iopf_answered(const struct iopf_answer *answer)
+{
+	if (trace_iopf_page_response_enabled())
+		iopf_trace_answer(answer);
+	answer->group->verdict = iopf_verdict(answer->cause, answer->code);
+	iopf_group_gone(answer->group);
+}
+
 /*
- * A claimed group without a last request: the hardware expects nothing yet
+ * A claimed group without a last request: the hardware expects nothing yet, and what
+ * is told to the last request is counted when that is done
  * (immediate.pml: OPEN_NO_LOCK, OPEN_NO_UNHASH).
  */
-static bool iopf_end_open(struct iopf_group *group)
+static bool iopf_end_open(struct iopf_group *group, enum iopf_cause cause)
 {
 	struct iopf_device *fdev = to_iopf_device(group->fault_param);
 	bool open;
@@ -983,7 +1020,7 @@ static bool iopf_end_open(struct iopf_group *group)
 	/* Unless it was dropped meanwhile, its last request may still come. */
 	if (open && !hlist_unhashed(&group->partial_node)) {
 		iopf_unhash(fdev, group);
-		iopf_lose(fdev, group->key);
+		iopf_mark_void(fdev, group->key, cause);
 	}
 	spin_unlock_bh(&fdev->lock);
 	return open;
@@ -995,8 +1032,8 @@ static bool iopf_answer_apart(const struct iopf_answer *answer)
 	struct iopf_group *group = answer->group;
 
 	/* Pairs with iopf_close(): closed, the last request is there. */
-	if (unlikely(smp_load_acquire(&group->open)) && iopf_end_open(group)) {
-		iopf_answered(answer);
+	if (unlikely(smp_load_acquire(&group->open)) && iopf_end_open(group, answer->cause)) {
+		iopf_group_gone(group);
 		return true;
 	}
 	if (likely(!group->answer))
@@ -1205,8 +1242,8 @@ EXPORT_SYMBOL_GPL(iopf_quiesce);
 /**
  * iopf_discard_pasid() - Forget the groups of a PASID that are not complete
  * @dev: the device
- * @pasid: of which the device will send no more page requests; IOMMU_NO_PASID
- *         stands for those without one
+ * @pasid: of which the device will send no more page requests;
+ *         IOMMU_PASID_INVALID stands for those without one
  *
  * For drivers that see a stop marker (PCIe 6.0, 10.4.1.2.1). Open groups are
  * recalled, complete ones answered as ever.
@@ -1224,7 +1261,7 @@ void iopf_discard_pasid(struct device *dev, ioasid_t pasid)
 
 	spin_lock_bh(&fdev->lock);
 	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
-		if (iopf_key_pasid(group->key) == pasid)
+		if (lower_32_bits(group->key) == pasid)
 			iopf_drop(fdev, group, IOPF_CAUSE_STOP);
 	}
 	spin_unlock_bh(&fdev->lock);
@@ -1543,6 +1580,7 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
 
 	credits = iopf_credits(queue, dev);
 	fdev->limit = 2 * credits + IOPF_ANSWER_SLACK;
+	get_random_bytes(&fdev->partial_key, sizeof(fdev->partial_key));
 	fdev->partial_bits = max(order_base_2(credits), 1);
 	fdev->partial = kvcalloc(1U << fdev->partial_bits, sizeof(*fdev->partial),
 				 GFP_KERNEL_ACCOUNT);

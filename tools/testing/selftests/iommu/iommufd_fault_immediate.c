@@ -318,6 +318,33 @@ TEST_F(object, immediate_detach)
 	expect_answers_of(_metadata, &self->env, self->dev, 1, 2);
 }
 
+/*
+ * Groups end before their last requests are here, as nobody can read them any more.
+ * Each is answered, and counted, once.
+ */
+TEST_F(object, immediate_close_counts)
+{
+	int i, fd = immediate(_metadata, self, 0);
+	long groups = device_counter("groups");
+	long invalid = device_counter("answered_invalid");
+	long success = device_counter("answered_success");
+
+	for (i = 0; i < 10; i++)
+		inject_open(_metadata, self, i, 0);
+	take_part(_metadata, fd, 0, 0, OPEN);
+	close(fd);
+	self->queue->fd = -1;
+	EXPECT_EQ(invalid, device_counter("answered_invalid"));
+	for (i = 0; i < 10; i++)
+		inject_last(_metadata, self, i, 1);
+	expect_answers_of(_metadata, &self->env, self->dev, 0, 10);
+	EXPECT_EQ(groups + 10, device_counter("groups"));
+	EXPECT_EQ(invalid + 10, device_counter("answered_invalid"));
+	EXPECT_EQ(success, device_counter("answered_success"));
+	EXPECT_EQ(0, device_counter("depth"));
+	EXPECT_EQ(0, device_counter("partials"));
+}
+
 /* A recall that nobody has read of is dropped with the rest. */
 TEST_F(object, immediate_detach_recalled)
 {

@@ -219,6 +219,33 @@ TEST_F(fault, group_without_room)
 	expect_answers_of(_metadata, env, self->dev, 3, 2);
 }
 
+/* A group that lost a request is void, and no other one is. */
+TEST_F(fault, void_group)
+{
+	uint32_t id = self->dev->idev_id, refused = 1 << 3;
+	struct iommu_test_iopf_batch batch = {
+		.dev_ids = (uintptr_t)&id, .nr_devs = 1, .nr_pasids = 1, .groups = 1,
+		.requests = 1, .grpid = 5, .flags = IOMMU_TEST_IOPF_NO_LAST,
+		.prm_flags = refused,
+	};
+	struct iommu_hwpt_pgfault m[2];
+	int fd = self->queue->fd;
+
+	if (!self->env.additions)
+		SKIP(return, ONLY_INJECTOR);
+	ASSERT_EQ(0, iopf_batch(self->env.fd, &batch));
+	/* ids that only differ in higher bits */
+	inject_from(_metadata, &self->env, self->dev, 5 + 1024, 1, 1);
+	inject_from(_metadata, &self->env, self->dev, 5 + 4096, 1, 1);
+	expect_answers_of(_metadata, &self->env, self->dev, 0, 0);
+	inject_from(_metadata, &self->env, self->dev, 5, 1, 2);
+	expect_answers_of(_metadata, &self->env, self->dev, 0, 1);
+	ASSERT_EQ(2, fault_read(fd, m, 2));
+	EXPECT_EQ(5 + 1024, m[0].grpid);
+	EXPECT_EQ(5 + 4096, m[1].grpid);
+	expect_empty(_metadata, fd);
+}
+
 /* A group for which there is not enough memory by itself. */
 TEST_F(fault, group_larger_than_limit)
 {

@@ -272,6 +272,37 @@ TEST_F(pasid, attach_errors)
 	ASSERT_EQ(0, mock_pasid_attach(fd, dev, (1 << 20) - 1, self->hwpt[1]));
 }
 
+/* A request of one PASID is lost: its own group is void, that of the other is not. */
+TEST_F(pasid, void_group)
+{
+	uint32_t id = self->dev->idev_id, refused = 1 << 3;
+	struct iommu_test_iopf_batch batch = {
+		.dev_ids = (uintptr_t)&id, .nr_devs = 1, .pasid = 1, .nr_pasids = 1,
+		.groups = 1, .requests = 1, .grpid = 5, .flags = IOMMU_TEST_IOPF_NO_LAST,
+		.prm_flags = refused,
+	};
+	int fd = self->env.fd;
+	uint32_t pasid;
+
+	if (!self->env.additions)
+		SKIP(return, ONLY_INJECTOR);
+	for (pasid = 1; pasid <= 2; pasid++)
+		ASSERT_EQ(0, mock_pasid_attach(fd, self->dev->stdev_id, pasid,
+					       self->hwpt[pasid - 1]));
+	ASSERT_EQ(0, iopf_batch(fd, &batch));
+	ASSERT_EQ(0, iopf_inject(fd, id, 2, 5, ADDR, 1, 1, 0));
+	ASSERT_EQ(0, iopf_inject(fd, id, 0, 5, ADDR, 1, 1, 0));
+	expect_answers_of(_metadata, &self->env, self->dev, 0, 0);
+	ASSERT_EQ(0, iopf_inject(fd, id, 1, 5, ADDR, 1, 1, 0));
+	expect_answers_of(_metadata, &self->env, self->dev, 0, 1);
+	expect_empty(_metadata, self->q[0]->fd);
+	EXPECT_EQ(2, take(_metadata, self->q[1]->fd).pasid);
+	EXPECT_EQ(0, take(_metadata, self->rid->fd).flags & IOMMU_PGFAULT_FLAGS_PASID_VALID);
+
+	ASSERT_EQ(0, iopf_inject(fd, id, 1, 5, ADDR, 1, 1, 0));
+	EXPECT_EQ(1, take(_metadata, self->q[0]->fd).pasid);
+}
+
 /* The RID of a device with PASIDs needs a HWPT that was made for them, too. */
 TEST_F(pasid, rid_must_fit)
 {
