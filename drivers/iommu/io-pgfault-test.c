@@ -28,6 +28,8 @@ struct test_iommu {
 	unsigned int batches;
 	unsigned int drains;
 	bool late_request;
+	bool switch_request;
+	int switch_error;
 	struct iommu_page_response last;
 };
 
@@ -55,15 +57,36 @@ static struct iommu_device *test_probe_device(struct device *dev)
 	return &((struct test_iommu *)dev_get_drvdata(dev))->iommu;
 }
 
+/* The device faults as soon as it has moved, or is not moved, once. */
+static int test_switch(struct device *dev, ioasid_t pasid)
+{
+	struct test_iommu *ti = dev_get_drvdata(dev);
+	int rc = 0;
+	struct iopf_fault evt = {
+		.fault.type = IOMMU_FAULT_PAGE_REQ,
+		.fault.prm.pasid = pasid,
+		.fault.prm.grpid = 98,
+		.fault.prm.flags = IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE,
+	};
+
+	if (pasid != IOMMU_NO_PASID)
+		evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_PASID_VALID;
+	if (ti && ti->switch_request)
+		iommu_report_device_fault(dev, &evt);
+	if (ti)
+		swap(rc, ti->switch_error);
+	return rc;
+}
+
 static int test_attach_dev(struct iommu_domain *domain, struct device *dev)
 {
-	return 0;
+	return test_switch(dev, IOMMU_NO_PASID);
 }
 
 static int test_set_dev_pasid(struct iommu_domain *domain, struct device *dev,
 			      ioasid_t pasid, struct iommu_domain *old)
 {
-	return 0;
+	return test_switch(dev, pasid);
 }
 
 static void test_remove_dev_pasid(struct device *dev, ioasid_t pasid,
@@ -785,6 +808,63 @@ static void detach(struct kunit *test)
 							&ft->pasids[0]), 0);
 }
 
+/*
+ * What a device asks for while its domain is replaced reaches a handler, if the old
+ * domain or the new one has any; and if the driver refuses, the old one goes on.
+ */
+static void replace_midway(struct kunit *test)
+{
+	struct iommu_attach_handle plain_handle = {}, other = {};
+	struct iopf_test *ft = test->priv;
+	struct test_iommu *ti = &ft->iommus[0];
+	struct iommu_domain plain = {
+		.type = IOMMU_DOMAIN_UNMANAGED, .ops = &test_domain_ops, .owner = &ft->ops,
+	};
+	struct iommu_group *group = test_dev(ft, 0)->iommu_group;
+
+	ti->switch_request = true;
+	/* Both queue: the old one has it. */
+	KUNIT_EXPECT_EQ(test, iommu_replace_device_pasid(&plain, test_dev(ft, 0), 1,
+							 &plain_handle), 0);
+	KUNIT_ASSERT_EQ(test, ft->queued, 1);
+	KUNIT_EXPECT_PTR_EQ(test, test_newest(ft)->attach_handle, &ft->pasids[0]);
+	/* The driver refuses; what came is the new one's to answer. */
+	ti->switch_error = -EINVAL;
+	KUNIT_EXPECT_EQ(test, iommu_replace_device_pasid(&ft->domain, test_dev(ft, 0), 1,
+							 &other), -EINVAL);
+	KUNIT_EXPECT_EQ(test, ft->queued, 2);
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 1, 7, true), -EINVAL);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
+	/* The new one has a handler, the old one none. */
+	KUNIT_EXPECT_EQ(test, iommu_replace_device_pasid(&ft->domain, test_dev(ft, 0), 1,
+							 &ft->pasids[0]), 0);
+	KUNIT_EXPECT_EQ(test, ft->queued, 3);
+	KUNIT_EXPECT_PTR_EQ(test, test_newest(ft)->attach_handle, &ft->pasids[0]);
+
+	KUNIT_EXPECT_EQ(test, iommu_replace_group_handle(group, &plain, &plain_handle), 0);
+	KUNIT_EXPECT_EQ(test, ft->queued, 4);
+	ti->switch_error = -EINVAL;
+	KUNIT_EXPECT_NE(test, iommu_replace_group_handle(group, &ft->domain, &other), 0);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), -EINVAL);
+	KUNIT_EXPECT_EQ(test, iommu_replace_group_handle(group, &ft->domain, &ti->rid), 0);
+	KUNIT_EXPECT_PTR_EQ(test, test_newest(ft)->attach_handle, &ti->rid);
+	ti->switch_request = false;
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 2);
+	test_answer(ft, IOMMU_PAGE_RESP_SUCCESS);
+}
+
+/* What was collected outlives an attach that the driver refuses. */
+static void refused_attach(struct kunit *test)
+{
+	struct iommu_attach_handle other = {};
+	struct iopf_test *ft = test->priv;
+
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 1, 7, false), 0);
+	iopf_quiesce(test_dev(ft, 0), IOMMU_PASID_INVALID, &other);
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 1, 7, true), 0);
+	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 2);
+}
+
 /* Immediate delivery */
 
 static void immediate(struct kunit *test)
@@ -1213,6 +1293,8 @@ static struct kunit_case iopf_test_cases[] = {
 	KUNIT_CASE(age),
 	KUNIT_CASE(stopped_pasid),
 	KUNIT_CASE(detach),
+	KUNIT_CASE(replace_midway),
+	KUNIT_CASE(refused_attach),
 	KUNIT_CASE(immediate),
 	KUNIT_CASE(immediate_refused),
 	KUNIT_CASE(immediate_overflow),

@@ -1207,14 +1207,15 @@ EXPORT_SYMBOL_GPL(iopf_free_group);
  * iopf_quiesce() - Wait until no report uses a detached handle
  * @dev: the device that was detached
  * @pasid: the PASID it was detached from; IOMMU_NO_PASID stands for the RID
- *         and, where user space owns the PASID table, for all PASIDs
+ *         and, where user space owns the PASID table, for all PASIDs;
+ *         IOMMU_PASID_INVALID if @handle was not attached after all
  * @handle: the attach handle
  *
  * To be called after the attach handle was taken out of the group's table and
  * before it is freed. On return every group that was routed by it has been
- * passed to the handler, and none will be. Requests whose last one has not
- * come are forgotten, so that they cannot reach the next domain; open groups of
- * @handle are recalled.
+ * passed to the handler, and none will be. Requests of @pasid whose last one has
+ * not come are forgotten, so that they cannot reach the next domain; open groups
+ * of @handle are recalled.
  *
  * Context: Process context. Takes the device's fault lock, under which it calls
  * &iopf_handler_ops.recall.

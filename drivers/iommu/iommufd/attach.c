@@ -36,8 +36,8 @@
  * Only the mutexes are held while the hardware is answered or waited for. The core
  * finds a handle under RCU, and keeps it by the device's lock.
  *
- * The same is done when attaching fails: page requests were enabled already, and
- * a group whose RID is replaced finds the new handle before all devices moved.
+ * The same is done when attaching or replacing fails: page requests were enabled
+ * already, and a new handle may be shown before all devices moved.
  */
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
@@ -169,10 +169,21 @@ static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_devic
 	return 0;
 }
 
+/*
+ * How devices leave an attachment. Where another one takes its place, what is
+ * outstanding is answered SUCCESS, so that the device asks that one. Of an attachment
+ * that never was one, as the driver has refused it, nothing was collected.
+ */
+struct attach_leave {
+	struct iommufd_attach_handle *handle;
+	ioasid_t forget;	/* the PASID, or IOMMU_PASID_INVALID */
+	enum iommu_page_response_code code;
+};
+
 /* Steps 2 to 4 of a device leaving */
-static void attach_del(struct iommufd_attach_handle *handle,
-		       struct iommufd_attachment *attachment, ioasid_t pasid)
+static void attach_del(const struct attach_leave *leave, struct iommufd_attachment *attachment)
 {
+	struct iommufd_attach_handle *handle = leave->handle;
 	struct iommufd_fault *fault = handle->hwpt->fault;
 
 	if (fault) {
@@ -180,8 +191,8 @@ static void attach_del(struct iommufd_attach_handle *handle,
 		list_del(&attachment->node);
 		spin_unlock_bh(&fault->lock);
 
-		iopf_quiesce(attachment->idev->dev, pasid, &handle->handle);
-		iommufd_fault_drain(fault, attachment);
+		iopf_quiesce(attachment->idev->dev, leave->forget, &handle->handle);
+		iommufd_fault_drain(fault, attachment, leave->code);
 		iopf_recall_sync(attachment->idev->dev);
 		attach_disable_iopf(attachment->idev);
 	} else {
@@ -190,33 +201,42 @@ static void attach_del(struct iommufd_attach_handle *handle,
 	kfree(attachment);
 }
 
-struct attach_quiesce {
-	struct iommufd_attach_handle *handle;
-	ioasid_t pasid;
-};
-
 static int attach_quiesce(struct device *dev, void *data)
 {
-	struct attach_quiesce *quiesce = data;
+	struct attach_leave *leave = data;
 
-	iopf_quiesce(dev, quiesce->pasid, &quiesce->handle->handle);
+	iopf_quiesce(dev, leave->forget, &leave->handle->handle);
 	return 0;
 }
 
-static void attach_free_handle(struct iommufd_attach_handle *handle,
-			       struct iommufd_group *igroup, ioasid_t pasid)
+static void attach_free_handle(struct attach_leave leave, struct iommufd_group *igroup)
 {
-	struct attach_quiesce quiesce = { .handle = handle, .pasid = pasid };
 	struct iommufd_attachment *attachment, *next;
 
-	list_for_each_entry_safe(attachment, next, &handle->attachments, node)
-		attach_del(handle, attachment, pasid);
+	list_for_each_entry_safe(attachment, next, &leave.handle->attachments, node)
+		attach_del(&leave, attachment);
 	/*
 	 * A device that is not attached here can find the handle all the same, and
 	 * a report looks at its domain to see that this takes no faults.
 	 */
-	iommu_group_for_each_dev(igroup->group, &quiesce, attach_quiesce);
-	kfree(handle);
+	iommu_group_for_each_dev(igroup->group, &leave, attach_quiesce);
+	kfree(leave.handle);
+}
+
+/* No fault comes this way any more. */
+static void attach_end(struct iommufd_attach_handle *handle, struct iommufd_group *igroup,
+		       ioasid_t pasid)
+{
+	attach_free_handle((struct attach_leave){ handle, pasid, IOMMU_PAGE_RESP_INVALID },
+			   igroup);
+}
+
+/* Another handle has taken its place, or has kept it. */
+static void attach_move(struct iommufd_attach_handle *handle, struct iommufd_group *igroup,
+			ioasid_t forget)
+{
+	attach_free_handle((struct attach_leave){ handle, forget, IOMMU_PAGE_RESP_SUCCESS },
+			   igroup);
 }
 
 /*
@@ -265,7 +285,7 @@ static int attach_first(struct iommufd_hw_pagetable *hwpt,
 	return 0;
 
 err_free:
-	attach_free_handle(handle, igroup, pasid);
+	attach_move(handle, igroup, IOMMU_PASID_INVALID);
 	return rc;
 }
 
@@ -318,7 +338,8 @@ struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev, ioasid_
 
 	hwpt = handle->hwpt;
 	if (!list_is_singular(&handle->attachments)) {
-		attach_del(handle, attachment, pasid);
+		attach_del(&(struct attach_leave){ handle, pasid, IOMMU_PAGE_RESP_INVALID },
+			   attachment);
 		return hwpt;
 	}
 
@@ -328,7 +349,7 @@ struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev, ioasid_
 		iommu_detach_device_pasid(hwpt->domain, idev->dev, pasid);
 		igroup->pasids--;
 	}
-	attach_free_handle(handle, igroup, pasid);
+	attach_end(handle, igroup, pasid);
 	return hwpt;
 }
 
@@ -339,8 +360,8 @@ struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev, ioasid_
  * @pasid: the PASID, or IOMMU_NO_PASID for the RID
  *
  * All devices of the group that are attached move. What is outstanding through
- * the old HWPT is answered INVALID when this returns. On failure nothing has
- * changed. The callers move the users of the HWPTs.
+ * the old HWPT is answered SUCCESS when this returns: the device asks the new one.
+ * On failure nothing has changed. The callers move the users of the HWPTs.
  *
  * Context: Under igroup->lock. Sleeps for the hardware, never for user space.
  *
@@ -377,11 +398,11 @@ int iommufd_replace(struct iommufd_hw_pagetable *hwpt,
 	if (rc)
 		goto err_free;
 
-	attach_free_handle(old, idev->igroup, pasid);
+	attach_move(old, idev->igroup, pasid);
 	return 0;
 
 err_free:
-	attach_free_handle(handle, idev->igroup, pasid);
+	attach_move(handle, idev->igroup, IOMMU_PASID_INVALID);
 	return rc;
 }
 

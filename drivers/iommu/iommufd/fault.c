@@ -497,17 +497,18 @@ void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
 
 /* Claim a group for the kernel's answer, or be too late (claims.pml: LOSER_KEEPS_SLOT). */
 static void fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
-			enum iopf_cause cause, struct fault_claims *claims)
+			enum iopf_cause cause, enum iommu_page_response_code code,
+			struct fault_claims *claims)
 {
 	struct iopf_group *group = slot->group;
 
 	if (iopf_group_claim(group)) {
 		claims->answers[claims->won++] = (struct iopf_answer){
 			.group = group,
-			.code = IOMMU_PAGE_RESP_INVALID,
+			.code = code,
 			.cause = cause,
 		};
-		fault->stats.answers[IOMMU_PAGE_RESP_INVALID]++;
+		fault->stats.answers[code]++;
 		fault->stats.causes[cause]++;
 		fault_end(fault, slot, false);
 	} else {
@@ -522,7 +523,8 @@ static void fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *
  * the slots from @from on. Returns where to go on, or the number of slots.
  */
 static u32 fault_claim_some(struct iommufd_fault *fault,
-			    struct iommufd_attachment *attachment, u32 from,
+			    struct iommufd_attachment *attachment,
+			    enum iommu_page_response_code code, u32 from,
 			    struct fault_claims *claims)
 {
 	enum iopf_cause cause = attachment ? IOPF_CAUSE_DETACH : IOPF_CAUSE_CLOSE;
@@ -541,20 +543,21 @@ static u32 fault_claim_some(struct iommufd_fault *fault,
 			continue;
 		if (unlikely(fault->parts) && iommufd_fault_part_drop(fault, slot))
 			continue;
-		fault_claim(fault, slot, cause, claims);
+		fault_claim(fault, slot, cause, code, claims);
 	}
 	spin_unlock_bh(&fault->lock);
 	return i;
 }
 
 static void fault_answer_all(struct iommufd_fault *fault,
-			     struct iommufd_attachment *attachment)
+			     struct iommufd_attachment *attachment,
+			     enum iommu_page_response_code code)
 {
 	struct fault_claims claims __uninitialized;
 	u32 i = 0;
 
 	while (i <= fault->mask) {
-		i = fault_claim_some(fault, attachment, i, &claims);
+		i = fault_claim_some(fault, attachment, code, i, &claims);
 		fault_finish(fault, &claims);
 	}
 }
@@ -572,9 +575,10 @@ static bool fault_is_drained(struct iommufd_fault *fault,
 }
 
 /**
- * iommufd_fault_drain() - Answer every group of an attachment with INVALID
+ * iommufd_fault_drain() - Answer every group of an attachment
  * @fault: the object
  * @attachment: the attachment, already taken off its handle's list
+ * @code: the answer
  *
  * Also waits for the answers that others are giving (claims.pml: NO_DRAIN_WAIT).
  * Afterwards no group of @attachment is known to the object.
@@ -583,11 +587,12 @@ static bool fault_is_drained(struct iommufd_fault *fault,
  * for user space.
  */
 void iommufd_fault_drain(struct iommufd_fault *fault,
-			 struct iommufd_attachment *attachment)
+			 struct iommufd_attachment *attachment,
+			 enum iommu_page_response_code code)
 {
 	/* Messages of ended groups may be left besides (immediate.pml: DRAIN_NO_DROP). */
 	if (fault->parts || !fault_is_drained(fault, attachment))
-		fault_answer_all(fault, attachment);
+		fault_answer_all(fault, attachment, code);
 	wait_event(fault->drain_wait, fault_is_drained(fault, attachment));
 }
 
@@ -605,7 +610,7 @@ void iommufd_fault_close(struct iommufd_fault *fault)
 	fault->closed = true;
 	spin_unlock_bh(&fault->lock);
 
-	fault_answer_all(fault, NULL);
+	fault_answer_all(fault, NULL, IOMMU_PAGE_RESP_INVALID);
 }
 
 /* Claim groups whose deadline is over. */

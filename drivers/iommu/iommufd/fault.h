@@ -374,7 +374,8 @@ int iommufd_fault_respond(struct iommufd_fault *fault,
 			  const struct iommu_hwpt_page_response *responses,
 			  unsigned int count, unsigned int *given);
 void iommufd_fault_drain(struct iommufd_fault *fault,
-			 struct iommufd_attachment *attachment);
+			 struct iommufd_attachment *attachment,
+			 enum iommu_page_response_code code);
 void iommufd_fault_close(struct iommufd_fault *fault);
 int iommufd_fault_queue(struct iommufd_fault *fault,
 			struct iommufd_attachment *attachment,

@@ -330,7 +330,7 @@ void iommufd_fault_unbind(struct iommufd_access *access, struct iommufd_fault_so
 
 	if (!source)
 		return;
-	iommufd_fault_drain(source->fault, &source->attachment);
+	iommufd_fault_drain(source->fault, &source->attachment, IOMMU_PAGE_RESP_INVALID);
 	refcount_dec(&source->fault->obj->users);
 	kfree(source);
 }

@@ -248,8 +248,9 @@ TEST_F(driver, leave)
 	ASSERT_EQ(1, fault_read(self->fault_fd, &fault, 1));
 	ASSERT_EQ(0, driver_report(self->driver_fd, 1));
 	ASSERT_EQ(0, LEAVE());
-	EXPECT_TOLD(self->driver_fd, 0, INVALID);
-	EXPECT_TOLD(self->driver_fd, 1, INVALID);
+	/* There is another table to be asked, or nobody. */
+	EXPECT_TOLD(self->driver_fd, 0, variant->mediated ? INVALID : SUCCESS);
+	EXPECT_TOLD(self->driver_fd, 1, variant->mediated ? INVALID : SUCCESS);
 	EXPECT_EQ(-ENODEV, driver_report(self->driver_fd, 2));
 	EXPECT_EQ(0, fault_read(self->fault_fd, &fault, 1));
 	EXPECT_EQ(-EINVAL, fault_answer(self->fault_fd, fault.cookie, SUCCESS));

@@ -598,7 +598,7 @@ static void op_close(struct ctx *ctx)
 		return;
 	close(queue->fd);
 	queue->fd = -1;
-	model_drain(queue, NULL, 0);
+	model_drain(queue, NULL, 0, IOMMUFD_PAGE_RESP_INVALID);
 	for (i = 0; i < DEVS; i++)
 		check_dev(ctx, &ctx->devs[i]);
 }

@@ -123,7 +123,7 @@ struct dev *random_dev(struct ctx *ctx);
 struct queue *random_queue(struct ctx *ctx);
 struct hwpt *random_hwpt(struct ctx *ctx);
 void remove_group(struct group *groups, unsigned int *n, unsigned int at);
-void model_drain(struct queue *queue, const struct dev *dev, uint32_t pasid);
+void model_drain(struct queue *queue, const struct dev *dev, uint32_t pasid, uint32_t code);
 struct group *model_partial(struct dev *dev, uint32_t pasid, uint32_t grpid);
 void model_detach(struct dev *dev, uint32_t pasid);
 void model_attach(struct dev *dev, uint32_t pasid, struct hwpt *hwpt);

@@ -119,9 +119,9 @@ void remove_group(struct group *groups, unsigned int *n, unsigned int at)
 	memmove(&groups[at], &groups[at + 1], (--*n - at) * sizeof(*groups));
 }
 
-/* What is outstanding of an attachment, or of the whole queue, is answered INVALID. */
+/* What is outstanding of an attachment, or of the whole queue, is answered. */
 static void model_abort(struct group *groups, unsigned int *n, const struct dev *dev,
-			uint32_t pasid)
+			uint32_t pasid, uint32_t code)
 {
 	unsigned int i = 0;
 
@@ -130,15 +130,15 @@ static void model_abort(struct group *groups, unsigned int *n, const struct dev 
 			i++;
 			continue;
 		}
-		groups[i].dev->answers[IOMMUFD_PAGE_RESP_INVALID]++;
+		groups[i].dev->answers[code]++;
 		remove_group(groups, n, i);
 	}
 }
 
-void model_drain(struct queue *queue, const struct dev *dev, uint32_t pasid)
+void model_drain(struct queue *queue, const struct dev *dev, uint32_t pasid, uint32_t code)
 {
-	model_abort(queue->queued, &queue->n_queued, dev, pasid);
-	model_abort(queue->delivered, &queue->n_delivered, dev, pasid);
+	model_abort(queue->queued, &queue->n_queued, dev, pasid, code);
+	model_abort(queue->delivered, &queue->n_delivered, dev, pasid, code);
 }
 
 struct group *model_partial(struct dev *dev, uint32_t pasid, uint32_t grpid)
@@ -165,7 +165,7 @@ static void model_forget_partials(struct dev *dev, uint32_t pasid)
 }
 
 /* The device leaves what is attached at @pasid. */
-void model_detach(struct dev *dev, uint32_t pasid)
+static void model_leave(struct dev *dev, uint32_t pasid, uint32_t code)
 {
 	struct hwpt *hwpt = dev->attached[pasid];
 
@@ -175,13 +175,18 @@ void model_detach(struct dev *dev, uint32_t pasid)
 	dev->attached[pasid] = NULL;
 	if (hwpt->queue) {
 		model_forget_partials(dev, pasid);
-		model_drain(hwpt->queue, dev, pasid);
+		model_drain(hwpt->queue, dev, pasid, code);
 	}
+}
+
+void model_detach(struct dev *dev, uint32_t pasid)
+{
+	model_leave(dev, pasid, IOMMUFD_PAGE_RESP_INVALID);
 }
 
 void model_attach(struct dev *dev, uint32_t pasid, struct hwpt *hwpt)
 {
-	model_detach(dev, pasid);
+	model_leave(dev, pasid, IOMMUFD_PAGE_RESP_SUCCESS);
 	dev->attached[pasid] = hwpt;
 	hwpt->users++;
 }

@@ -305,17 +305,17 @@ TEST_F(object, immediate_detach)
 	inject_last(_metadata, self, 4, 0);
 	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->plain_id));
 	expect_empty(_metadata, fd);
-	expect_answers_of(_metadata, &self->env, self->dev, 0, 1);
+	expect_answers_of(_metadata, &self->env, self->dev, 1, 0);
 	EXPECT_EQ(-EINVAL, fault_answer(fd, open, SUCCESS));
 	EXPECT_EQ(0, fdinfo_number(fd, "iommufd-fault-delivered"));
 	/* their rest goes where the device is attached now */
 	inject_last(_metadata, self, 2, 1);
-	expect_answers_of(_metadata, &self->env, self->dev, 0, 2);
+	expect_answers_of(_metadata, &self->env, self->dev, 1, 1);
 	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->hwpt_id));
 	inject_last(_metadata, self, 3, 1);
 	whole = take_part(_metadata, fd, 3, 1, LAST);
 	EXPECT_EQ(0, fault_answer(fd, whole, SUCCESS));
-	expect_answers_of(_metadata, &self->env, self->dev, 1, 2);
+	expect_answers_of(_metadata, &self->env, self->dev, 2, 1);
 }
 
 /*
@@ -511,7 +511,8 @@ TEST_F_TIMEOUT(object, immediate_race, 120)
 	EXPECT_EQ(0, fdinfo_number(race.fault_fd, "iommufd-fault-queued"));
 	EXPECT_EQ(0, fdinfo_number(race.fault_fd, "iommufd-fault-delivered"));
 	ASSERT_EQ(0, iopf_stats(self->env.fd, self->dev->idev_id, &s));
-	EXPECT_EQ(race.answered, s.responses[SUCCESS]);
+	/* beside those that the kernel gave in a replace */
+	EXPECT_LE(race.answered, s.responses[SUCCESS]);
 	EXPECT_EQ(0, s.outstanding);
 }
 

@@ -37,28 +37,28 @@ TEST_F(fault, replace_answers)
 	/* to a HWPT with another queue */
 	cookie = leave_ten(_metadata, &self->env, self->dev, fd);
 	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, hwpt));
-	expect_answers_of(_metadata, &self->env, self->dev, 0, 10);
+	expect_answers_of(_metadata, &self->env, self->dev, 10, 0);
 	EXPECT_EQ(-EINVAL, fault_answer(fd, cookie, SUCCESS));
 	expect_empty(_metadata, fd);
 	inject_from(_metadata, &self->env, self->dev, 1, 1, 1);
 	expect_empty(_metadata, fd);
 	EXPECT_EQ(-EINVAL, fault_answer(fd, cookie, SUCCESS));
 	EXPECT_EQ(0, fault_answer(other->fd, take(_metadata, other->fd).cookie, SUCCESS));
-	expect_answers_of(_metadata, &self->env, self->dev, 1, 10);
+	expect_answers_of(_metadata, &self->env, self->dev, 11, 0);
 
 	/* to one that has none: what comes later is answered at once */
 	leave_ten(_metadata, &self->env, self->dev, other->fd);
 	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->plain_id));
-	expect_answers_of(_metadata, &self->env, self->dev, 1, 20);
+	expect_answers_of(_metadata, &self->env, self->dev, 21, 0);
 	inject_from(_metadata, &self->env, self->dev, 1, 3, 2);
-	expect_answers_of(_metadata, &self->env, self->dev, 1, 23);
+	expect_answers_of(_metadata, &self->env, self->dev, 21, 3);
 	expect_empty(_metadata, other->fd);
 
 	/* and back */
 	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->hwpt_id));
 	inject_from(_metadata, &self->env, self->dev, 1, 1, 1);
 	EXPECT_EQ(0, fault_answer(fd, take(_metadata, fd).cookie, SUCCESS));
-	expect_answers_of(_metadata, &self->env, self->dev, 2, 23);
+	expect_answers_of(_metadata, &self->env, self->dev, 22, 3);
 }
 
 TEST_F(fault, replace_with_same_queue)
@@ -74,14 +74,14 @@ TEST_F(fault, replace_with_same_queue)
 	expect_answers_of(_metadata, &self->env, self->dev, 0, 0);
 	EXPECT_EQ(0, fault_answer(fd, cookie, SUCCESS));
 	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, hwpt));
-	expect_answers_of(_metadata, &self->env, self->dev, 1, 9);
+	expect_answers_of(_metadata, &self->env, self->dev, 10, 0);
 	expect_empty(_metadata, fd);
 	inject_from(_metadata, &self->env, self->dev, 1, 1, 1);
 	EXPECT_EQ(0, fault_answer(fd, take(_metadata, fd).cookie, SUCCESS));
 	EXPECT_EQ(0, iommufd_destroy(self->env.fd, self->hwpt_id));
 	inject_from(_metadata, &self->env, self->dev, 1, 1, 1);
 	EXPECT_EQ(0, fault_answer(fd, take(_metadata, fd).cookie, SUCCESS));
-	expect_answers_of(_metadata, &self->env, self->dev, 3, 9);
+	expect_answers_of(_metadata, &self->env, self->dev, 12, 0);
 }
 
 TEST_F(fault, close_answers)
@@ -113,7 +113,7 @@ TEST_F(fault, destroy_order)
 	EXPECT_EQ(-EBUSY, iommufd_destroy(fd, self->queue->id));
 	env_close_queue(_metadata, self->queue);
 	EXPECT_EQ(0, iommufd_destroy(fd, self->queue->id));
-	expect_answers_of(_metadata, &self->env, self->dev, 0, 10);
+	expect_answers_of(_metadata, &self->env, self->dev, 10, 0);
 }
 
 /* The HWPT alone keeps the queue, after the file was closed. */

@@ -155,7 +155,7 @@ TEST_F(fault, depth_of_queue)
 	expect_answers_of(_metadata, &self->env, dev, 0, 12);
 	/* detaching the greedy one leaves the other's */
 	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->plain_id));
-	expect_answers_of(_metadata, &self->env, self->dev, 1, DEPTH - 1);
+	expect_answers_of(_metadata, &self->env, self->dev, DEPTH, 0);
 	m = take(_metadata, fd);
 	EXPECT_EQ(dev->idev_id, m.dev_id);
 	EXPECT_EQ(0, fault_answer(fd, m.cookie, SUCCESS));

@@ -120,16 +120,16 @@ TEST_F(group, replace_moves_both)
 	inject_from(_metadata, &self->env, self->b, 1, 2, 1);
 	take(_metadata, self->queue->fd);
 	ASSERT_EQ(0, mock_replace(self->env.fd, self->b->stdev_id, hwpt));
-	expect_answers_of(_metadata, &self->env, self->a, 0, 3);
-	expect_answers_of(_metadata, &self->env, self->b, 0, 2);
+	expect_answers_of(_metadata, &self->env, self->a, 3, 0);
+	expect_answers_of(_metadata, &self->env, self->b, 2, 0);
 	EXPECT_EQ(0, iommufd_destroy(self->env.fd, self->hwpt_id));
 	inject_from(_metadata, &self->env, self->a, 1, 1, 1);
 	EXPECT_EQ(self->a->idev_id, take(_metadata, other->fd).dev_id);
 	inject_from(_metadata, &self->env, self->b, 1, 1, 1);
 	EXPECT_EQ(self->b->idev_id, take(_metadata, other->fd).dev_id);
 	ASSERT_EQ(0, mock_replace(self->env.fd, self->a->stdev_id, self->plain_id));
-	expect_answers_of(_metadata, &self->env, self->a, 0, 4);
-	expect_answers_of(_metadata, &self->env, self->b, 0, 3);
+	expect_answers_of(_metadata, &self->env, self->a, 4, 0);
+	expect_answers_of(_metadata, &self->env, self->b, 3, 0);
 	EXPECT_EQ(0, iommufd_destroy(self->env.fd, hwpt));
 }
 
@@ -176,8 +176,8 @@ TEST_F(group, pasid_replace_moves_both)
 	expect_answers_of(_metadata, env, self->a, 0, 0);
 	ASSERT_EQ(0, mock_pasid_replace(env->fd, self->a->stdev_id, 8, hwpt));
 	EXPECT_EQ(0, mock_pasid_check(env->fd, self->b->stdev_id, 8, hwpt));
-	expect_answers_of(_metadata, env, self->a, 0, 1);
-	expect_answers_of(_metadata, env, self->b, 0, 1);
+	expect_answers_of(_metadata, env, self->a, 1, 0);
+	expect_answers_of(_metadata, env, self->b, 1, 0);
 	EXPECT_EQ(-EBUSY, iommufd_destroy(env->fd, hwpt));
 	ASSERT_EQ(0, mock_pasid_detach(env->fd, self->a->stdev_id, 8));
 	EXPECT_EQ(-EBUSY, iommufd_destroy(env->fd, hwpt));
@@ -347,7 +347,7 @@ TEST_F(pasid, attach_ioas)
 	ASSERT_EQ(0, mock_pasid_replace(fd, dev, 5, self->env.ioas_id));
 	expect_empty(_metadata, self->q[0]->fd);
 	ASSERT_EQ(0, mock_pasid_detach(fd, dev, 5));
-	expect_answers_of(_metadata, &self->env, self->dev, 0, 2);
+	expect_answers_of(_metadata, &self->env, self->dev, 1, 1);
 }
 
 TEST_F(pasid, attach_fails)
@@ -368,6 +368,35 @@ TEST_F(pasid, attach_fails)
 	EXPECT_EQ(0, fault_answer(self->q[1]->fd, take(_metadata, self->q[1]->fd).cookie, 0));
 	inject_pasid(_metadata, &self->env, self->dev, 5, 2);
 	take(_metadata, self->q[1]->fd);
+}
+
+/* A replace that fails changes nothing, also not what is collected of a group. */
+TEST_F(pasid, replace_fails)
+{
+	uint32_t dev = self->dev->stdev_id;
+	struct iommu_hwpt_pgfault m[5];
+	struct env *env = &self->env;
+	unsigned int i;
+
+	ASSERT_EQ(0, mock_pasid_attach(env->fd, dev, 5, self->hwpt[0]));
+	for (i = 0; i < 2; i++) {
+		inject_partial(_metadata, env, self->dev, 5, 9, 3);
+		inject_pasid(_metadata, env, self->dev, 5, 8);
+		ASSERT_EQ(0, mock_pasid_fail_next(env->fd, dev, 5));
+		EXPECT_EQ(-ENOMEM, mock_pasid_replace(env->fd, dev, 5,
+						      i ? self->plain_id : self->hwpt[1]));
+		EXPECT_EQ(-EINVAL, mock_pasid_replace(env->fd, dev, 5, self->unfit_id));
+		EXPECT_EQ(0, mock_pasid_check(env->fd, dev, 5, self->hwpt[0]));
+		inject_pasid(_metadata, env, self->dev, 5, 9);
+		ASSERT_EQ(5, fault_read(self->q[0]->fd, m, 5));
+		EXPECT_EQ(8, m[0].grpid);
+		EXPECT_EQ(9, m[1].grpid);
+		EXPECT_EQ(m[1].cookie, m[4].cookie);
+		EXPECT_EQ(0, fault_answer(self->q[0]->fd, m[0].cookie, SUCCESS));
+		EXPECT_EQ(0, fault_answer(self->q[0]->fd, m[4].cookie, SUCCESS));
+	}
+	expect_empty(_metadata, self->q[1]->fd);
+	expect_answers_of(_metadata, env, self->dev, 4, 0);
 }
 
 /* RID and PASIDs each to their own queue, under one group id. */
@@ -448,7 +477,7 @@ TEST_F(pasid, unattached)
 	inject_pasid(_metadata, env, self->dev, 7, 4);
 	expect_answers_of(_metadata, env, self->dev, 0, 2);
 	ASSERT_EQ(0, mock_replace(env->fd, self->dev->stdev_id, self->plain_id));
-	expect_answers_of(_metadata, env, self->dev, 0, 4);
+	expect_answers_of(_metadata, env, self->dev, 2, 2);
 }
 
 /* One group id under two PASIDs and none: three groups, collected side by side. */
@@ -490,7 +519,7 @@ TEST_F(pasid, replace_answers)
 	inject_partial(_metadata, env, self->dev, 5, 3, 2);
 	cookie = take(_metadata, self->q[0]->fd).cookie;
 	ASSERT_EQ(0, mock_pasid_replace(env->fd, dev, 5, self->hwpt[1]));
-	expect_answers_of(_metadata, env, self->dev, 0, 2);
+	expect_answers_of(_metadata, env, self->dev, 2, 0);
 	EXPECT_EQ(-EINVAL, fault_answer(self->q[0]->fd, cookie, SUCCESS));
 	expect_empty(_metadata, self->q[0]->fd);
 	EXPECT_EQ(0, iommufd_destroy(env->fd, self->hwpt[0]));
@@ -499,7 +528,7 @@ TEST_F(pasid, replace_answers)
 	EXPECT_EQ(0, fault_answer(self->q[1]->fd, take(_metadata, self->q[1]->fd).cookie, 0));
 	inject_pasid(_metadata, env, self->dev, 5, 4);
 	ASSERT_EQ(0, mock_pasid_detach(env->fd, dev, 5));
-	expect_answers_of(_metadata, env, self->dev, 1, 3);
+	expect_answers_of(_metadata, env, self->dev, 3, 1);
 	/* the RID has seen nothing of all this */
 	EXPECT_EQ(1, take(_metadata, self->rid->fd).grpid);
 }
@@ -514,7 +543,7 @@ TEST_F(pasid, rid_replace)
 	inject_pasid(_metadata, env, self->dev, 5, 1);
 	inject_from(_metadata, env, self->dev, 1, 1, 1);
 	ASSERT_EQ(0, mock_replace(env->fd, self->dev->stdev_id, self->plain_id));
-	expect_answers_of(_metadata, env, self->dev, 0, 1);
+	expect_answers_of(_metadata, env, self->dev, 1, 0);
 	cookie = take(_metadata, self->q[0]->fd).cookie;
 	EXPECT_EQ(0, fault_answer(self->q[0]->fd, cookie, SUCCESS));
 	inject_pasid(_metadata, env, self->dev, 5, 1);

@@ -117,7 +117,8 @@ TEST_F_TIMEOUT(race, replace, 120)
 	}
 	race_stop(_metadata, &self->race);
 	ASSERT_EQ(0, iopf_stats(self->env.fd, self->dev->idev_id, &s));
-	EXPECT_EQ(self->race.answered, s.responses[SUCCESS]);
+	/* beside those that the kernel gave in a replace */
+	EXPECT_LE(self->race.answered, s.responses[SUCCESS]);
 	EXPECT_EQ(self->race.injected, s.groups);
 }
 
@@ -139,7 +140,8 @@ TEST_F_TIMEOUT(race, pasid, 120)
 	}
 	race_stop(_metadata, &self->race);
 	ASSERT_EQ(0, iopf_stats(fd, self->dev->idev_id, &s));
-	EXPECT_EQ(self->race.answered, s.responses[SUCCESS]);
+	/* beside those that the kernel gave in a replace */
+	EXPECT_LE(self->race.answered, s.responses[SUCCESS]);
 	EXPECT_EQ(self->race.injected, s.groups);
 }
 

@@ -163,7 +163,7 @@ TEST_F(reads, detach_steals)
 	ASSERT_EQ(0, post(self, 0, 1));
 	ASSERT_EQ(0, inject(env, 1, 3, 1));
 	ASSERT_EQ(0, mock_replace(env->fd, env->dev.stdev_id, env->plain_id));
-	expect_answers(_metadata, env, 0, 3);
+	expect_answers(_metadata, env, 3, 0);
 	expect_quiet(&self->ring);
 	ASSERT_EQ(0, mock_replace(env->fd, env->dev.stdev_id, env->hwpt_id));
 	ASSERT_EQ(0, inject(env, 2, 1, 1));

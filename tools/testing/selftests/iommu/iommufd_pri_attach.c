@@ -37,15 +37,15 @@ static int other_close(struct server *server, struct other *other)
 	       iopf_queue_close(&other->queue);
 }
 
-/* All of them were answered INVALID before the call returned, and the cookies are void. */
+/* All of them were answered before the call returned, and the cookies are void. */
 static void check_pending_gone(struct __test_metadata *_metadata, struct server *server,
-			       const struct iommu_hwpt_pgfault *read)
+			       const struct iommu_hwpt_pgfault *read, unsigned int answers)
 {
 	struct iommu_hwpt_pgfault m[1];
 	int i;
 
 	EXPECT_EQ(0, reg(&server->unit[0], PTD_OPEN_GROUPS));
-	EXPECT_EQ(PENDING, reg(&server->unit[0], PTD_N_INVALID));
+	EXPECT_EQ(PENDING, reg(&server->unit[0], answers));
 	EXPECT_EQ(0, read_some(&server->queue, m, 1, 0));
 	for (i = 0; i < PENDING / 2; i++)
 		EXPECT_EQ(-EINVAL, answer(server, read[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
@@ -57,7 +57,7 @@ TEST_F(pri, detach_pasid)
 
 	make_pending(_metadata, &self->server, m);
 	ASSERT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, PASID));
-	check_pending_gone(_metadata, &self->server, m);
+	check_pending_gone(_metadata, &self->server, m, PTD_N_INVALID);
 	/* with the last table that has a queue PRI is switched off */
 	EXPECT_EQ(-EPERM, request(self->unit, PASID, SRC, FLAGS_READ, 1));
 
@@ -79,7 +79,7 @@ TEST_F(pri, replace_pasid)
 	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, PASID, SRC));
 	make_pending(_metadata, &self->server, m);
 	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, PASID, other.faulting));
-	check_pending_gone(_metadata, &self->server, m);
+	check_pending_gone(_metadata, &self->server, m, PTD_N_SUCCESS);
 
 	/* the new table, and the new queue alone */
 	EXPECT_EQ(memory_read(self->unit, SRC + PAGE), dma_read(self->unit, PASID, SRC));
@@ -89,9 +89,79 @@ TEST_F(pri, replace_pasid)
 	EXPECT_EQ(-EINVAL, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
 
 	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, PASID, self->unit->faulting));
-	EXPECT_EQ(PENDING + 1, reg(self->unit, PTD_N_INVALID));
+	EXPECT_EQ(PENDING + 1, reg(self->unit, PTD_N_SUCCESS));
+	EXPECT_EQ(0, reg(self->unit, PTD_N_INVALID));
 	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, PASID, SRC));
 	EXPECT_EQ(0, other_close(&self->server, &other));
+}
+
+struct mover {
+	struct iopf_device *vfio;
+	uint32_t hwpts[2];
+	unsigned int rounds;
+	bool *stop;
+	int rc;
+};
+
+static void *move_back_and_forth(void *arg)
+{
+	struct mover *mover = arg;
+	unsigned int i;
+
+	for (i = 0; i < mover->rounds || i % 2; i++)
+		mover->rc |= iopf_device_attach_pasid(mover->vfio, PASID, mover->hwpts[i % 2]);
+	__atomic_store_n(mover->stop, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* Serve a copy; the kernel may have answered in a replace what was read. */
+static void serve_copy(struct __test_metadata *_metadata, struct server *server)
+{
+	struct iommu_hwpt_pgfault messages[PTD_CREDITS_MAX];
+	struct iopf_group group;
+	struct iopf_iter iter;
+	int n;
+
+	while (is_busy(server)) {
+		n = read_some(&server->queue, messages, PTD_CREDITS_MAX, 1);
+		ASSERT_LE(0, n);
+		iter = iopf_groups(messages, (size_t)n);
+		while (iopf_next_group(&iter, &group) > 0)
+			answer(server, group.cookie, serve_group(server, &group));
+	}
+}
+
+/* A device that copies does not notice that its table is replaced all the time. */
+TEST_F_TIMEOUT(pri, replace_while_it_copies, 600)
+{
+	bool stop = false;
+	struct mover mover = {
+		.vfio = &self->unit->pri.vfio, .rounds = times("PRI_ROUNDS", 1000), .stop = &stop,
+	};
+	unsigned int copies = 0, i;
+	pthread_t thread;
+
+	/* two tables of one address space, with one queue */
+	mover.hwpts[1] = self->unit->faulting;
+	ASSERT_EQ(0, iopf_hwpt_alloc(&self->server.io, self->unit->pri.vfio.id,
+				     self->unit->ioas, IOMMU_HWPT_ALLOC_PASID,
+				     self->server.queue.id, &mover.hwpts[0]));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, move_back_and_forth, &mover));
+	do {
+		ASSERT_EQ(0, start_copy(self->unit, 16 * PAGE, 2, 4));
+		serve_copy(_metadata, &self->server);
+		EXPECT_TRUE(copied(self->unit, 16 * PAGE));
+		for (i = 0; i < 16; i++) {
+			iopf_unmap(&self->server.io, self->unit->ioas, SRC + i * PAGE, PAGE);
+			iopf_unmap(&self->server.io, self->unit->ioas, DST + i * PAGE, PAGE);
+		}
+		copies++;
+	} while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, mover.rc);
+	EXPECT_EQ(0, reg(self->unit, PTD_N_INVALID));
+	ksft_print_msg("%u replaces, %u copies\n", mover.rounds, copies);
+	EXPECT_EQ(0, iopf_destroy(&self->server.io, mover.hwpts[0]));
 }
 
 /* Tables of the RID come and go while a PASID has faults pending: none is lost. */
@@ -183,7 +253,7 @@ TEST_F(pri, close_device)
 
 	make_pending(_metadata, &self->server, m);
 	ASSERT_EQ(0, pri_close(&self->unit->pri));
-	check_pending_gone(_metadata, &self->server, m);
+	check_pending_gone(_metadata, &self->server, m, PTD_N_INVALID);
 }
 
 TEST_F(pri, close_device_while_it_copies)
