@@ -48,6 +48,7 @@ struct iopf_test {
 	unsigned int recalled[IOPF_NR_CAUSES];
 	unsigned int lost[IOPF_NR_CAUSES];
 	int request_error;
+	int handler_error;
 };
 
 /* The driver */
@@ -166,14 +167,19 @@ static int test_handler(struct iopf_group *group)
 {
 	struct iopf_test *ft = test_of(group->attach_handle);
 
+	int rc;
+
 	spin_lock_bh(&ft->lock);
-	ft->queued++;
-	if (ft->domain.iopf_ops->request && group->fault_count > 1)
-		ft->closed++;
-	else
-		list_add_tail(&group->node, &ft->held);
+	rc = ft->handler_error;
+	if (!rc) {
+		ft->queued++;
+		if (ft->domain.iopf_ops->request && group->fault_count > 1)
+			ft->closed++;
+		else
+			list_add_tail(&group->node, &ft->held);
+	}
 	spin_unlock_bh(&ft->lock);
-	return 0;
+	return rc;
 }
 
 static int test_request(struct iopf_group *group)
@@ -323,6 +329,25 @@ static void test_set_credits(struct kunit *test, unsigned int credits)
 	iopf_queue_remove_device(queue, test_dev(ft, 0));
 	queue->credits = credits;
 	KUNIT_ASSERT_EQ(test, iopf_queue_add_device(queue, test_dev(ft, 0)), 0);
+}
+
+/* What the file in debugfs says of @name, or -1 */
+static long long test_counter(struct kunit *test, const char *name)
+{
+	struct seq_file file = { .private = test_fdev(test->priv), .size = PAGE_SIZE };
+	char *line, *text = kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
+	size_t length = strlen(name);
+	long long value = -1;
+
+	KUNIT_ASSERT_NOT_NULL(test, text);
+	file.buf = text;
+	iopf_counters_show(&file, NULL);
+	text[min(file.count, PAGE_SIZE - 1)] = 0;
+	while ((line = strsep(&text, "\n"))) {
+		if (!strncmp(line, name, length) && line[length] == ' ')
+			KUNIT_EXPECT_EQ(test, kstrtoll(line + length + 1, 10, &value), 0);
+	}
+	return value;
 }
 
 /* Groups */
@@ -661,6 +686,66 @@ static void void_without_room(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
 	KUNIT_EXPECT_EQ(test, test_last(ft, fdev->limit + 7), 0);
 	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 1);
+}
+
+/* A handler that has no room now: the device is told to try again, a moment later. */
+static void try_again(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+	struct iopf_device *fdev = test_fdev(ft);
+	u32 i;
+
+	ft->handler_error = -EAGAIN;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 0), 0);
+	for (i = 0; i < 2 * IOPF_RETRY_BATCH + 1; i++)
+		KUNIT_EXPECT_EQ(test, test_last(ft, i), -EAGAIN);
+	flush_delayed_work(&fdev->retry_work);
+	KUNIT_EXPECT_EQ(test, ft->iommus[0].responses[IOMMU_PAGE_RESP_SUCCESS], i);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), i);
+	KUNIT_EXPECT_EQ(test, fdev->count.depth, 0);
+	KUNIT_EXPECT_EQ(test, test_counter(test, "answered_by_no_room"), i);
+	ft->handler_error = 0;
+	KUNIT_EXPECT_EQ(test, test_last(ft, 0), 0);
+	KUNIT_EXPECT_EQ(test, test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 1);
+}
+
+/* With immediate delivery that is known at the first request, and told at the last. */
+static void try_again_immediate(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+
+	ft->domain.iopf_ops = &test_immediate_ops;
+	ft->request_error = -EAGAIN;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), -EAGAIN);
+	ft->request_error = 0;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), -EAGAIN);
+	flush_delayed_work(&test_fdev(ft)->retry_work);
+	KUNIT_EXPECT_EQ(test, ft->iommus[0].responses[IOMMU_PAGE_RESP_SUCCESS], 1);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 1);
+	KUNIT_EXPECT_EQ(test, ft->requests, 1);
+}
+
+/* What is parked when its device is detached, reset or removed */
+static void try_again_too_late(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+	struct iopf_device *fdev = test_fdev(ft);
+
+	ft->handler_error = -EAGAIN;
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 1, 7, true), -EAGAIN);
+	iopf_quiesce(test_dev(ft, 0), 1, &ft->pasids[0]);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 1);
+
+	/* The work does not run before these two have come. */
+	disable_delayed_work_sync(&fdev->retry_work);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 8), -EAGAIN);
+	iopf_device_reset(test_dev(ft, 0));
+	KUNIT_EXPECT_EQ(test, fdev->count.recalled[IOPF_CAUSE_RESET], 1);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 9), -EAGAIN);
+	test_set_credits(test, 0);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 2);
 }
 
 /* What would allocate memory is as if it had not been reported. */
@@ -1092,25 +1177,6 @@ static void racing_removal(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, won + test_invalid(ft), round * TEST_BATCH);
 }
 
-/* What the file in debugfs says of @name, or -1 */
-static long long test_counter(struct kunit *test, const char *name)
-{
-	struct seq_file file = { .private = test_fdev(test->priv), .size = PAGE_SIZE };
-	char *line, *text = kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
-	size_t length = strlen(name);
-	long long value = -1;
-
-	KUNIT_ASSERT_NOT_NULL(test, text);
-	file.buf = text;
-	iopf_counters_show(&file, NULL);
-	text[min(file.count, PAGE_SIZE - 1)] = 0;
-	while ((line = strsep(&text, "\n"))) {
-		if (!strncmp(line, name, length) && line[length] == ' ')
-			KUNIT_EXPECT_EQ(test, kstrtoll(line + length + 1, 10, &value), 0);
-	}
-	return value;
-}
-
 static void counters(struct kunit *test)
 {
 	struct iopf_test *ft = test->priv;
@@ -1287,6 +1353,9 @@ static struct kunit_case iopf_test_cases[] = {
 	KUNIT_CASE(no_room_for_request),
 	KUNIT_CASE(void_by_pasid),
 	KUNIT_CASE(void_without_room),
+	KUNIT_CASE(try_again),
+	KUNIT_CASE(try_again_immediate),
+	KUNIT_CASE(try_again_too_late),
 	KUNIT_CASE(without_sleep),
 	KUNIT_CASE(overflow),
 	KUNIT_CASE(reset),

@@ -36,6 +36,12 @@
  * this; a device that makes more void, which takes more requests than it has
  * credits, is as after an overflow.
  *
+ * A handler that has no room for a group now says -EAGAIN. The device is told to try
+ * again (SUCCESS, with nothing mapped), but not at once: it would ask again at once,
+ * in the thread that other devices need, too. Until then the group is parked: the core
+ * itself is its handler, and answers it, with all others that are there, IOPF_RETRY_MS
+ * later. So a device that only tries again costs its credits in that time.
+ *
  * What ends a group without its last request, void or not:
  *
  *	hardware overflow	forgotten: the hardware has answered lost last
@@ -112,6 +118,10 @@
 #define IOPF_MAX_CREDITS	4096
 /* Groups that several threads may have answered and not freed yet */
 #define IOPF_ANSWER_SLACK	256
+/* How long a device waits that is told to try again */
+#define IOPF_RETRY_MS		1
+/* Answers to such devices that are given together */
+#define IOPF_RETRY_BATCH	16
 /* Groups of the pool that are only used to remember that a group is void */
 #define IOPF_VOID_GROUPS	4
 
@@ -162,6 +172,7 @@ struct iopf_counters {
  * @idle: woken for each answer while there are @waiters
  * @memcg: charged for the pool: that of the task which added the device
  * @age_work: forgets groups whose last request does not come
+ * @retry_work: answers and frees what is @parked
  * @debugfs: file with the counters
  * @lock: protects everything below it
  * @dying: the device left the queue; no group is collected or queued any more
@@ -176,6 +187,7 @@ struct iopf_counters {
  * @partial_bits: log2 of the number of buckets in @partial
  * @partial: groups without last request by {PASID or none, group id}
  * @partials: the same groups, oldest first
+ * @parked: groups whose device is to try again
  * @count: for the operator
  */
 struct iopf_device {
@@ -186,6 +198,7 @@ struct iopf_device {
 	wait_queue_head_t idle;
 	struct mem_cgroup *memcg;
 	struct delayed_work age_work;
+	struct delayed_work retry_work;
 	struct dentry *debugfs;
 
 	spinlock_t lock;	/* all below */
@@ -201,6 +214,7 @@ struct iopf_device {
 	unsigned int partial_bits;
 	struct hlist_head *partial;
 	struct list_head partials;
+	struct list_head parked;
 	struct iopf_counters count;
 };
 
@@ -418,7 +432,8 @@ static const struct iopf_handler_ops *iopf_ops(const struct iommu_attach_handle 
 {
 	static const struct iopf_handler_ops none;
 
-	return handle->domain->iopf_ops ?: &none;
+	/* A parked group has no handle. */
+	return handle && handle->domain->iopf_ops ? handle->domain->iopf_ops : &none;
 }
 
 /*
@@ -588,22 +603,18 @@ static enum iopf_cause iopf_verdict_cause(u8 verdict)
 	return (verdict - 1) / IOPF_NR_CODES;
 }
 
+static enum iommu_page_response_code iopf_verdict_code(u8 verdict)
+{
+	return (verdict - 1) % IOPF_NR_CODES;
+}
+
 /* Remember that a group is void which is in the table no more, or never was. */
-static void iopf_mark_void(struct iopf_device *fdev, u64 key, enum iopf_cause cause)
+static void iopf_mark_void(struct iopf_device *fdev, u64 key, u8 verdict)
 {
 	struct iopf_group *group = iopf_start(fdev, __iopf_pool_get(fdev), key);
 
 	if (group)
-		group->verdict = iopf_verdict(cause, IOMMU_PAGE_RESP_INVALID);
-}
-
-/* No answer for the group of @key can be one for all its requests any more. */
-static void iopf_make_void(struct iopf_device *fdev, u64 key, struct iopf_group *group,
-			   enum iopf_cause cause)
-{
-	if (group)
-		iopf_drop(fdev, group, cause);
-	iopf_mark_void(fdev, key, cause);
+		group->verdict = verdict;
 }
 
 static int iopf_append(struct iopf_device *fdev, struct iopf_group *group,
@@ -666,11 +677,64 @@ static enum iopf_cause iopf_reject_cause(int rc)
 	switch (rc) {
 	case -ENODEV:
 		return IOPF_CAUSE_REMOVE;
+	case -EAGAIN:
 	case -ENOMEM:
 	case -ENOSPC:
 		return IOPF_CAUSE_NO_ROOM;
 	default:
 		return IOPF_CAUSE_NO_HANDLER;
+	}
+}
+
+/* No answer for the group of @key can be one for all its requests any more. */
+static void iopf_make_void(struct iopf_device *fdev, u64 key, struct iopf_group *group, int rc)
+{
+	enum iopf_cause cause = iopf_reject_cause(rc);
+
+	if (group)
+		iopf_drop(fdev, group, cause);
+	iopf_mark_void(fdev, key, iopf_verdict(cause, rc == -EAGAIN ? IOMMU_PAGE_RESP_SUCCESS :
+					       IOMMU_PAGE_RESP_INVALID));
+}
+
+/* The device is to try again. The group is on no list, and has its last request. */
+static void iopf_park(struct iopf_device *fdev, struct iopf_group *group)
+{
+	iopf_set_queued(group, NULL);
+	list_add_tail(&group->node, &fdev->parked);
+	iopf_held(fdev, group);
+	queue_delayed_work(fdev->param.queue->wq, &fdev->retry_work,
+			   msecs_to_jiffies(IOPF_RETRY_MS));
+}
+
+/* Groups that somebody else has answered meanwhile, in a removal say, are freed alike. */
+static void iopf_retry(struct work_struct *work)
+{
+	struct iopf_device *fdev = container_of(to_delayed_work(work),
+						struct iopf_device, retry_work);
+	struct iopf_answer answers[IOPF_RETRY_BATCH];
+	struct iopf_group *group;
+	LIST_HEAD(parked);
+	LIST_HEAD(done);
+	unsigned int n;
+
+	spin_lock_bh(&fdev->lock);
+	list_splice_init(&fdev->parked, &parked);
+	spin_unlock_bh(&fdev->lock);
+
+	while (!list_empty(&parked)) {
+		for (n = 0; n < IOPF_RETRY_BATCH && !list_empty(&parked);) {
+			group = list_first_entry(&parked, struct iopf_group, node);
+			list_move_tail(&group->node, &done);
+			if (iopf_group_claim(group))
+				answers[n++] = (struct iopf_answer){
+					.group = group,
+					.code = IOMMU_PAGE_RESP_SUCCESS,
+					.cause = IOPF_CAUSE_NO_ROOM,
+				};
+		}
+		iopf_answer_groups(answers, n);
+		iopf_free_groups(&done);
 	}
 }
 
@@ -710,7 +774,7 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 		return 0;
 
 make_void:
-	iopf_make_void(fdev, key, group, iopf_reject_cause(rc));
+	iopf_make_void(fdev, key, group, rc);
 	return rc;
 }
 
@@ -746,9 +810,33 @@ static void iopf_close(struct iopf_device *fdev, struct iopf_group *group)
 	trace_iopf_group_queued(group, fdev->count.depth);
 }
 
+static void iopf_append_last(struct iopf_group *group, const struct iopf_fault *evt)
+{
+	group->last_fault.fault = evt->fault;
+	list_add_tail(&group->last_fault.list, &group->faults);
+	group->fault_count++;
+}
+
+/* The last request of a void group */
+static int iopf_complete_void(struct iopf_device *fdev, struct iopf_group *group,
+			      const struct iopf_fault *evt, bool *taken, enum iopf_cause *cause)
+{
+	*cause = iopf_verdict_cause(group->verdict);
+	if (iopf_verdict_code(group->verdict) != IOMMU_PAGE_RESP_SUCCESS) {
+		iopf_drop(fdev, group, *cause);
+		return -ENOMEM;
+	}
+	iopf_unhash(fdev, group);
+	group->verdict = 0;
+	iopf_append_last(group, evt);
+	iopf_park(fdev, group);
+	*taken = true;
+	return -EAGAIN;
+}
+
 /*
  * The last request of a group; @taken as for iopf_collect(). With an error @cause
- * says why.
+ * says why, and unless the core itself has taken the group, it is to be answered.
  */
 static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool *taken,
 			 enum iopf_cause *cause)
@@ -766,11 +854,8 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 
 	if (fdev->count.partials)
 		group = iopf_find(fdev, key);
-	if (group && group->verdict) {
-		*cause = iopf_verdict_cause(group->verdict);
-		iopf_drop(fdev, group, *cause);
-		return -ENOMEM;
-	}
+	if (group && group->verdict)
+		return iopf_complete_void(fdev, group, evt, taken, cause);
 	if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
 		*cause = IOPF_CAUSE_NO_HANDLER;
 		if (group)
@@ -788,21 +873,21 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	}
 
 	group->key = key;
-	group->last_fault.fault = evt->fault;
-	list_add_tail(&group->last_fault.list, &group->faults);
-	group->fault_count++;
+	iopf_append_last(group, evt);
 	if (unlikely(group->open)) {
 		iopf_close(fdev, group);
 		return 0;
 	}
 
 	rc = iopf_route(fdev, group);
-	if (rc) {
+	if (unlikely(rc == -EAGAIN)) {
+		iopf_park(fdev, group);
+	} else if (unlikely(rc)) {
 		*cause = iopf_reject_cause(rc);
 		iopf_pool_put(fdev, group);
-	} else {
-		*taken = true;
+		return rc;
 	}
+	*taken = true;
 	return rc;
 }
 
@@ -863,7 +948,7 @@ static bool iopf_report(struct device *dev, struct iopf_fault *evt, bool may_sle
 		iopf_device_put(fdev);
 		return false;
 	}
-	if (unlikely(*rc))
+	if (unlikely(*rc) && !taken)
 		iopf_reject(dev, fdev, evt, cause);
 	if (!taken && fdev)
 		iopf_device_put(fdev);
@@ -900,7 +985,8 @@ static bool iopf_report(struct device *dev, struct iopf_fault *evt, bool may_sle
  * -EINVAL: nobody handles faults of this device and PASID; -ENOMEM: the
  * device sends more than its credits, or no memory; -ENODEV: the device is not on
  * a queue (any more); or what the handler returned. With an error, a last
- * request has been answered with IOMMU_PAGE_RESP_INVALID.
+ * request has been answered with IOMMU_PAGE_RESP_INVALID; but with -EAGAIN it will
+ * be with IOMMU_PAGE_RESP_SUCCESS, and the device asks again.
  */
 int iommu_report_device_fault(struct device *dev, struct iopf_fault *evt)
 {
@@ -1020,7 +1106,8 @@ static bool iopf_end_open(struct iopf_group *group, enum iopf_cause cause)
 	/* Unless it was dropped meanwhile, its last request may still come. */
 	if (open && !hlist_unhashed(&group->partial_node)) {
 		iopf_unhash(fdev, group);
-		iopf_mark_void(fdev, group->key, cause);
+		iopf_mark_void(fdev, group->key,
+			       iopf_verdict(cause, IOMMU_PAGE_RESP_INVALID));
 	}
 	spin_unlock_bh(&fdev->lock);
 	return open;
@@ -1217,8 +1304,8 @@ EXPORT_SYMBOL_GPL(iopf_free_group);
  * not come are forgotten, so that they cannot reach the next domain; open groups
  * of @handle are recalled.
  *
- * Context: Process context. Takes the device's fault lock, under which it calls
- * &iopf_handler_ops.recall.
+ * Context: Process context, may sleep. Takes the device's fault lock, under which it
+ * calls &iopf_handler_ops.recall.
  */
 void iopf_quiesce(struct device *dev, ioasid_t pasid, struct iommu_attach_handle *handle)
 {
@@ -1236,6 +1323,8 @@ void iopf_quiesce(struct device *dev, ioasid_t pasid, struct iommu_attach_handle
 			iopf_drop(fdev, group, IOPF_CAUSE_DETACH);
 	}
 	spin_unlock_bh(&fdev->lock);
+	/* What its handler had no room for is answered, too. */
+	flush_delayed_work(&fdev->retry_work);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_quiesce);
@@ -1597,7 +1686,9 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
 	INIT_LIST_HEAD(&fdev->free_groups);
 	INIT_LIST_HEAD(&fdev->free_requests);
 	INIT_LIST_HEAD(&fdev->partials);
+	INIT_LIST_HEAD(&fdev->parked);
 	INIT_DELAYED_WORK(&fdev->age_work, iopf_age);
+	INIT_DELAYED_WORK(&fdev->retry_work, iopf_retry);
 	fdev->param.dev = dev;
 	fdev->param.queue = queue;
 
@@ -1692,7 +1783,10 @@ void iopf_queue_remove_device(struct iopf_queue *queue, struct device *dev)
 
 	debugfs_remove(fdev->debugfs);
 	cancel_delayed_work_sync(&fdev->age_work);
+	cancel_delayed_work_sync(&fdev->retry_work);
 	iopf_abort(fdev);
+	/* frees what was parked */
+	iopf_retry(&fdev->retry_work.work);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_queue_remove_device);

@@ -165,6 +165,7 @@ static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_devic
 	}
 	spin_lock_bh(&fault->lock);
 	list_add_tail(&attachment->node, &handle->attachments);
+	iommufd_fault_join(fault, attachment);
 	spin_unlock_bh(&fault->lock);
 	return 0;
 }
@@ -189,6 +190,7 @@ static void attach_del(const struct attach_leave *leave, struct iommufd_attachme
 	if (fault) {
 		spin_lock_bh(&fault->lock);
 		list_del(&attachment->node);
+		iommufd_fault_part_with(fault, attachment);
 		spin_unlock_bh(&fault->lock);
 
 		iopf_quiesce(attachment->idev->dev, leave->forget, &handle->handle);

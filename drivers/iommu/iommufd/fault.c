@@ -84,16 +84,87 @@ static u32 fault_used(struct iommufd_fault *fault)
 	return fault->queued + fault->delivered;
 }
 
+/* Slots that are kept for an attachment, as it does not use its share */
+static u32 fault_unused(const struct iommufd_fault *fault,
+			const struct iommufd_attachment *attachment)
+{
+	return fault->share - min(attachment->slots, fault->share);
+}
+
+/* Half of the slots are divided among the attachments; each has one at least. */
+static void fault_set_share(struct iommufd_fault *fault)
+{
+	u32 share = max((fault->mask + 1) / 2 / max(fault->members, 1), 1);
+	struct iommufd_attachment *attachment;
+
+	if (share == fault->share)
+		return;
+	fault->share = share;
+	fault->reserved = 0;
+	list_for_each_entry(attachment, &fault->sharing, sharing)
+		fault->reserved += fault_unused(fault, attachment);
+}
+
+/**
+ * iommufd_fault_join() - An attachment begins to feed the object
+ * @fault: the object
+ * @attachment: the attachment
+ *
+ * It has a share of the slots from now on. The shares of all others become smaller,
+ * in at most twice the root of the depth different sizes: the n-th attachment goes
+ * through all only if its coming changes the size.
+ *
+ * Context: Under the object's lock.
+ */
+void iommufd_fault_join(struct iommufd_fault *fault, struct iommufd_attachment *attachment)
+{
+	lockdep_assert_held(&fault->lock);
+
+	list_add_tail(&attachment->sharing, &fault->sharing);
+	fault->members++;
+	fault->reserved += fault_unused(fault, attachment);
+	fault_set_share(fault);
+}
+
+/**
+ * iommufd_fault_part_with() - An attachment feeds the object no more
+ * @fault: the object
+ * @attachment: the attachment; its groups may still have slots
+ *
+ * Context: Under the object's lock.
+ */
+void iommufd_fault_part_with(struct iommufd_fault *fault, struct iommufd_attachment *attachment)
+{
+	lockdep_assert_held(&fault->lock);
+
+	fault->reserved -= fault_unused(fault, attachment);
+	list_del_init(&attachment->sharing);
+	fault->members--;
+	fault_set_share(fault);
+}
+
+/* What others do not use of their shares is not for this one, beyond its own. */
+static bool fault_has_room(const struct iommufd_fault *fault,
+			   const struct iommufd_attachment *attachment, u32 used)
+{
+	u32 free = fault->mask + 1 - used;
+
+	return attachment->slots < fault->share ? free : free > fault->reserved;
+}
+
 /* Longest free first: the cookies of one slot come around as late as can be. */
-static struct iommufd_fault_slot *fault_slot_get(struct iommufd_fault *fault)
+static struct iommufd_fault_slot *fault_slot_get(struct iommufd_fault *fault,
+						 struct iommufd_attachment *attachment)
 {
 	struct iommufd_fault_slot *slot;
 	u32 used = fault_used(fault);
 
 	lockdep_assert_held(&fault->lock);
 
-	if (used > fault->mask)
+	if (unlikely(!fault_has_room(fault, attachment, used)))
 		return NULL;
+	if (attachment->slots++ < fault->share)
+		fault->reserved--;
 	if (used >= fault->stats.peak)
 		fault->stats.peak = used + 1;
 
@@ -185,7 +256,8 @@ static void fault_stop_aging(struct iommufd_fault *fault,
  *
  * Context: Under the object's lock.
  *
- * Return: 0, -EPIPE if the file is closed, -ENOSPC if the object is full.
+ * Return: 0, -EPIPE if the file is closed, -ENOSPC if the object has no room for
+ * @attachment.
  */
 int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
 			struct iopf_group *group)
@@ -196,7 +268,7 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 
 	if (fault->closed)
 		return -EPIPE;
-	slot = fault_slot_get(fault);
+	slot = fault_slot_get(fault, attachment);
 	if (unlikely(!slot)) {
 		fault->stats.refused++;
 		fault_note_loss(fault);
@@ -210,6 +282,7 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 	attachment->outstanding++;
 	slot->group = group;
 	slot->state = FAULT_SLOT_QUEUED;
+	slot->counted = true;
 	list_add_tail(&group->node, &fault->deliver);
 	iommufd_fault_set_queued(fault, fault->queued + 1);
 	fault->stats.groups++;
@@ -237,8 +310,9 @@ static int fault_enqueue(struct iommufd_fault *fault, struct iommufd_attachment 
  * Context: Any that may take a spinlock; does not sleep.
  *
  * Return: 0, -ENODEV if its device is not attached to the HWPT (although
- * another one of its iommu group is), -EPIPE if the file is closed, -ENOSPC if
- * the object is full. With an error the core answers.
+ * another one of its iommu group is), -EPIPE if the file is closed. If the object
+ * has no room: -EAGAIN, or -ENOSPC if user space wants such groups refused. With an
+ * error the core answers.
  */
 int iommufd_fault_iopf_handler(struct iopf_group *group)
 {
@@ -252,8 +326,10 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 	rc = attachment ? fault_enqueue(fault, attachment, group) : -ENODEV;
 	spin_unlock_bh(&fault->lock);
 
-	if (!rc)
+	if (likely(!rc))
 		iommufd_fault_wake(fault);
+	else if (rc == -ENOSPC && !(fault->flags & IOMMU_FAULT_ALLOC_REFUSE))
+		rc = -EAGAIN;
 	return rc;
 }
 
@@ -281,11 +357,25 @@ int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *
 	return rc;
 }
 
+/* The slot is none of its attachment's any more, which has no share if it was left. */
+static __always_inline void fault_uncount(struct iommufd_fault *fault,
+					  struct iommufd_fault_slot *slot)
+{
+	struct iommufd_attachment *attachment = slot->group->priv;
+
+	if (unlikely(!slot->counted))
+		return;
+	slot->counted = false;
+	if (--attachment->slots < fault->share && !list_empty(&attachment->sharing))
+		fault->reserved++;
+}
+
 static __always_inline void
 fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
 	       enum iommufd_fault_slot_state state)
 {
 	fault_stop_aging(fault, slot);
+	fault_uncount(fault, slot);
 	if (slot->state == FAULT_SLOT_QUEUED) {
 		list_del(&slot->group->node);
 		iommufd_fault_set_queued(fault, fault->queued - 1);
@@ -314,12 +404,15 @@ void iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_sl
 /*
  * The same for a group that user space did not answer. @tell: its cookie was
  * taken from user space, which shall be told so. If the slot stays in use for
- * that, the caller gets a reference of its own.
+ * that, or for a reader, the caller gets a reference of its own. It may outlive the
+ * attachment then, unless user space is told: that ends with a detach.
  */
 static void fault_end(struct iommufd_fault *fault, struct iommufd_fault_slot *slot, bool tell)
 {
 	if (unlikely(fault->parts) && iommufd_fault_part_end(fault, slot, tell)) {
 		fault_stop_aging(fault, slot);
+		if (!tell)
+			fault_uncount(fault, slot);
 		slot->group->refs++;
 		return;
 	}
@@ -541,8 +634,12 @@ static u32 fault_claim_some(struct iommufd_fault *fault,
 			continue;
 		if (attachment && slot->group->priv != attachment)
 			continue;
-		if (unlikely(fault->parts) && iommufd_fault_part_drop(fault, slot))
+		if (unlikely(fault->parts) && iommufd_fault_part_drop(fault, slot)) {
+			/* a reader has it */
+			if (iommufd_fault_slot_used(slot))
+				fault_uncount(fault, slot);
 			continue;
+		}
 		fault_claim(fault, slot, cause, code, claims);
 	}
 	spin_unlock_bh(&fault->lock);

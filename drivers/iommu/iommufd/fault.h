@@ -53,12 +53,14 @@ enum iommufd_fault_slot_state {
  * @cookie: number of uses times the depth, plus the index of the slot; never 0
  * @next: index of the next free slot
  * @state: enum iommufd_fault_slot_state
+ * @counted: one of the slots of the group's attachment
  */
 struct iommufd_fault_slot {
 	struct iopf_group *group;
 	u32 cookie;
 	u16 next;
 	u8 state;
+	bool counted;
 };
 
 /**
@@ -168,6 +170,10 @@ struct iommufd_fault_stats {
  * @free_first: index of the free slot that is used next
  * @free_last: index of the free slot that is used last
  * @slots: the slots
+ * @sharing: the attachments that feed the object
+ * @members: number of these
+ * @share: slots that each of them can have, whatever the others do
+ * @reserved: how many slots of their shares they do not use, together
  * @ages: one for each slot if there is a deadline, else NULL
  * @aging: those of complete groups, oldest first
  * @parts: one for each slot if delivery is immediate, else NULL
@@ -208,6 +214,10 @@ struct iommufd_fault {
 	u32 free_first;
 	u32 free_last;
 	struct iommufd_fault_slot *slots;
+	struct list_head sharing;
+	u32 members;
+	u32 share;
+	u32 reserved;
 	struct iommufd_fault_age *ages;
 	struct list_head aging;
 	struct iommufd_fault_part *parts;
@@ -247,13 +257,17 @@ struct iommufd_attach_handle {
  * @idev: the device, NULL for that of a &struct iommufd_fault_source
  * @dev_id: what user space calls it
  * @outstanding: its groups that are queued, delivered or being answered;
- *               protected by the fault object's lock
+ *               protected by the fault object's lock, as those below
+ * @slots: its groups that have a slot
+ * @sharing: node in &iommufd_fault.sharing; empty when it feeds the object no more
  */
 struct iommufd_attachment {
 	struct list_head node;
 	struct iommufd_device *idev;
 	u32 dev_id;
 	unsigned int outstanding;
+	u32 slots;
+	struct list_head sharing;
 };
 
 /**
@@ -365,6 +379,8 @@ void iommufd_fault_put(struct iommufd_fault *fault);
 /* fault.c: groups, from the fault core to the answer */
 int iommufd_fault_iopf_handler(struct iopf_group *group);
 const struct iopf_handler_ops *iommufd_fault_iopf_ops(const struct iommufd_fault *fault);
+void iommufd_fault_join(struct iommufd_fault *fault, struct iommufd_attachment *attachment);
+void iommufd_fault_part_with(struct iommufd_fault *fault, struct iommufd_attachment *attachment);
 int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
 			struct iopf_group *group);
 void iommufd_fault_start_aging(struct iommufd_fault *fault, const struct iopf_group *group);

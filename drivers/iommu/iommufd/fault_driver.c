@@ -310,6 +310,9 @@ static struct iommufd_fault_source *source_alloc(struct iommufd_access *access,
 	refcount_inc(&fault->obj->users);
 	source->fault = fault;
 	source->attachment.dev_id = access->obj.id;
+	spin_lock_bh(&fault->lock);
+	iommufd_fault_join(fault, &source->attachment);
+	spin_unlock_bh(&fault->lock);
 	return source;
 }
 
@@ -330,6 +333,9 @@ void iommufd_fault_unbind(struct iommufd_access *access, struct iommufd_fault_so
 
 	if (!source)
 		return;
+	spin_lock_bh(&source->fault->lock);
+	iommufd_fault_part_with(source->fault, &source->attachment);
+	spin_unlock_bh(&source->fault->lock);
 	iommufd_fault_drain(source->fault, &source->attachment, IOMMU_PAGE_RESP_INVALID);
 	refcount_dec(&source->fault->obj->users);
 	kfree(source);

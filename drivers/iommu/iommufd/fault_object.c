@@ -137,6 +137,7 @@ static void fault_init(struct iommufd_fault *fault, const struct iommu_fault_all
 	INIT_WORK(&fault->work, iommufd_fault_work);
 	spin_lock_init(&fault->lock);
 	INIT_LIST_HEAD(&fault->deliver);
+	INIT_LIST_HEAD(&fault->sharing);
 	INIT_LIST_HEAD(&fault->aging);
 	INIT_LIST_HEAD(&fault->unused);
 }
@@ -144,7 +145,7 @@ static void fault_init(struct iommufd_fault *fault, const struct iommu_fault_all
 static int fault_check(const struct iommu_fault_alloc *cmd)
 {
 	const u32 flags = IOMMU_FAULT_ALLOC_BLOCKING | IOMMU_FAULT_ALLOC_IMMEDIATE |
-			  IOMMU_FAULT_ALLOC_REPORT_LOSS;
+			  IOMMU_FAULT_ALLOC_REPORT_LOSS | IOMMU_FAULT_ALLOC_REFUSE;
 
 	if ((cmd->flags & ~flags) || cmd->__reserved)
 		return -EOPNOTSUPP;

@@ -390,7 +390,8 @@ TEST_F(object, immediate_close)
 TEST_F(object, immediate_depth)
 {
 	struct iommu_fault_alloc fields = {
-		.flags = IOMMU_FAULT_ALLOC_IMMEDIATE | IOMMU_FAULT_ALLOC_REPORT_LOSS,
+		.flags = IOMMU_FAULT_ALLOC_IMMEDIATE | IOMMU_FAULT_ALLOC_REPORT_LOSS |
+			 IOMMU_FAULT_ALLOC_REFUSE,
 		.depth = 1,
 	};
 	int fd = object_attach(_metadata, self, fields);
@@ -406,6 +407,20 @@ TEST_F(object, immediate_depth)
 	inject_from(_metadata, &self->env, self->dev, 2, 1, 1);
 	EXPECT_EQ(0, fault_answer(fd, take_part(_metadata, fd, 2, 0, LAST), SUCCESS));
 	expect_answers_of(_metadata, &self->env, self->dev, 2, 1);
+}
+
+/* The same, but the device is told to try again, when the last request has come. */
+TEST_F(object, immediate_try_again)
+{
+	struct iommu_fault_alloc fields = { .flags = IOMMU_FAULT_ALLOC_IMMEDIATE, .depth = 1 };
+	int fd = object_attach(_metadata, self, fields);
+
+	inject_open(_metadata, self, 1, 0);
+	take_part(_metadata, fd, 1, 0, OPEN);
+	inject_from(_metadata, &self->env, self->dev, 2, 1, 3);
+	wait_outstanding(_metadata, &self->env, self->dev, 0);
+	expect_answers_of(_metadata, &self->env, self->dev, 1, 0);
+	expect_empty(_metadata, fd);
 }
 
 /* Requests of open groups complete reads of io_uring. */

@@ -35,8 +35,8 @@ TEST_F(object, alloc_fields)
 		{ { .deadline_ms = 1, .deadline_code = FAILURE + 1 }, -EINVAL },
 		{ { .deadline_code = INVALID }, -EINVAL },
 		{ { .__reserved = 1 }, -EOPNOTSUPP },
-		{ { .flags = 1 << 3 }, -EOPNOTSUPP },
-		{ { .flags = 7, .depth = 3, .deadline_ms = 5 }, 0, 4 },
+		{ { .flags = 1 << 4 }, -EOPNOTSUPP },
+		{ { .flags = 15, .depth = 3, .deadline_ms = 5 }, 0, 4 },
 	};
 	int fd = self->env.fd;
 	struct queue q;
@@ -75,10 +75,11 @@ TEST_F(object, alloc_16_bytes)
 	EXPECT_EQ(-EINVAL, iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd));
 }
 
-/* What finds no slot is answered, and counted; the others are served. */
+/* What finds no slot is refused, and counted; the others are served. */
 TEST_F(object, depth)
 {
-	int fd = object_attach(_metadata, self, (struct iommu_fault_alloc){ .depth = 4 });
+	struct iommu_fault_alloc fields = { .flags = IOMMU_FAULT_ALLOC_REFUSE, .depth = 4 };
+	int fd = object_attach(_metadata, self, fields);
 	uint32_t cookies[4], again;
 	unsigned int i;
 
@@ -105,6 +106,139 @@ TEST_F(object, depth)
 	expect_answers_of(_metadata, &self->env, self->dev, 2, 3);
 	EXPECT_EQ(4, fdinfo_number(fd, "iommufd-fault-peak"));
 	EXPECT_EQ(5, fdinfo_number(fd, "iommufd-fault-total-groups"));
+}
+
+/* What finds no slot is told to try again, and does so until it finds one. */
+TEST_F(object, try_again)
+{
+	int fd = object_attach(_metadata, self, (struct iommu_fault_alloc){ .depth = 4 });
+	struct iommu_hwpt_pgfault m[4];
+	unsigned int i;
+
+	inject_from(_metadata, &self->env, self->dev, 0, 10, 1);
+	wait_outstanding(_metadata, &self->env, self->dev, 4);
+	expect_answers_of(_metadata, &self->env, self->dev, 6, 0);
+	EXPECT_EQ(6, fdinfo_number(fd, "iommufd-fault-refused"));
+	EXPECT_EQ(6, device_counter("answered_by_no_room"));
+	ASSERT_EQ(4, fault_read(fd, m, 4));
+	inject_from(_metadata, &self->env, self->dev, 4, 1, 1);
+	wait_outstanding(_metadata, &self->env, self->dev, 4);
+	for (i = 0; i < 4; i++)
+		EXPECT_EQ(0, fault_answer(fd, m[i].cookie, SUCCESS));
+	inject_from(_metadata, &self->env, self->dev, 4, 1, 1);
+	EXPECT_EQ(4, take(_metadata, fd).grpid);
+	expect_answers_of(_metadata, &self->env, self->dev, 11, 0);
+}
+
+/* A detach does not return before the device has been told. */
+TEST_F(object, try_again_detach)
+{
+	int i, fd = object_attach(_metadata, self, (struct iommu_fault_alloc){ .depth = 1 });
+	struct iommu_test_iopf_stats s;
+
+	for (i = 0; i < ROUNDS; i++) {
+		inject_from(_metadata, &self->env, self->dev, 0, 5, 2);
+		ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->plain_id));
+		ASSERT_EQ(0, iopf_stats(self->env.fd, self->dev->idev_id, &s));
+		ASSERT_EQ(0, s.outstanding);
+		ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->hwpt_id));
+	}
+	expect_empty(_metadata, fd);
+}
+
+/*
+ * One device of @n floods the queue, which nobody reads. The others find their shares,
+ * and when groups are answered, those that have less go first.
+ */
+static void share(struct __test_metadata *_metadata, struct _test_data_object *self,
+		  unsigned int n)
+{
+	enum { SLOTS = 128 };
+	int fd = object_attach(_metadata, self, (struct iommu_fault_alloc){ .depth = SLOTS });
+	const unsigned int guaranteed = SLOTS / 2 / n;
+	struct iommu_hwpt_pgfault m[SLOTS];
+	struct env *env = &self->env;
+	struct mock_device devs[16];
+	unsigned int i, of_first = 0;
+
+	for (i = 1; i < n; i++)
+		ASSERT_EQ(0, mock_device_create(env->fd, self->hwpt_id, 0, &devs[i]));
+	inject_from(_metadata, env, self->dev, 0, 2 * SLOTS, 1);
+	EXPECT_EQ(SLOTS / 2 + guaranteed, fdinfo_number(fd, "iommufd-fault-queued"));
+	for (i = 1; i < n; i++)
+		inject_from(_metadata, env, &devs[i], 0, guaranteed, 1);
+	EXPECT_EQ(SLOTS, fdinfo_number(fd, "iommufd-fault-queued"));
+	for (i = 1; i < n; i++)
+		expect_answers_of(_metadata, env, &devs[i], 0, 0);
+
+	/* All are answered but the first one's: the others still have their shares. */
+	ASSERT_EQ(SLOTS, fault_read(fd, m, SLOTS));
+	for (i = 0; i < SLOTS; i++) {
+		if (m[i].dev_id == self->dev->idev_id)
+			of_first++;
+		else
+			EXPECT_EQ(0, fault_answer(fd, m[i].cookie, SUCCESS));
+	}
+	EXPECT_EQ(SLOTS / 2 + guaranteed, of_first);
+	inject_from(_metadata, env, self->dev, 0, SLOTS, 1);
+	expect_empty(_metadata, fd);
+	for (i = 1; i < n; i++) {
+		inject_from(_metadata, env, &devs[i], 0, guaranteed, 1);
+		expect_answers_of(_metadata, env, &devs[i], guaranteed, 0);
+	}
+	EXPECT_EQ(SLOTS / 2 - guaranteed, fdinfo_number(fd, "iommufd-fault-queued"));
+
+	/* When the others have left, the first one has all. */
+	for (i = 1; i < n; i++)
+		ASSERT_EQ(0, iommufd_destroy(env->fd, devs[i].stdev_id));
+	wait_outstanding(_metadata, env, self->dev, of_first);
+	inject_from(_metadata, env, self->dev, 0, SLOTS, 1);
+	EXPECT_EQ(SLOTS - of_first, fdinfo_number(fd, "iommufd-fault-queued"));
+	env_destroy_device(_metadata, env, self->dev);
+}
+
+TEST_F(object, share_of_2)
+{
+	share(_metadata, self, 2);
+}
+
+TEST_F(object, share_of_8)
+{
+	share(_metadata, self, 8);
+}
+
+TEST_F(object, share_of_16)
+{
+	share(_metadata, self, 16);
+}
+
+/* One that comes late has its share as soon as groups of the first are answered. */
+TEST_F(object, share_of_latecomer)
+{
+	int fd = object_attach(_metadata, self, (struct iommu_fault_alloc){ .depth = 8 });
+	struct iommu_hwpt_pgfault m[8];
+	struct env *env = &self->env;
+	struct mock_device *late;
+	unsigned int i;
+
+	inject_from(_metadata, env, self->dev, 0, 8, 1);
+	late = env_device(_metadata, env, self->hwpt_id, 0);
+	inject_from(_metadata, env, late, 0, 1, 1);
+	wait_outstanding(_metadata, env, late, 0);
+	expect_answers_of(_metadata, env, late, 1, 0);
+	ASSERT_EQ(8, fault_read(fd, m, 8));
+	/* the share of two is two, and the first one may not take it again */
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(0, fault_answer(fd, m[i].cookie, SUCCESS));
+	inject_from(_metadata, env, self->dev, 0, 2, 1);
+	expect_empty(_metadata, fd);
+	inject_from(_metadata, env, late, 5, 3, 1);
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(late->idev_id, take(_metadata, fd).dev_id);
+	expect_empty(_metadata, fd);
+	EXPECT_EQ(0, fault_answer(fd, m[2].cookie, SUCCESS));
+	inject_from(_metadata, env, self->dev, 0, 1, 1);
+	EXPECT_EQ(self->dev->idev_id, take(_metadata, fd).dev_id);
 }
 
 /* One slot, used over and over: each time another cookie, and the last one is dead. */
@@ -150,7 +284,8 @@ TEST_F(object, largest_depth)
 TEST_F(object, report_loss)
 {
 	struct iommu_fault_alloc fields = {
-		.flags = IOMMU_FAULT_ALLOC_REPORT_LOSS, .depth = 2,
+		.flags = IOMMU_FAULT_ALLOC_REPORT_LOSS | IOMMU_FAULT_ALLOC_REFUSE,
+		.depth = 2,
 	};
 	int fd = object_attach(_metadata, self, fields);
 	const uint32_t last = IOMMU_PGFAULT_FLAGS_LAST_PAGE, lost = IOMMU_PGFAULT_FLAGS_LOST;

@@ -267,6 +267,8 @@ static int make_queue(struct world *world, struct rng *rng, struct queue_slot *s
 		cmd.flags |= IOMMU_FAULT_ALLOC_REPORT_LOSS;
 	if (rng_one_in(rng, 4))
 		cmd.flags |= IOMMU_FAULT_ALLOC_IMMEDIATE;
+	if (rng_one_in(rng, 4))
+		cmd.flags |= IOMMU_FAULT_ALLOC_REFUSE;
 	if (rng_one_in(rng, 2))
 		cmd.depth = 1 + rng_below(rng, 512);
 	if (rng_one_in(rng, 3)) {

@@ -72,6 +72,29 @@ TEST_F(pri_pair, one_table)
 	EXPECT_EQ(memory_read(&unit[0], SRC), dma_read(&unit[0], PASID, SRC));
 }
 
+/* One device fills the queue, of which nobody reads; the other still has its share. */
+TEST_F(pri_pair, crowded_out)
+{
+	enum { ROOM = 64, MOST = ROOM / 2 + ROOM / 4 };
+	struct iopf_queue_options options = { .depth = ROOM };
+	struct unit *unit = self->server.unit;
+	uint64_t end = now_ms() + WAIT_MS;
+
+	ASSERT_EQ(0, server_close(&self->server));
+	ASSERT_EQ(0, server_open_with(&self->server, &options, 0, 2));
+	ASSERT_LT(MOST, burst(&unit[0], PASID, 200, 1, 0));
+	EXPECT_EQ(MOST, wait_reg(&unit[0], PTD_OPEN_GROUPS, MOST));
+	ASSERT_EQ(0, start_copy(&unit[1], 4 * PAGE, 1, 1));
+	while (fdinfo_number(self->server.queue.fd, "iommufd-fault-queued") <= MOST &&
+	       now_ms() < end)
+		usleep(200);
+	EXPECT_EQ(MOST + 1, fdinfo_number(self->server.queue.fd, "iommufd-fault-queued"));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(&unit[1], 4 * PAGE));
+	EXPECT_EQ(0, reg(&unit[0], PTD_N_INVALID));
+	EXPECT_EQ(0, reg(&unit[1], PTD_N_INVALID));
+}
+
 /* One device is closed in the midst of its copy; the other's goes on. */
 TEST_F(pri_pair, close_one)
 {

@@ -72,13 +72,17 @@ static int request_more(struct unit *unit, uint64_t iova, uint32_t id)
 	return command(unit, PTD_CMD_PRI, PASID, iova, FLAGS_READ);
 }
 
-/* What finds no place is answered at once, is counted, and user space is told. */
+/*
+ * What finds no place is answered, is counted, and user space is told. The device
+ * asks again if it is not refused, see no_room.
+ */
 TEST_F(pri_queue, depth)
 {
 	struct iommu_hwpt_pgfault m[9];
 	int i;
 
-	ASSERT_EQ(0, open_queue(&self->server, IOMMU_FAULT_ALLOC_REPORT_LOSS, 4));
+	ASSERT_EQ(0, open_queue(&self->server, IOMMU_FAULT_ALLOC_REPORT_LOSS |
+				IOMMU_FAULT_ALLOC_REFUSE, 4));
 	ASSERT_EQ(8, burst(self->unit, PASID, 8, 1, 0));
 	EXPECT_EQ(4, wait_reg(self->unit, PTD_N_INVALID, 4));
 	EXPECT_EQ(4, reg(self->unit, PTD_OPEN_GROUPS));
@@ -91,6 +95,23 @@ TEST_F(pri_queue, depth)
 	EXPECT_EQ(4, wait_reg(self->unit, PTD_N_SUCCESS, 4));
 	EXPECT_EQ(4, queue_counter(&self->server, "iommufd-fault-refused"));
 	EXPECT_EQ(4, queue_counter(&self->server, "iommufd-fault-peak"));
+}
+
+/* More groups in flight than the queue holds: the device gets through all the same. */
+TEST_F(pri_queue, no_room)
+{
+	uint32_t depth;
+
+	for (depth = 1; depth <= 4; depth *= 4) {
+		ASSERT_EQ(0, open_queue(&self->server, 0, depth));
+		ASSERT_EQ(0, start_copy(self->unit, 32 * PAGE, 1, 8));
+		EXPECT_EQ(0, serve(&self->server));
+		EXPECT_TRUE(copied(self->unit, 32 * PAGE));
+		EXPECT_EQ(0, reg(self->unit, PTD_N_INVALID));
+		EXPECT_LE(1, queue_counter(&self->server, "iommufd-fault-refused"));
+		if (depth == 1)
+			ASSERT_EQ(0, server_close(&self->server));
+	}
 }
 
 /* A group that was read and one that was not: the kernel answers both, as it was told. */
