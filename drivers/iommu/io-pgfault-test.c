@@ -258,14 +258,6 @@ static int test_report(struct iopf_test *ft, unsigned int i, ioasid_t pasid, u32
 	return iommu_report_device_fault(test_dev(ft, i), &evt);
 }
 
-/* From a task, as page_response() of here may sleep */
-static bool test_try(struct iopf_test *ft, u32 grpid, bool last)
-{
-	struct iopf_fault evt = test_request_of(IOMMU_NO_PASID, grpid, last);
-
-	return iopf_try_report(test_dev(ft, 0), &evt);
-}
-
 static int test_partial(struct iopf_test *ft, u32 grpid)
 {
 	return test_report(ft, 0, IOMMU_NO_PASID, grpid, false);
@@ -748,8 +740,8 @@ static void try_again_too_late(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 2);
 }
 
-/* What would allocate memory is as if it had not been reported. */
-static void without_sleep(struct kunit *test)
+/* No page can be had without waiting: the device tries again until there is one. */
+static void memory_short(struct kunit *test)
 {
 	struct iopf_test *ft = test->priv;
 	struct iopf_device *fdev;
@@ -758,30 +750,41 @@ static void without_sleep(struct kunit *test)
 	test_set_credits(test, 8);
 	fdev = test_fdev(ft);
 	room = fdev->allocated - IOPF_VOID_GROUPS;
+	spin_lock_bh(&fdev->lock);
+	fdev->grow_delay = 1;
+	spin_unlock_bh(&fdev->lock);
 	for (i = 0; i < room; i++)
-		KUNIT_ASSERT_TRUE(test, test_try(ft, i, true));
-	KUNIT_EXPECT_FALSE(test, test_try(ft, room, true));
-	KUNIT_EXPECT_FALSE(test, test_try(ft, room, false));
-	KUNIT_EXPECT_EQ(test, fdev->allocated, room + IOPF_VOID_GROUPS);
-	KUNIT_EXPECT_EQ(test, fdev->count.requests, room);
-	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 0);
+		KUNIT_ASSERT_EQ(test, test_last(ft, i), 0);
+	/* In the groups that are kept back, and when these are used up, at once */
+	disable_delayed_work_sync(&fdev->retry_work);
+	for (; i < room + IOPF_VOID_GROUPS; i++)
+		KUNIT_EXPECT_EQ(test, test_last(ft, i), -EAGAIN);
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
+	KUNIT_EXPECT_EQ(test, test_last(ft, i), -EAGAIN);
+	KUNIT_EXPECT_EQ(test, ft->iommus[0].responses[IOMMU_PAGE_RESP_SUCCESS], 1);
+	KUNIT_EXPECT_EQ(test, test_partial(ft, i), -EAGAIN);
+	KUNIT_EXPECT_EQ(test, ft->lost[IOPF_CAUSE_NO_ROOM], IOPF_VOID_GROUPS + 2);
+	enable_delayed_work(&fdev->retry_work);
+	mod_delayed_work(fdev->param.queue->wq, &fdev->retry_work, 0);
+	flush_delayed_work(&fdev->retry_work);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 1 + IOPF_VOID_GROUPS);
 
-	/* Somebody who may sleep made room. */
-	KUNIT_EXPECT_EQ(test, test_partial(ft, room), 0);
-	KUNIT_EXPECT_TRUE(test, test_try(ft, room, true));
-	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 2);
+	/* A group that loses a request has the same answer. */
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 99), -EAGAIN);
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 99), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 99), -EAGAIN);
+	flush_delayed_work(&fdev->retry_work);
+	KUNIT_EXPECT_EQ(test, ft->iommus[0].responses[IOMMU_PAGE_RESP_SUCCESS],
+			2 + IOPF_VOID_GROUPS);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 0);
 
-	/* There is no more to be had: it is answered, not put off. */
-	for (i = 1; fdev->count.depth < fdev->limit - IOPF_VOID_GROUPS; i++)
-		KUNIT_ASSERT_EQ(test, test_last(ft, room + i), 0);
-	KUNIT_EXPECT_TRUE(test, test_try(ft, room + i, true));
+	queue_delayed_work(fdev->param.queue->wq, &fdev->grow_work, 0);
+	flush_delayed_work(&fdev->grow_work);
+	KUNIT_EXPECT_GT(test, fdev->allocated, room + IOPF_VOID_GROUPS);
+	for (; fdev->count.depth < fdev->limit - IOPF_VOID_GROUPS; i++)
+		KUNIT_ASSERT_EQ(test, test_last(ft, i), 0);
+	KUNIT_EXPECT_EQ(test, test_last(ft, i), -ENOMEM);
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
-
-	/* Nor is one of a device that has left. */
-	iopf_queue_remove_device(ft->iommus[0].queue, test_dev(ft, 0));
-	KUNIT_EXPECT_TRUE(test, test_try(ft, 1, true));
-	KUNIT_EXPECT_EQ(test, iopf_queue_add_device(ft->iommus[0].queue, test_dev(ft, 0)), 0);
 }
 
 /* Groups that are not worth an answer */
@@ -1356,7 +1359,7 @@ static struct kunit_case iopf_test_cases[] = {
 	KUNIT_CASE(try_again),
 	KUNIT_CASE(try_again_immediate),
 	KUNIT_CASE(try_again_too_late),
-	KUNIT_CASE(without_sleep),
+	KUNIT_CASE(memory_short),
 	KUNIT_CASE(overflow),
 	KUNIT_CASE(reset),
 	KUNIT_CASE(age),

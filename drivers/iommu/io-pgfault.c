@@ -67,7 +67,12 @@
  * is twice the number of requests that the device may have outstanding (its
  * credits), and some: a device that was answered may send its next group before
  * the memory of the last one is back. Nothing is allocated for a fault once the
- * pool has grown. What finds no room is answered INVALID at once.
+ * pool has grown. What finds no room beyond the limit is answered INVALID at once.
+ *
+ * A report is in a thread, or a softirq, of all devices: it takes a page if there is
+ * one, and neither reclaims memory nor waits, whatever the limits of the device's
+ * owner. If there is none, the device is told to try again, and a work item asks for
+ * a page in the owner's name, without killing for it, less and less often.
  *
  * Locks, outermost first. A driver may hold mutexes of its own while it reports,
  * and iommufd holds igroup->lock while it attaches and detaches:
@@ -122,6 +127,8 @@
 #define IOPF_RETRY_MS		1
 /* Answers to such devices that are given together */
 #define IOPF_RETRY_BATCH	16
+/* The longest time from one try to get memory for a pool to the next */
+#define IOPF_GROW_MS		1000
 /* Groups of the pool that are only used to remember that a group is void */
 #define IOPF_VOID_GROUPS	4
 
@@ -173,6 +180,7 @@ struct iopf_counters {
  * @memcg: charged for the pool: that of the task which added the device
  * @age_work: forgets groups whose last request does not come
  * @retry_work: answers and frees what is @parked
+ * @grow_work: adds a page to the pool that a report could not get
  * @debugfs: file with the counters
  * @lock: protects everything below it
  * @dying: the device left the queue; no group is collected or queued any more
@@ -180,6 +188,7 @@ struct iopf_counters {
  * @waiters: tasks that wait until no answer is under way
  * @limit: how many requests, and groups, the pool may grow to
  * @allocated: how many it has grown to
+ * @grow_delay: until the next try of @grow_work, in jiffies; 0: reports try
  * @free_groups: groups without a request in them
  * @free_requests: requests without a group
  * @pages: every page of the pool, newest first
@@ -199,6 +208,7 @@ struct iopf_device {
 	struct mem_cgroup *memcg;
 	struct delayed_work age_work;
 	struct delayed_work retry_work;
+	struct delayed_work grow_work;
 	struct dentry *debugfs;
 
 	spinlock_t lock;	/* all below */
@@ -207,6 +217,7 @@ struct iopf_device {
 	unsigned int waiters;
 	unsigned int limit;
 	unsigned int allocated;
+	unsigned long grow_delay;
 	struct list_head free_groups;
 	struct list_head free_requests;
 	struct iopf_page *pages;
@@ -272,39 +283,59 @@ static void iopf_device_put(struct iopf_device *fdev)
 	iopf_device_put_many(fdev, 1);
 }
 
-/* Add a page of groups and requests. Context: may sleep, takes fdev->lock. */
-static int iopf_pool_grow(struct iopf_device *fdev)
+/* A page of groups and requests, in the name of who enabled page requests */
+static struct iopf_page *iopf_page_alloc(struct iopf_device *fdev, gfp_t gfp)
 {
 	struct mem_cgroup *old_memcg;
 	struct iopf_page *page;
 	unsigned int i;
 
 	old_memcg = set_active_memcg(fdev->memcg);
-	page = kzalloc(PAGE_SIZE, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	page = kzalloc(PAGE_SIZE, gfp | __GFP_ACCOUNT | __GFP_NOWARN);
 	set_active_memcg(old_memcg);
-	if (!page)
-		return -ENOMEM;
-
-	for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
+	for (i = 0; page && i < IOPF_PAIRS_PER_PAGE; i++)
 		atomic_set(&page->pairs[i].group.state, IOPF_GROUP_GONE);
+	return page;
+}
 
-	spin_lock_bh(&fdev->lock);
-	/* Another report may have been faster, or the device is gone by now. */
-	for (i = 0; i < IOPF_PAIRS_PER_PAGE && !fdev->dying &&
-	     fdev->allocated < fdev->limit; i++) {
+static bool iopf_pool_may_grow(const struct iopf_device *fdev)
+{
+	return !fdev->dying && fdev->allocated < fdev->limit;
+}
+
+static void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page)
+{
+	unsigned int i;
+
+	for (i = 0; i < IOPF_PAIRS_PER_PAGE && fdev->allocated < fdev->limit; i++) {
 		list_add_tail(&page->pairs[i].group.node, &fdev->free_groups);
 		list_add_tail(&page->pairs[i].request.list, &fdev->free_requests);
 		fdev->allocated++;
 	}
-	if (i) {
-		page->next = fdev->pages;
-		fdev->pages = page;
+	page->next = fdev->pages;
+	fdev->pages = page;
+}
+
+/* No page came without waiting: in the owner's name it is waited for, not for long. */
+static void iopf_grow(struct work_struct *work)
+{
+	struct iopf_device *fdev = container_of(to_delayed_work(work),
+						struct iopf_device, grow_work);
+	struct iopf_page *page = iopf_page_alloc(fdev, GFP_KERNEL | __GFP_NORETRY);
+
+	spin_lock_bh(&fdev->lock);
+	if (!iopf_pool_may_grow(fdev)) {
+		fdev->grow_delay = 0;
+	} else if (page) {
+		iopf_pool_add(fdev, page);
+		page = NULL;
+		fdev->grow_delay = 0;
+	} else {
+		fdev->grow_delay = min(2 * fdev->grow_delay, msecs_to_jiffies(IOPF_GROW_MS));
+		queue_delayed_work(fdev->param.queue->wq, &fdev->grow_work, fdev->grow_delay);
 	}
 	spin_unlock_bh(&fdev->lock);
-
-	if (!i)
-		kfree(page);
-	return 0;
+	kfree(page);
 }
 
 /* An open group counts twice here: it is with its handler, and in the table. */
@@ -318,26 +349,21 @@ static bool iopf_pool_has_room(struct iopf_device *fdev)
 	return iopf_pool_has_groups(fdev) && !list_empty(&fdev->free_requests);
 }
 
-/*
- * See that a group and a request are free, if the limit allows it. False if it
- * does, but that would mean to allocate memory, which needs @may_sleep.
- */
-static bool iopf_make_room(struct iopf_device *fdev, bool may_sleep)
-	__must_hold(&fdev->lock)
+/* See that a group and a request are free, if the limit and the memory allow it. */
+static void iopf_make_room(struct iopf_device *fdev)
 {
-	while (unlikely(!iopf_pool_has_room(fdev)) && !fdev->dying &&
-	       fdev->allocated < fdev->limit) {
-		int rc;
+	struct iopf_page *page;
 
-		if (!may_sleep)
-			return false;
-		spin_unlock_bh(&fdev->lock);
-		rc = iopf_pool_grow(fdev);
-		spin_lock_bh(&fdev->lock);
-		if (rc)
-			break;
+	while (unlikely(!iopf_pool_has_room(fdev)) && iopf_pool_may_grow(fdev) &&
+	       !fdev->grow_delay) {
+		page = iopf_page_alloc(fdev, GFP_NOWAIT);
+		if (page) {
+			iopf_pool_add(fdev, page);
+			continue;
+		}
+		fdev->grow_delay = 1;
+		queue_delayed_work(fdev->param.queue->wq, &fdev->grow_work, 0);
 	}
-	return true;
 }
 
 /* The next free group, if there is one. */
@@ -540,15 +566,19 @@ iopf_find_handle(struct device *dev, const struct iommu_fault_page_request *prm)
 	return handle;
 }
 
-/* Count a request that found no room, and tell who handles such requests. */
-static void iopf_no_room(struct iopf_device *fdev,
-			 const struct iommu_fault_page_request *prm)
+/*
+ * Count a request that found no room, and tell who handles such requests. Returns
+ * -ENOMEM for one beyond the limit, -EAGAIN while there is no memory.
+ */
+static int iopf_no_room(struct iopf_device *fdev,
+			const struct iommu_fault_page_request *prm)
 {
 	struct iommu_attach_handle *handle = iopf_find_handle(fdev->param.dev, prm);
 
 	fdev->count.no_room++;
 	if (handle && iopf_ops(handle)->lost)
 		iopf_ops(handle)->lost(handle, IOPF_CAUSE_NO_ROOM);
+	return iopf_pool_may_grow(fdev) ? -EAGAIN : -ENOMEM;
 }
 
 /*
@@ -767,7 +797,7 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 	if (group)
 		rc = iopf_append(fdev, group, fault);
 	if (rc)
-		iopf_no_room(fdev, &fault->prm);
+		rc = iopf_no_room(fdev, &fault->prm);
 	else
 		rc = iopf_offer(fdev, group, &fault->prm, taken);
 	if (!rc)
@@ -867,9 +897,15 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	else
 		group = iopf_pool_get(fdev);
 	if (!group) {
-		iopf_no_room(fdev, &evt->fault.prm);
+		rc = iopf_no_room(fdev, &evt->fault.prm);
 		*cause = IOPF_CAUSE_NO_ROOM;
-		return -ENOMEM;
+		group = rc == -EAGAIN ? __iopf_pool_get(fdev) : NULL;
+		if (!group)
+			return rc;
+		iopf_append_last(group, evt);
+		iopf_park(fdev, group);
+		*taken = true;
+		return rc;
 	}
 
 	group->key = key;
@@ -893,13 +929,14 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 
 /* Answer a group that no handler took. Only its last request asks for one. */
 static void iopf_reject(struct device *dev, struct iopf_device *fdev,
-			struct iopf_fault *evt, enum iopf_cause cause)
+			struct iopf_fault *evt, enum iopf_cause cause,
+			enum iommu_page_response_code code)
 {
 	struct iommu_fault_page_request *prm = &evt->fault.prm;
 	struct iommu_page_response resp = {
 		.pasid = prm->pasid,
 		.grpid = prm->grpid,
-		.code = IOMMU_PAGE_RESP_INVALID,
+		.code = code,
 	};
 
 	if (!(prm->flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE))
@@ -907,52 +944,30 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
 
 	if (fdev) {
 		spin_lock_bh(&fdev->lock);
-		fdev->count.answered[iopf_verdict(cause, IOMMU_PAGE_RESP_INVALID)]++;
+		fdev->count.answered[iopf_verdict(cause, code)]++;
 		spin_unlock_bh(&fdev->lock);
 	}
 	trace_iopf_page_response(dev, prm, resp.code, cause, 0);
-	dev_warn_ratelimited(dev, "page request group %u, pasid %u: answered invalid\n",
-			     prm->grpid, prm->pasid);
+	if (code == IOMMU_PAGE_RESP_INVALID)
+		dev_warn_ratelimited(dev, "page request group %u, pasid %u: answered invalid\n",
+				     prm->grpid, prm->pasid);
 	dev_iommu_ops(dev)->page_response(dev, evt, &resp);
 }
 
-/* False if it had to sleep and must not: nothing was done, counted or traced. */
-static bool iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, bool may_sleep,
-		      bool *taken, int *rc, enum iopf_cause *cause)
+static int iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, bool *taken,
+		     enum iopf_cause *cause)
 {
+	int rc;
+
 	spin_lock_bh(&fdev->lock);
-	if (unlikely(!iopf_make_room(fdev, may_sleep))) {
-		spin_unlock_bh(&fdev->lock);
-		return false;
-	}
+	iopf_make_room(fdev);
 	trace_iopf_page_request(fdev->param.dev, &evt->fault.prm);
 	if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE)
-		*rc = iopf_complete(fdev, evt, taken, cause);
+		rc = iopf_complete(fdev, evt, taken, cause);
 	else
-		*rc = iopf_collect(fdev, &evt->fault, taken);
+		rc = iopf_collect(fdev, &evt->fault, taken);
 	spin_unlock_bh(&fdev->lock);
-	return true;
-}
-
-/* As iopf_take(); a device that is on no queue has its answer, too. */
-static bool iopf_report(struct device *dev, struct iopf_fault *evt, bool may_sleep, int *rc)
-{
-	struct iopf_device *fdev = iopf_device_get(dev);
-	enum iopf_cause cause = IOPF_CAUSE_REMOVE;
-	bool taken = false;
-
-	*rc = -ENODEV;
-	if (unlikely(!fdev)) {
-		trace_iopf_page_request(dev, &evt->fault.prm);
-	} else if (unlikely(!iopf_take(fdev, evt, may_sleep, &taken, rc, &cause))) {
-		iopf_device_put(fdev);
-		return false;
-	}
-	if (unlikely(*rc) && !taken)
-		iopf_reject(dev, fdev, evt, cause);
-	if (!taken && fdev)
-		iopf_device_put(fdev);
-	return true;
+	return rc;
 }
 
 /**
@@ -977,9 +992,9 @@ static bool iopf_report(struct device *dev, struct iopf_fault *evt, bool may_sle
  * hardware queue is drained; until then a handle that is being detached is
  * protected as iopf_quiesce() describes.
  *
- * Context: Process context, may sleep. Takes the device's fault lock, under
- * which the domain's iopf_handler is called, with bottom halves disabled:
- * handlers must not sleep. In a bottom half see iopf_try_report().
+ * Context: Process context; also softirq, if ops->page_response() does not sleep, as
+ * it may be called from here. Takes the device's fault lock, under which the domain's
+ * iopf_handler is called, with bottom halves disabled: handlers must not sleep.
  *
  * Return: 0 if the request was collected or its group was taken by a handler.
  * -EINVAL: nobody handles faults of this device and PASID; -ENOMEM: the
@@ -990,35 +1005,24 @@ static bool iopf_report(struct device *dev, struct iopf_fault *evt, bool may_sle
  */
 int iommu_report_device_fault(struct device *dev, struct iopf_fault *evt)
 {
-	int rc;
+	struct iopf_device *fdev = iopf_device_get(dev);
+	enum iopf_cause cause = IOPF_CAUSE_REMOVE;
+	bool taken = false;
+	int rc = -ENODEV;
 
-	iopf_report(dev, evt, true, &rc);
+	if (likely(fdev))
+		rc = iopf_take(fdev, evt, &taken, &cause);
+	else
+		trace_iopf_page_request(dev, &evt->fault.prm);
+	/* A device that is on no queue has its answer, too. */
+	if (unlikely(rc) && !taken)
+		iopf_reject(dev, fdev, evt, cause, rc == -EAGAIN ? IOMMU_PAGE_RESP_SUCCESS :
+			    IOMMU_PAGE_RESP_INVALID);
+	if (!taken && fdev)
+		iopf_device_put(fdev);
 	return rc;
 }
 EXPORT_SYMBOL_GPL(iommu_report_device_fault);
-
-/**
- * iopf_try_report() - Report one page request of a device without sleeping
- * @dev: the device that made the request
- * @evt: the request; copied, it may live on the caller's stack
- *
- * As iommu_report_device_fault(), for drivers that take requests out of their
- * queue in a bottom half. Where that would allocate memory this does nothing: the
- * driver leaves the request where it is, with all that follow it, to a thread.
- * ops->page_response() must not sleep either, as it may be called from here.
- *
- * Context: Process or softirq, does not sleep. Takes the device's fault lock.
- *
- * Return: false if nothing was done; true if the request was reported, whatever
- * came of it.
- */
-bool iopf_try_report(struct device *dev, struct iopf_fault *evt)
-{
-	int rc;
-
-	return iopf_report(dev, evt, false, &rc);
-}
-EXPORT_SYMBOL_GPL(iopf_try_report);
 
 static struct iommu_device *iopf_iommu(const struct iopf_answer *answer)
 {
@@ -1662,6 +1666,7 @@ static struct dentry *iopf_debugfs_dir(void)
 static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct device *dev)
 {
 	struct iopf_device *fdev;
+	struct iopf_page *page;
 	unsigned int credits;
 
 	fdev = kzalloc(sizeof(*fdev), GFP_KERNEL_ACCOUNT);
@@ -1689,13 +1694,16 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
 	INIT_LIST_HEAD(&fdev->parked);
 	INIT_DELAYED_WORK(&fdev->age_work, iopf_age);
 	INIT_DELAYED_WORK(&fdev->retry_work, iopf_retry);
+	INIT_DELAYED_WORK(&fdev->grow_work, iopf_grow);
 	fdev->param.dev = dev;
 	fdev->param.queue = queue;
 
-	if (iopf_pool_grow(fdev)) {
+	page = iopf_page_alloc(fdev, GFP_KERNEL);
+	if (!page) {
 		iopf_device_put(fdev);
 		return NULL;
 	}
+	iopf_pool_add(fdev, page);
 	return fdev;
 }
 
@@ -1783,6 +1791,7 @@ void iopf_queue_remove_device(struct iopf_queue *queue, struct device *dev)
 
 	debugfs_remove(fdev->debugfs);
 	cancel_delayed_work_sync(&fdev->age_work);
+	cancel_delayed_work_sync(&fdev->grow_work);
 	cancel_delayed_work_sync(&fdev->retry_work);
 	iopf_abort(fdev);
 	/* frees what was parked */

@@ -350,8 +350,6 @@ VISIBLE_IF_KUNIT bool prq_report(struct device *dev, struct iopf_fault *evt, boo
 {
 	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt, may_sleep);
 
-	if (!may_sleep)
-		return iopf_try_report(dev, evt);
 	iommu_report_device_fault(dev, evt);
 	return true;
 }

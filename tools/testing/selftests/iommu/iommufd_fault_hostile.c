@@ -100,8 +100,12 @@ static void flood(struct __test_metadata *_metadata, struct sides *env, uint32_t
 
 TEST_F(hostile, flood_of_lasts)
 {
+	int ms;
+
 	flood(_metadata, &self->env, FLOOD, 1, 1, 0);
-	/* Those that found room are still good, all others were answered. */
+	/* Those that found room are still good, all others are answered. */
+	for (ms = 0; ms < LONG_MS && stats_of(&self->env, &self->env.bad).outstanding > 4096; ms++)
+		usleep(1000);
 	EXPECT_EQ(4096, stats_of(&self->env, &self->env.bad).outstanding);
 	EXPECT_EQ(4096, serve_all(self->env.bad.queue));
 	EXPECT_TRUE(works(&self->env, &self->env.bad));
@@ -134,6 +138,97 @@ TEST_F(hostile, one_group_id)
 	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->plain_id));
 	ASSERT_EQ(0, mock_replace(env->fd, env->bad.dev.stdev_id, env->bad.hwpt_id));
 	EXPECT_TRUE(works(env, &env->bad));
+}
+
+/* A counter of memory.events, or -1 */
+static long long memory_event(const char *name)
+{
+	return named_number(CGROUP "/robust/memory.events", name, ' ');
+}
+
+static long long memory_current(void)
+{
+	FILE *f = fopen(CGROUP "/robust/memory.current", "r");
+	long long value = -1;
+
+	if (f && fscanf(f, "%lld", &value) != 1)
+		value = -1;
+	if (f)
+		fclose(f);
+	return value;
+}
+
+#define MEMORY_MAX (16ll << 20)
+
+/* A process of the cgroup that uses what is left of its memory, and waits. */
+static pid_t use_all_memory(void)
+{
+	long long left = MEMORY_MAX / PAGE;
+	pid_t pid = fork();
+	char *p;
+
+	if (pid)
+		return pid;
+	enter_cgroup();
+	p = mmap(NULL, MEMORY_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	while (p != MAP_FAILED && left-- && memory_current() < MEMORY_MAX - 2 * PAGE)
+		p[left * PAGE] = 1;
+	raise(SIGSTOP);
+	_exit(0);
+}
+
+/*
+ * The owner's cgroup is full. Page requests kill nobody for memory, nor wait for it:
+ * the device tries again, until there is some.
+ */
+TEST_F(hostile, full_cgroup)
+{
+	struct sides *env = &self->env;
+	struct side *bad = &env->bad;
+	struct iommu_test_iopf_stats s;
+	int status, ms;
+	pid_t pid;
+
+	if (!enter_cgroup()) {
+		leave_cgroup();
+		SKIP(return, "no memory cgroups here");
+	}
+	put(CGROUP "/robust/memory.max", "16777216");
+	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, env->plain_id));
+	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id));
+	leave_cgroup();
+	pid = use_all_memory();
+	ASSERT_LT(0, pid);
+	ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
+	ASSERT_TRUE(WIFSTOPPED(status));
+
+	ASSERT_EQ(0, inject_side(env, bad, 0, 0, 2000, 1));
+	ASSERT_EQ(0, inject_side(env, bad, 0, 0, 100, 3));
+	EXPECT_TRUE(works(env, &env->good));
+	EXPECT_EQ(0, memory_event("oom"));
+	EXPECT_EQ(0, memory_event("oom_kill"));
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	serve_all(bad->queue);
+	for (ms = 0; ms < LONG_MS && stats_of(env, bad).outstanding; ms++)
+		usleep(1000);
+	s = stats_of(env, bad);
+	EXPECT_EQ(2100, s.responses[SUCCESS]);
+	EXPECT_EQ(0, s.outstanding + s.responses[INVALID]);
+
+	/* There is memory again. */
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	put(CGROUP "/robust/memory.max", "max");
+	for (ms = 0; ms < LONG_MS; ms += 10) {
+		ASSERT_EQ(0, inject_side(env, bad, 0, 0, 200, 1));
+		if (serve_all(bad->queue) == 200)
+			break;
+		usleep(10000);
+	}
+	EXPECT_GT(LONG_MS, ms);
+	for (ms = 0; ms < LONG_MS && stats_of(env, bad).outstanding; ms++)
+		usleep(1000);
+	EXPECT_TRUE(works(env, bad));
 }
 
 /* Lines of the kernel log since the last call */

@@ -238,7 +238,7 @@ TEST_F(fail_nth, fault)
 	struct side *bad = &env->bad;
 	struct nth *nth = &self->nth;
 	bool failed;
-	int rc;
+	int rc, ms;
 
 	do {
 		/* Attached anew, with the least memory */
@@ -249,6 +249,9 @@ TEST_F(fail_nth, fault)
 		failed = nth_end(nth);
 		EXPECT_TRUE(may_say(rc));
 		serve_all(bad->queue);
+		/* what was told to try again is answered a moment later */
+		for (ms = 0; ms < LONG_MS && stats_of(env, bad).outstanding; ms++)
+			usleep(1000);
 		EXPECT_EQ(0, stats_of(env, bad).outstanding);
 		EXPECT_TRUE(works(env, bad));
 	} while (failed);
