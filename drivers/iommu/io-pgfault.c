@@ -127,6 +127,8 @@
 #define IOPF_RETRY_MS		1
 /* Answers to such devices that are given together */
 #define IOPF_RETRY_BATCH	16
+/* Groups that are found too old under one lock */
+#define IOPF_AGE_BATCH		64
 /* The longest time from one try to get memory for a pool to the next */
 #define IOPF_GROW_MS		1000
 /* Groups of the pool that are only used to remember that a group is void */
@@ -492,15 +494,65 @@ static void iopf_drop(struct iopf_device *fdev, struct iopf_group *group,
 		iopf_pool_put(fdev, group);
 }
 
+/*
+ * Pages come in front and stay as long as @fdev: what is there now can be walked with
+ * no lock, or one page after the other under it.
+ */
+static struct iopf_page *iopf_first_page(struct iopf_device *fdev)
+{
+	struct iopf_page *page;
+
+	spin_lock_bh(&fdev->lock);
+	page = fdev->pages;
+	spin_unlock_bh(&fdev->lock);
+	return page;
+}
+
+/* Which groups without their last request are forgotten, and why */
+struct iopf_doomed {
+	bool all;
+	ioasid_t pasid;		/* else, as in the key, or with @handle that of the handle */
+	struct iommu_attach_handle *handle;	/* of open ones, or NULL */
+	enum iopf_cause cause;
+};
+
+static bool iopf_is_doomed(const struct iopf_group *group, const struct iopf_doomed *doomed)
+{
+	if (hlist_unhashed(&group->partial_node))
+		return false;
+	if (!doomed->handle)
+		return doomed->all || lower_32_bits(group->key) == doomed->pasid;
+	if (group->open)
+		return group->attach_handle == doomed->handle;
+	return doomed->all || iopf_key_pasid(group->key) == doomed->pasid;
+}
+
+/*
+ * Forget groups, a page at a time under the lock, which is taken once at least. Those
+ * that begin meanwhile stay: the caller has seen to it that there are none, or that
+ * they are not meant.
+ */
+static void iopf_drop_doomed(struct iopf_device *fdev, const struct iopf_doomed *doomed)
+{
+	struct iopf_page *page = iopf_first_page(fdev);
+	bool more = true;
+	unsigned int i;
+
+	for (; page && more; page = page->next) {
+		spin_lock_bh(&fdev->lock);
+		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++) {
+			if (iopf_is_doomed(&page->pairs[i].group, doomed))
+				iopf_drop(fdev, &page->pairs[i].group, doomed->cause);
+		}
+		more = fdev->count.partials;
+		spin_unlock_bh(&fdev->lock);
+	}
+}
+
 /* Forget all such groups of a device. */
 static void iopf_drop_all(struct iopf_device *fdev, enum iopf_cause cause)
 {
-	struct iopf_group *group, *next;
-
-	lockdep_assert_held(&fdev->lock);
-
-	list_for_each_entry_safe(group, next, &fdev->partials, partial_list)
-		iopf_drop(fdev, group, cause);
+	iopf_drop_doomed(fdev, &(struct iopf_doomed){ .all = true, .cause = cause });
 }
 
 static void iopf_start_aging(struct iopf_device *fdev, unsigned long delay)
@@ -518,7 +570,7 @@ static unsigned long iopf_partial_timeout(void)
 
 /*
  * One work for all groups of a device. It runs once in a timeout while there are
- * some, and looks at the oldest ones only.
+ * some, and looks at the oldest ones only, at so many in one run.
  */
 static void iopf_age(struct work_struct *work)
 {
@@ -527,12 +579,17 @@ static void iopf_age(struct work_struct *work)
 	unsigned long timeout = iopf_partial_timeout();
 	struct iopf_group *group, *next;
 	unsigned long delay = timeout;
+	unsigned int n = 0;
 
 	spin_lock_bh(&fdev->lock);
 	fdev->aging = false;
 	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
 		if (time_before(jiffies, group->queued + timeout)) {
 			delay = group->queued + timeout - jiffies;
+			break;
+		}
+		if (n++ == IOPF_AGE_BATCH) {
+			delay = 0;
 			break;
 		}
 		fdev->count.stale++;
@@ -1313,20 +1370,18 @@ EXPORT_SYMBOL_GPL(iopf_free_group);
  */
 void iopf_quiesce(struct device *dev, ioasid_t pasid, struct iommu_attach_handle *handle)
 {
-	bool all = pasid == IOMMU_NO_PASID && dev_iommu_ops(dev)->user_pasid_table;
+	const struct iopf_doomed doomed = {
+		.all = pasid == IOMMU_NO_PASID && dev_iommu_ops(dev)->user_pasid_table,
+		.pasid = pasid,
+		.handle = handle,
+		.cause = IOPF_CAUSE_DETACH,
+	};
 	struct iopf_device *fdev = iopf_device_get(dev);
-	struct iopf_group *group, *next;
 
 	if (!fdev)
 		return;
 
-	spin_lock_bh(&fdev->lock);
-	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
-		if (group->open ? group->attach_handle == handle :
-		    all || iopf_key_pasid(group->key) == pasid)
-			iopf_drop(fdev, group, IOPF_CAUSE_DETACH);
-	}
-	spin_unlock_bh(&fdev->lock);
+	iopf_drop_doomed(fdev, &doomed);
 	/* What its handler had no room for is answered, too. */
 	flush_delayed_work(&fdev->retry_work);
 	iopf_device_put(fdev);
@@ -1347,18 +1402,13 @@ EXPORT_SYMBOL_GPL(iopf_quiesce);
  */
 void iopf_discard_pasid(struct device *dev, ioasid_t pasid)
 {
+	const struct iopf_doomed doomed = { .pasid = pasid, .cause = IOPF_CAUSE_STOP };
 	struct iopf_device *fdev = iopf_device_get(dev);
-	struct iopf_group *group, *next;
 
 	if (!fdev)
 		return;
 
-	spin_lock_bh(&fdev->lock);
-	list_for_each_entry_safe(group, next, &fdev->partials, partial_list) {
-		if (lower_32_bits(group->key) == pasid)
-			iopf_drop(fdev, group, IOPF_CAUSE_STOP);
-	}
-	spin_unlock_bh(&fdev->lock);
+	iopf_drop_doomed(fdev, &doomed);
 	iopf_device_put(fdev);
 }
 EXPORT_SYMBOL_GPL(iopf_discard_pasid);
@@ -1441,9 +1491,9 @@ int iopf_queue_discard_partial(struct iopf_queue *queue)
 
 	mutex_lock(&queue->lock);
 	list_for_each_entry(fdev, &queue->devices, queue_list) {
+		iopf_drop_all(fdev, IOPF_CAUSE_OVERFLOW);
 		spin_lock_bh(&fdev->lock);
 		fdev->count.overflows++;
-		iopf_drop_all(fdev, IOPF_CAUSE_OVERFLOW);
 		iommu_group_visit_handles(fdev->param.dev->iommu_group, NULL,
 					  iopf_tell_overflow);
 		spin_unlock_bh(&fdev->lock);
@@ -1453,20 +1503,17 @@ int iopf_queue_discard_partial(struct iopf_queue *queue)
 }
 EXPORT_SYMBOL_GPL(iopf_queue_discard_partial);
 
-static bool iopf_is_answering(struct iopf_device *fdev)
+/* Groups of a device that are in a state now */
+static unsigned int iopf_count_state(struct iopf_device *fdev, enum iopf_group_state state)
 {
-	bool answering = false;
-	struct iopf_page *page;
-	unsigned int i;
+	struct iopf_page *page = iopf_first_page(fdev);
+	unsigned int i, n = 0;
 
-	spin_lock_bh(&fdev->lock);
-	for (page = fdev->pages; page && !answering; page = page->next) {
+	for (; page; page = page->next) {
 		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
-			answering |= atomic_read(&page->pairs[i].group.state) ==
-				     IOPF_GROUP_ANSWERING;
+			n += atomic_read(&page->pairs[i].group.state) == state;
 	}
-	spin_unlock_bh(&fdev->lock);
-	return answering;
+	return n;
 }
 
 /* Wait for all answers that are under way. */
@@ -1476,7 +1523,7 @@ static void iopf_wait_answered(struct iopf_device *fdev)
 	WRITE_ONCE(fdev->waiters, fdev->waiters + 1);
 	spin_unlock_bh(&fdev->lock);
 
-	wait_event(fdev->idle, !iopf_is_answering(fdev));
+	wait_event(fdev->idle, !iopf_count_state(fdev, IOPF_GROUP_ANSWERING));
 
 	spin_lock_bh(&fdev->lock);
 	WRITE_ONCE(fdev->waiters, fdev->waiters - 1);
@@ -1513,13 +1560,13 @@ void iopf_device_reset(struct device *dev)
 	/* What the hardware still holds is of before the reset, too. */
 	iopf_drain_hardware(dev);
 
-	spin_lock_bh(&fdev->lock);
 	iopf_drop_all(fdev, IOPF_CAUSE_RESET);
-	for (page = fdev->pages; page; page = page->next) {
+	for (page = iopf_first_page(fdev); page; page = page->next) {
+		spin_lock_bh(&fdev->lock);
 		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
 			iopf_recall(fdev, &page->pairs[i].group, IOPF_CAUSE_RESET);
+		spin_unlock_bh(&fdev->lock);
 	}
-	spin_unlock_bh(&fdev->lock);
 
 	/* claims.pml: RESET_NO_WAIT */
 	iopf_wait_answered(fdev);
@@ -1578,20 +1625,6 @@ static const char * const iopf_cause_name[] = {
 	[IOPF_CAUSE_STOP]	= "stop",
 };
 
-/* Groups that are with somebody now; @delivered counts the others. */
-static unsigned int iopf_delivered_now(struct iopf_device *fdev)
-{
-	unsigned int i, delivered = 0;
-	struct iopf_page *page;
-
-	for (page = fdev->pages; page; page = page->next) {
-		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
-			delivered += atomic_read(&page->pairs[i].group.state) ==
-				     IOPF_GROUP_DELIVERED;
-	}
-	return delivered;
-}
-
 static void iopf_show_answered(struct seq_file *file, const struct iopf_counters *count)
 {
 	u64 codes[IOPF_NR_CODES] = {}, causes[IOPF_NR_CAUSES] = {};
@@ -1620,10 +1653,11 @@ static int iopf_counters_show(struct seq_file *file, void *unused)
 
 	spin_lock_bh(&fdev->lock);
 	count = fdev->count;
-	count.delivered += iopf_delivered_now(fdev);
 	allocated = fdev->allocated;
 	limit = fdev->limit;
 	spin_unlock_bh(&fdev->lock);
+	/* Those that are with somebody now; @delivered counts the others. */
+	count.delivered += iopf_count_state(fdev, IOPF_GROUP_DELIVERED);
 
 	seq_printf(file, "requests %llu\n", count.requests);
 	seq_printf(file, "groups %llu\n", count.groups);
@@ -1786,8 +1820,8 @@ void iopf_queue_remove_device(struct iopf_queue *queue, struct device *dev)
 	 */
 	spin_lock_bh(&fdev->lock);
 	fdev->dying = true;
-	iopf_drop_all(fdev, IOPF_CAUSE_REMOVE);
 	spin_unlock_bh(&fdev->lock);
+	iopf_drop_all(fdev, IOPF_CAUSE_REMOVE);
 
 	debugfs_remove(fdev->debugfs);
 	cancel_delayed_work_sync(&fdev->age_work);
