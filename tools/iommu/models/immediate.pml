@@ -45,7 +45,7 @@ bool open, hashed, freed;
 byte answers;			/* to its last request */
 
 /* The fault state of the device */
-bool locked, lost;
+bool locked, voided;
 
 /* The slot, its struct iommufd_fault_part, and the object's list */
 mtype slot = S_FREE;
@@ -119,21 +119,21 @@ inline end_group(to_tell)
 	fi
 }
 
-/* iopf_answer_apart(), iopf_answered(), then fault_finish() */
+/* iopf_answer_apart(), iopf_answered() or iopf_group_gone(), then fault_finish() */
 inline finish(is_open, free)
 {
 	is_open = open;
 #ifndef OPEN_NO_LOCK
 	if
 	:: is_open ->
-		atomic {	/* iopf_end_open() */
+		atomic {	/* iopf_end_open(), iopf_mark_void() */
 			!locked -> is_open = open;
 			if
 			:: open && hashed ->
 #ifndef OPEN_NO_UNHASH
 				hashed = false;
 #endif
-				lost = true
+				voided = true
 			:: else
 			fi
 		}
@@ -141,7 +141,7 @@ inline finish(is_open, free)
 	fi;
 #else
 	if
-	:: is_open && hashed -> hashed = false; lost = true
+	:: is_open && hashed -> hashed = false; voided = true
 	:: else
 	fi;
 #endif
@@ -185,7 +185,7 @@ active proctype Report()
 	atomic {	/* iopf_collect(), iopf_offer() */
 		!locked;
 		if
-		:: published && (closed || !listed) -> freed = true; lost = true
+		:: published && (closed || !listed) -> freed = true; voided = true
 		:: published && !closed && listed ->
 			count = 1;
 			open = true;
@@ -198,9 +198,9 @@ active proctype Report()
 	/* iopf_complete() */
 	atomic { !locked -> locked = true };
 	if
-	:: lost -> lost = false; answers++
-	:: !lost && !hashed -> answers++	/* as a group of its own */
-	:: !lost && hashed ->
+	:: voided -> voided = false; answers++
+	:: !voided && !hashed -> answers++	/* as a group of its own */
+	:: !voided && hashed ->
 		hashed = false;
 		TOUCH_GROUP;
 		count = 2;
