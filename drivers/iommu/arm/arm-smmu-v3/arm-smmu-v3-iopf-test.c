@@ -864,8 +864,8 @@ static void unknown_stream(struct kunit *test)
 	r.ssid = 0xfffff;
 	push_ppr(f, &r);
 	run_priq(f);
-	expect_pri_resp(f, UNKNOWN_SID, false, 0, 0x101, 0);
-	expect_pri_resp(f, UNKNOWN_SID, true, 0xfffff, 0x101, 0);
+	expect_pri_resp(f, UNKNOWN_SID, false, 0, 0x101, 1);
+	expect_pri_resp(f, UNKNOWN_SID, true, 0xfffff, 0x101, 1);
 	expect_no_group(f);
 	expect_no_command(f);
 }
@@ -912,7 +912,7 @@ static void vanished_function(struct kunit *test)
 	push_ppr(f, &r);
 	remove_streams(f);
 	run_priq(f);
-	expect_pri_resp(f, FIRST_SID, false, 0, 4, 0);
+	expect_pri_resp(f, FIRST_SID, false, 0, 4, 1);
 	expect_no_command(f);
 	iopf_queue_remove_device(f->smmu.priq.iopf, f->dev);
 	f->master.iopf_enabled = false;
@@ -935,25 +935,25 @@ static void not_enabled(struct kunit *test)
 	expect_resume(f, FIRST_SID, 3, ABORT);
 	push_ppr(f, &r);
 	run_priq(f);
-	expect_pri_resp(f, FIRST_SID, false, 0, 3, 0);
+	expect_pri_resp(f, FIRST_SID, false, 0, 3, 1);
 
 	/* the PASID as the function wants it, although nobody asked it to request */
 	r.ssv = true;
 	r.ssid = PASID;
 	push_ppr(f, &r);
 	run_priq(f);
-	expect_pri_resp(f, FIRST_SID, false, 0, 3, 0);
+	expect_pri_resp(f, FIRST_SID, false, 0, 3, 1);
 	f->master.prg_resp_pasid = true;
 	push_ppr(f, &r);
 	run_priq(f);
-	expect_pri_resp(f, FIRST_SID, true, PASID, 3, 0);
+	expect_pri_resp(f, FIRST_SID, true, PASID, 3, 1);
 	r.ssv = false;
 
 	/* a device that stalls is not asked to request pages, and the reverse */
 	stalling(test);
 	push_ppr(f, &r);
 	run_priq(f);
-	expect_pri_resp(f, FIRST_SID, false, 0, 3, 0);
+	expect_pri_resp(f, FIRST_SID, false, 0, 3, 1);
 	arm_smmu_iopf_disable(&f->master);
 	requesting(test);
 	push_stall(f, &r);

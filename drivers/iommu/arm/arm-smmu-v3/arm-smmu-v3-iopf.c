@@ -240,9 +240,10 @@ static bool arm_smmu_decode_ppr(const u64 *ppr, struct iommu_fault_page_request 
 
 /*
  * Nobody serves this stream in this way: its device is gone, or its faults are
- * not enabled. The transaction is aborted; a function that requests pages, which
- * it was not asked to do, is told to stop. If nothing is known of the function,
- * it gets the PASID back that it sent.
+ * not enabled. The transaction is aborted, the request invalid. Not a failure: that
+ * would disable the page request interface, which a physical function shares with
+ * its virtual functions, who may be somebody else's. If nothing is known of the
+ * function, it gets the PASID back that it sent.
  */
 static void arm_smmu_refuse(struct arm_smmu_device *smmu, u32 sid, bool pri,
 			    const struct arm_smmu_master *master,
@@ -260,9 +261,9 @@ static void arm_smmu_refuse(struct arm_smmu_device *smmu, u32 sid, bool pri,
 	if (pri)
 		cmd = arm_smmu_pri_resp_cmd(sid, prm->grpid, wants_pasid &&
 					    prm->flags & IOMMU_FAULT_PAGE_REQUEST_PASID_VALID,
-					    prm->pasid, IOMMU_PAGE_RESP_FAILURE);
+					    prm->pasid, IOMMU_PAGE_RESP_INVALID);
 	else
-		cmd = arm_smmu_resume_cmd(sid, prm->grpid, IOMMU_PAGE_RESP_FAILURE);
+		cmd = arm_smmu_resume_cmd(sid, prm->grpid, IOMMU_PAGE_RESP_INVALID);
 	arm_smmu_cmdq_issue_cmd(smmu, &cmd);
 }
 
