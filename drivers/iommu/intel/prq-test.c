@@ -1035,9 +1035,11 @@ static void prq_test_no_memory(struct kunit *test)
 	KUNIT_EXPECT_LT(test, fake->n_groups, 40);
 	KUNIT_EXPECT_EQ(test, fake->n_groups, head_slot(fake));
 	KUNIT_EXPECT_EQ(test, passes, fake->iommu.prq_passes);
-	/* and again, should the thread be late */
+	/* Should the thread be late, nobody else goes on. */
 	n = fake->n_groups;
-	KUNIT_EXPECT_TRUE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_EQ(test, IRQ_WAKE_THREAD, prq_irq(0, &fake->iommu));
+	KUNIT_EXPECT_FALSE(test, work_busy(&fake->iommu.prq_work));
+	KUNIT_EXPECT_FALSE(test, run_bottom_half(fake));
 	KUNIT_EXPECT_EQ(test, n, head_slot(fake));
 	KUNIT_EXPECT_EQ(test, n, fake->n_groups);
 

@@ -18,8 +18,10 @@
  *
  * The two never run at the same time: the thread disables the work item of the
  * bottom half, which ends it, and an interrupt that cannot queue the work wakes the
- * thread, if it runs for another round. So a flood of requests takes no more of a
- * processor's softirqs than the budget before it is the scheduler's.
+ * thread, if it runs for another round. A bottom half that left something to the
+ * thread is the last one until the thread has run, however late that is. So a flood
+ * of requests takes no more of a processor's softirqs than the budget before it is
+ * the scheduler's.
  *
  * Every last request of a group is answered once: by the handler the core found,
  * by the core, or, if nothing is known of the device, here. While the queue
@@ -32,6 +34,7 @@
  *
  *	head register, prq_seq_number,	the thread, or the bottom half
  *	prq_passes
+ *	prq_behind			the same; read by the interrupt
  *	prq_overflows			the thread alone; read by drainers, as is
  *					prq_passes
  *	device of a source id		stays until iopf_lock is free and the bottom
@@ -493,6 +496,7 @@ VISIBLE_IF_KUNIT irqreturn_t prq_event_thread(int irq, void *data)
 
 	/* What was to be done there is done here. */
 	disable_work_sync(&iommu->prq_work);
+	WRITE_ONCE(iommu->prq_behind, false);
 	do {
 		prq_pass(iommu);
 		done = prq_recover(iommu);
@@ -514,20 +518,28 @@ VISIBLE_IF_KUNIT void prq_bottom_half(struct work_struct *work)
 {
 	struct intel_iommu *iommu = container_of(work, struct intel_iommu, prq_work);
 
-	if (likely(prq_try_pass(iommu) && !prq_overflowed(iommu)))
+	/* Queued before it was so */
+	if (unlikely(READ_ONCE(iommu->prq_behind)))
+		return;
+	if (likely(prq_try_pass(iommu) && !prq_overflowed(iommu))) {
 		prq_passed(iommu);
-	else
-		prq_wake_thread(iommu);
+		return;
+	}
+	WRITE_ONCE(iommu->prq_behind, true);
+	prq_wake_thread(iommu);
 }
 
 /*
  * The work cannot be queued while the thread runs, which may have seen the last
- * of the queue already: another round of it is needed.
+ * of the queue already: another round of it is needed. Nor shall it be before the
+ * thread has come to what was left to it.
  */
 VISIBLE_IF_KUNIT irqreturn_t prq_irq(int irq, void *data)
 {
 	struct intel_iommu *iommu = data;
 
+	if (unlikely(READ_ONCE(iommu->prq_behind)))
+		return IRQ_WAKE_THREAD;
 	return queue_work(system_bh_wq, &iommu->prq_work) ? IRQ_HANDLED : IRQ_WAKE_THREAD;
 }
 
