@@ -31,6 +31,9 @@
 #include "prq.h"
 #include "../iommu-priv.h"
 
+/* Page Request Enable of a scalable-mode context entry (9.4) */
+#define CONTEXT_PRE	BIT_ULL(4)
+
 #define SLOTS		PRQ_DEPTH
 #define DSC_SIZE	sizeof(struct page_req_dsc)
 #define DEVICES		2
@@ -1291,6 +1294,28 @@ static void prq_test_enable(struct kunit *test)
 	enable_and_disable(test, pci);
 }
 
+/* The device may send requests only to a queue that is there. */
+static void prq_test_context_entry(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct fake_pci *pci = pci_init(test, fake);
+	struct iopf_queue *queue = fake->iommu.iopf_queue;
+	struct context_entry *context = kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, context);
+	pci->info.pasid_table = &fake->device[0].pasid_table;
+
+	context_entry_set_pasid_table(context, &pci->pdev.dev);
+	KUNIT_EXPECT_EQ(test, CONTEXT_PRE, context->lo & CONTEXT_PRE);
+	fake->iommu.iopf_queue = NULL;
+	context_entry_set_pasid_table(context, &pci->pdev.dev);
+	KUNIT_EXPECT_EQ(test, 0, context->lo & CONTEXT_PRE);
+	fake->iommu.iopf_queue = queue;
+	pci->info.pri_supported = 0;
+	context_entry_set_pasid_table(context, &pci->pdev.dev);
+	KUNIT_EXPECT_EQ(test, 0, context->lo & CONTEXT_PRE);
+}
+
 /* ---- domains that take turns under load ---- */
 
 /* For longer runs: prq_test.moves=2000 on the kernel's command line */
@@ -1762,6 +1787,7 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_drain),
 	KUNIT_CASE(prq_test_rid_teardown),
 	KUNIT_CASE(prq_test_enable),
+	KUNIT_CASE(prq_test_context_entry),
 	KUNIT_CASE(prq_test_drain_overflow),
 	KUNIT_CASE_PARAM(prq_test_replace, move_gen_params),
 	KUNIT_CASE_PARAM(prq_test_replace_rid, move_gen_params),
