@@ -1763,6 +1763,32 @@ static void prq_test_queue_error_when_idle(struct kunit *test)
 	check_queue_works(fake);
 }
 
+/* The same of an invalidation that timed out when nobody waited for it any more */
+static void prq_test_timeout_when_idle(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	put_groups(fake, 100);
+	fake->error = (struct fake_error){ 40, DMA_FSTS_ITE, 0x4000 };
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(test, 40, fake->n_answers);
+	KUNIT_EXPECT_EQ(test, IRQ_HANDLED, dmar_fault(0, &fake->iommu));
+	KUNIT_EXPECT_EQ(test, 100, fake->n_answers);
+	check_queue_works(fake);
+}
+
+/* ... and without that event: who finds the queue full. No answer is lost. */
+static void prq_test_timeout_of_answers(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	put_groups(fake, GROUP_IDS);
+	fake->error = (struct fake_error){ 40, DMA_FSTS_ITE, 0x4000 };
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(test, GROUP_IDS, fake->n_answers);
+	check_queue_works(fake);
+}
+
 static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_fields),
 	KUNIT_CASE(prq_test_answer_words),
@@ -1800,6 +1826,8 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_queue_error),
 	KUNIT_CASE(prq_test_queue_error_of_answers),
 	KUNIT_CASE(prq_test_queue_error_when_idle),
+	KUNIT_CASE(prq_test_timeout_when_idle),
+	KUNIT_CASE(prq_test_timeout_of_answers),
 	{}
 };
 
