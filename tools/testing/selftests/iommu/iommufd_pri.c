@@ -237,7 +237,7 @@ TEST_F(pri, burst_of_256)
  * lost its LAST: its beginning must not become part of the next group of the
  * same id.
  */
-TEST_F(pri, prq_overflow)
+TEST_F_TIMEOUT(pri, prq_overflow, 600)
 {
 	const uint32_t n = 5000, size = PTD_CREDITS_MAX;
 	uint32_t groups = 0, refused;
@@ -270,7 +270,7 @@ TEST_F(pri, prq_overflow)
 }
 
 /* Ranges that begin and end within pages; what is around them stays as it was. */
-TEST_F(pri, copy)
+TEST_F_TIMEOUT(pri, copy, 600)
 {
 	struct pri_copy copy = {
 		.src = SRC + 0x123, .dst = DST + 0xfedc, .length = 0x54321, .pasid = PASID,
@@ -413,7 +413,7 @@ static int invalidation_errors(int kmsg)
 }
 
 /* One unmap of more than the IOMMU can be told of in one go: none of it may stay cached. */
-TEST_F(pri, unmap_large)
+TEST_F_TIMEOUT(pri, unmap_large, 600)
 {
 	struct pri_copy touch = {
 		.src = LARGE + LARGE_SIZE / 2, .length = PAGE, .pasid = PASID,
@@ -482,7 +482,7 @@ TEST_F(pri, posted_reads)
 	EXPECT_EQ(0, iopf_ring_in_flight(&ring));
 }
 
-TEST_F(pri, copy_by_posted_reads)
+TEST_F_TIMEOUT(pri, copy_by_posted_reads, 600)
 {
 	struct iopf_ring ring;
 

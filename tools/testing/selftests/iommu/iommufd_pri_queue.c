@@ -355,7 +355,7 @@ static void check_told(struct __test_metadata *_metadata, struct server *server,
 	}
 }
 
-TEST_F(pri_reset, recalls)
+TEST_F_TIMEOUT(pri_reset, recalls, 600)
 {
 	struct iommu_hwpt_pgfault m[PENDING];
 
