@@ -20,7 +20,7 @@
 #include "arm-smmu-v3.h"
 #include "../../iommu-priv.h"
 
-#define EVTQ_SHIFT	6
+#define EVTQ_SHIFT	7	/* more than a bottom half handles */
 #define PRIQ_SHIFT	6
 #define CMDQ_SHIFT	9
 #define STREAMS		3
@@ -61,6 +61,7 @@ struct fake {
 	spinlock_t lock;		/* groups, queued */
 	struct list_head groups;
 	unsigned int queued;
+	void (*on_group)(struct fake *f);
 	struct iopf_answer answers[128];
 
 	unsigned int functions;
@@ -82,10 +83,12 @@ static int fake_handler(struct iopf_group *group)
 {
 	struct fake *f = fake_of_domain(group->attach_handle->domain);
 
-	spin_lock(&f->lock);
+	spin_lock_bh(&f->lock);
 	list_add_tail(&group->node, &f->groups);
 	f->queued++;
-	spin_unlock(&f->lock);
+	spin_unlock_bh(&f->lock);
+	if (f->on_group)
+		f->on_group(f);
 	return 0;
 }
 
@@ -299,11 +302,11 @@ static struct iopf_group *take_group(struct fake *f)
 {
 	struct iopf_group *group;
 
-	spin_lock(&f->lock);
+	spin_lock_bh(&f->lock);
 	group = list_first_entry_or_null(&f->groups, struct iopf_group, node);
 	if (group)
 		list_del_init(&group->node);
-	spin_unlock(&f->lock);
+	spin_unlock_bh(&f->lock);
 	return group;
 }
 
@@ -392,6 +395,7 @@ static void init_smmu(struct fake *f)
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(f->test, smmu->dev);
 	smmu->features = ARM_SMMU_FEAT_STALLS | ARM_SMMU_FEAT_PRI;
 	mutex_init(&smmu->streams_mutex);
+	spin_lock_init(&smmu->streams_lock);
 	smmu->streams = RB_ROOT;
 	fake_queue(f, &smmu->evtq.q, EVTQ_SHIFT, EVTQ_ENT_DWORDS, f->evtq_regs);
 	fake_queue(f, &smmu->priq.q, PRIQ_SHIFT, PRIQ_ENT_DWORDS, f->priq_regs);
@@ -1138,6 +1142,159 @@ static void pri_storm(struct kunit *test)
 	storm(f, push_ppr, run_priq, 0x41, 2 << 12);
 }
 
+/* ---- Tests: the bottom half ---- */
+
+static void push_stalls(struct fake *f, unsigned int n)
+{
+	struct request r = { .sid = FIRST_SID };
+
+	for (r.id = 0; r.id < n; r.id++)
+		KUNIT_ASSERT_TRUE(f->test, push_stall(f, &r));
+}
+
+static void interrupt(struct fake *f)
+{
+	KUNIT_EXPECT_EQ(f->test, arm_smmu_evtq_irq(0, &f->smmu), IRQ_HANDLED);
+	flush_work(&f->smmu.evtq.q.work);
+}
+
+/* All groups that were queued, in the order of push_stalls() */
+static void expect_stalls(struct fake *f, unsigned int n)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		struct iopf_group *group = expect_group(f, 1);
+
+		KUNIT_EXPECT_EQ(f->test, group->last_fault.fault.prm.grpid, i);
+		answer(group, IOMMU_PAGE_RESP_SUCCESS);
+		expect_resume(f, FIRST_SID, i, RETRY);
+	}
+	expect_no_group(f);
+	f->queued = 0;
+}
+
+/* Let the pool of the device grow. */
+static void grow(struct fake *f, unsigned int n)
+{
+	push_stalls(f, n);
+	run_evtq(f);
+	expect_stalls(f, n);
+}
+
+static bool in_softirq;
+
+static void look_for_softirq(struct fake *f)
+{
+	in_softirq = in_serving_softirq();
+}
+
+/* An interrupt has its entries reported in a softirq, of either queue. */
+static void bottom_half(struct kunit *test)
+{
+	struct request r = { .sid = FIRST_SID, .id = 1, .last = true };
+	struct fake *f = stalling(test);
+
+	f->on_group = look_for_softirq;
+	push_stalls(f, 3);
+	interrupt(f);
+	KUNIT_EXPECT_TRUE(test, in_softirq);
+	KUNIT_EXPECT_EQ(test, f->evtq_regs[0], f->evtq_regs[1]);
+	expect_stalls(f, 3);
+	arm_smmu_iopf_disable(&f->master);
+
+	requesting(test);
+	in_softirq = false;
+	push_ppr(f, &r);
+	KUNIT_EXPECT_EQ(test, arm_smmu_priq_irq(0, &f->smmu), IRQ_HANDLED);
+	flush_work(&f->smmu.priq.q.work);
+	KUNIT_EXPECT_TRUE(test, in_softirq);
+	answer(expect_group(f, 1), IOMMU_PAGE_RESP_SUCCESS);
+	expect_pri_resp(f, FIRST_SID, false, 0, 1, 2);
+}
+
+#define BUDGET 64
+
+/* What is beyond is for the thread, and so is every interrupt until it has begun. */
+static void budget(struct kunit *test)
+{
+	struct fake *f = stalling(test);
+
+	grow(f, BUDGET + 1);
+	push_stalls(f, BUDGET);
+	interrupt(f);
+	expect_stalls(f, BUDGET);
+	KUNIT_EXPECT_FALSE(test, f->smmu.evtq.q.behind);
+
+	push_stalls(f, BUDGET + 1);
+	interrupt(f);
+	KUNIT_EXPECT_EQ(test, f->queued, BUDGET);
+	KUNIT_EXPECT_EQ(test, pending(&f->smmu.evtq.q, f->evtq_regs), 1);
+	KUNIT_EXPECT_EQ(test, arm_smmu_evtq_irq(0, &f->smmu), IRQ_WAKE_THREAD);
+	KUNIT_EXPECT_FALSE(test, work_busy(&f->smmu.evtq.q.work));
+	run_evtq(f);
+	expect_stalls(f, BUDGET + 1);
+
+	push_stalls(f, 1);
+	interrupt(f);
+	expect_stalls(f, 1);
+}
+
+/* An entry that needs memory stays where it is, and those behind it. */
+static void no_memory(struct kunit *test)
+{
+	struct fake *f = stalling(test);
+	const unsigned int n = 60;
+
+	push_stalls(f, n);
+	interrupt(f);
+	KUNIT_EXPECT_GT(test, f->queued, 0);
+	KUNIT_EXPECT_LT(test, f->queued, n);
+	KUNIT_EXPECT_EQ(test, pending(&f->smmu.evtq.q, f->evtq_regs), n - f->queued);
+	KUNIT_EXPECT_EQ(test, f->smmu.evtq.q.handled, f->queued);
+	run_evtq(f);
+	expect_stalls(f, n);
+}
+
+static irqreturn_t interrupted;
+
+static void interrupt_amid(struct fake *f)
+{
+	interrupted = arm_smmu_evtq_irq(0, &f->smmu);
+}
+
+/* While the thread runs there is no bottom half: it is for the thread to look again. */
+static void interrupt_of_thread(struct kunit *test)
+{
+	struct fake *f = stalling(test);
+
+	f->on_group = interrupt_amid;
+	push_stalls(f, 1);
+	run_evtq(f);
+	KUNIT_EXPECT_EQ(test, interrupted, IRQ_WAKE_THREAD);
+	KUNIT_EXPECT_FALSE(test, work_busy(&f->smmu.evtq.q.work));
+	f->on_group = NULL;
+	expect_stalls(f, 1);
+}
+
+/* What follows an overflow takes mutexes. */
+static void overflow_is_left(struct kunit *test)
+{
+	struct request r = { .sid = FIRST_SID, .last = true };
+	struct fake *f = requesting(test);
+	unsigned int n = 0;
+
+	while (push_ppr(f, &r))
+		n++;
+	KUNIT_EXPECT_EQ(test, arm_smmu_priq_irq(0, &f->smmu), IRQ_HANDLED);
+	flush_work(&f->smmu.priq.q.work);
+	KUNIT_EXPECT_EQ(test, f->queued, 0);
+	KUNIT_EXPECT_TRUE(test, overflowed(f->priq_regs));
+	run_priq(f);
+	KUNIT_EXPECT_EQ(test, f->queued, n);
+	KUNIT_EXPECT_EQ(test, answer_all(f, IOMMU_PAGE_RESP_SUCCESS), n);
+}
+
 /* ---- Tests: enabling, draining ---- */
 
 static void enable(struct kunit *test)
@@ -1527,6 +1684,11 @@ static struct kunit_case arm_smmu_v3_iopf_cases[] = {
 	KUNIT_CASE(pri_aborted),
 	KUNIT_CASE_SLOW(stall_storm),
 	KUNIT_CASE_SLOW(pri_storm),
+	KUNIT_CASE(bottom_half),
+	KUNIT_CASE(budget),
+	KUNIT_CASE(no_memory),
+	KUNIT_CASE(interrupt_of_thread),
+	KUNIT_CASE(overflow_is_left),
 	KUNIT_CASE(enable),
 	KUNIT_CASE(drain),
 	KUNIT_CASE(lost_interrupt),

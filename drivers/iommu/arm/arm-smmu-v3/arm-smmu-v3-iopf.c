@@ -15,16 +15,27 @@
  *
  *	     SMMU: PROD			   iommu_report_device_fault()
  *	       |				    ^
- *	    queue --> arm_smmu_drain_queue() --> decode, find the stream
+ *	    queue --> arm_smmu_drain_batch() --> decode, find the stream
  *	       |				    |
  *	     CONS <--- after the report		    +--> no such device: answered here
  *
  * An entry stays in its slot until it was reported, so that "CONS went past it"
  * means "the core or a handler has it". arm_smmu_iopf_drain() waits for that.
  *
- * Locks: a queue is drained by its interrupt thread alone. streams_mutex keeps
- * a device from being released while it is reported for, and protects
- * &arm_smmu_master.iopf_enabled and &arm_smmu_priq.credits. arm_smmu_asid_lock,
+ *	arm_smmu_queue_irq()	queues the bottom half
+ *	arm_smmu_queue_work()	in a softirq: up to ARM_SMMU_BUDGET entries. It leaves
+ *				to the thread what is beyond, from the first entry
+ *				that needs memory on, and an overflow
+ *	arm_smmu_queue_thread()	all that is there
+ *
+ * A queue's bottom half and thread never run at the same time: the thread disables
+ * the work item, and an interrupt that cannot queue it wakes the thread. A bottom
+ * half that left something is the last one until the thread has begun.
+ *
+ * Locks: streams_lock protects the tree of streams, streams_mutex
+ * &arm_smmu_master.iopf_enabled and &arm_smmu_priq.credits. A device that is
+ * reported for is not released meanwhile: the thread holds streams_mutex, and
+ * arm_smmu_iopf_forget() waits for the bottom halves. arm_smmu_asid_lock,
  * under which ATS goes on and off, protects what is done to the PRI capability.
  * Enabling, attaching and disabling one device is for its owner to serialise.
  * Answers take no lock.
@@ -40,6 +51,9 @@
 
 /* Entries between two writes of CONS: room comes back early, MMIO stays rare */
 #define ARM_SMMU_DRAIN_BATCH	64
+
+/* Entries that are handled in one softirq */
+#define ARM_SMMU_BUDGET		64
 
 /* No device gets more page requests than the fault core keeps room for. */
 #define ARM_SMMU_PRI_MAX_CREDITS	4096
@@ -267,52 +281,71 @@ static void arm_smmu_refuse(struct arm_smmu_device *smmu, u32 sid, bool pri,
 	arm_smmu_cmdq_issue_cmd(smmu, &cmd);
 }
 
-/* Under streams_mutex; *@stream is that of the entry before, most often the same one. */
-static void arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
-			    const struct iommu_fault_page_request *prm,
-			    struct arm_smmu_stream **stream)
+/* One batch of entries, by the thread or by the bottom half */
+struct arm_smmu_batch {
+	bool may_sleep;
+	/* that of the entry before, most often the same one */
+	struct arm_smmu_stream *stream;
+};
+
+static struct arm_smmu_stream *arm_smmu_lookup(struct arm_smmu_device *smmu, u32 sid,
+					       struct arm_smmu_batch *batch)
 {
+	if (!batch->stream || batch->stream->id != sid) {
+		spin_lock_bh(&smmu->streams_lock);
+		batch->stream = arm_smmu_find_stream(smmu, sid);
+		spin_unlock_bh(&smmu->streams_lock);
+	}
+	return batch->stream;
+}
+
+/* Returns false if that had to sleep, and must not. */
+static bool arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
+			    const struct iommu_fault_page_request *prm,
+			    struct arm_smmu_batch *batch)
+{
+	struct arm_smmu_stream *stream = arm_smmu_lookup(smmu, sid, batch);
 	struct iopf_fault fault = {
 		.fault.type = IOMMU_FAULT_PAGE_REQ,
 		.fault.prm = *prm,
 	};
-	struct arm_smmu_master *master;
+	struct arm_smmu_master *master = stream ? stream->master : NULL;
 
-	if (!*stream || (*stream)->id != sid)
-		*stream = arm_smmu_find_stream(smmu, sid);
-
-	master = *stream ? (*stream)->master : NULL;
-	if (!master || !master->iopf_enabled || master->iopf_pri != pri) {
+	if (!master || !READ_ONCE(master->iopf_enabled) || master->iopf_pri != pri) {
 		arm_smmu_refuse(smmu, sid, pri, master, prm);
-		return;
+		return true;
 	}
 
-	fault.fault.prm.grpid |= FIELD_PREP(ARM_SMMU_GROUP_STREAM, *stream - master->streams);
+	fault.fault.prm.grpid |= FIELD_PREP(ARM_SMMU_GROUP_STREAM, stream - master->streams);
+	if (!batch->may_sleep)
+		return iopf_try_report(master->dev, &fault);
 	/* With an error it has been answered. */
 	iommu_report_device_fault(master->dev, &fault);
+	return true;
 }
 
-static void arm_smmu_handle_event(struct arm_smmu_device *smmu, const u64 *evt,
-				  struct arm_smmu_stream **stream)
+static bool arm_smmu_handle_event(struct arm_smmu_device *smmu, const u64 *evt,
+				  struct arm_smmu_batch *batch)
 {
 	static DEFINE_RATELIMIT_STATE(rs, DEFAULT_RATELIMIT_INTERVAL,
 				      DEFAULT_RATELIMIT_BURST);
 	struct iommu_fault_page_request prm;
 
 	if (arm_smmu_decode_stall(evt, &prm))
-		arm_smmu_report(smmu, FIELD_GET(EVTQ_0_SID, evt[0]), false, &prm, stream);
-	else if (__ratelimit(&rs))
+		return arm_smmu_report(smmu, FIELD_GET(EVTQ_0_SID, evt[0]), false, &prm, batch);
+	if (__ratelimit(&rs))
 		dev_info(smmu->dev, "event 0x%02llx: %016llx %016llx %016llx %016llx\n",
 			 FIELD_GET(EVTQ_0_ID, evt[0]), evt[0], evt[1], evt[2], evt[3]);
+	return true;
 }
 
-static void arm_smmu_handle_ppr(struct arm_smmu_device *smmu, const u64 *ppr,
-				struct arm_smmu_stream **stream)
+static bool arm_smmu_handle_ppr(struct arm_smmu_device *smmu, const u64 *ppr,
+				struct arm_smmu_batch *batch)
 {
 	struct iommu_fault_page_request prm;
 
-	if (arm_smmu_decode_ppr(ppr, &prm))
-		arm_smmu_report(smmu, FIELD_GET(PRIQ_0_SID, ppr[0]), true, &prm, stream);
+	return !arm_smmu_decode_ppr(ppr, &prm) ||
+	       arm_smmu_report(smmu, FIELD_GET(PRIQ_0_SID, ppr[0]), true, &prm, batch);
 }
 
 /* ---- Queues ---- */
@@ -355,30 +388,30 @@ static void arm_smmu_queue_release(struct arm_smmu_queue *q, u32 n, u32 flag)
 
 struct arm_smmu_drain {
 	struct arm_smmu_queue *q;
-	void (*handle)(struct arm_smmu_device *smmu, const u64 *entry,
-		       struct arm_smmu_stream **stream);
+	bool (*handle)(struct arm_smmu_device *smmu, const u64 *entry,
+		       struct arm_smmu_batch *batch);
 	/* The queue was read to its end, and entries that belonged behind are lost. */
 	void (*lost)(struct arm_smmu_device *smmu);
 };
 
-/* Report @n entries. They stay where they are. */
-static void arm_smmu_drain_batch(struct arm_smmu_device *smmu,
-				 const struct arm_smmu_drain *drain, u32 n)
+/* Report up to @n entries, and return how many. They stay where they are. */
+static u32 arm_smmu_drain_batch(struct arm_smmu_device *smmu,
+				const struct arm_smmu_drain *drain, u32 n, bool may_sleep)
 {
+	struct arm_smmu_batch batch = { .may_sleep = may_sleep };
 	struct arm_smmu_queue *q = drain->q;
-	struct arm_smmu_stream *stream = NULL;
 	u64 entry[EVTQ_ENT_DWORDS];
 	u32 i, j;
 
-	mutex_lock(&smmu->streams_mutex);
 	for (i = 0; i < n; i++) {
 		__le64 *slot = Q_ENT(q, q->llq.cons + i);
 
 		for (j = 0; j < q->ent_dwords; j++)
 			entry[j] = le64_to_cpu(slot[j]);
-		drain->handle(smmu, entry, &stream);
+		if (!drain->handle(smmu, entry, &batch))
+			break;
 	}
-	mutex_unlock(&smmu->streams_mutex);
+	return i;
 }
 
 /*
@@ -402,7 +435,9 @@ static void arm_smmu_drain_queue(struct arm_smmu_device *smmu,
 		do {
 			n = min(left, ARM_SMMU_DRAIN_BATCH);
 			left -= n;
-			arm_smmu_drain_batch(smmu, drain, n);
+			mutex_lock(&smmu->streams_mutex);
+			arm_smmu_drain_batch(smmu, drain, n, true);
+			mutex_unlock(&smmu->streams_mutex);
 			if (overflow && !left)
 				drain->lost(smmu);
 			arm_smmu_queue_release(q, n, Q_OVF(left ? q->llq.cons : q->llq.prod));
@@ -411,22 +446,105 @@ static void arm_smmu_drain_queue(struct arm_smmu_device *smmu,
 	}
 }
 
+/*
+ * The same, as far as it goes without sleeping, and within the budget. To the end,
+ * as the SMMU interrupts when a queue was empty, and not for each entry (3.18).
+ * Returns false if something is left.
+ */
+static bool arm_smmu_try_drain_queue(struct arm_smmu_device *smmu,
+				     const struct arm_smmu_drain *drain)
+{
+	struct arm_smmu_queue *q = drain->q;
+	u32 budget, n, done;
+
+	for (budget = ARM_SMMU_BUDGET; !arm_smmu_queue_refresh(q); budget -= n) {
+		n = arm_smmu_queue_count(q);
+		if (!n)
+			return true;
+		if (!budget)
+			return false;
+		n = min(n, budget);
+		done = arm_smmu_drain_batch(smmu, drain, n, false);
+		arm_smmu_queue_release(q, done, Q_OVF(q->llq.cons));
+		if (done < n)
+			return false;
+	}
+	return false;
+}
+
+/* For when there may be work, but no interrupt */
+static void arm_smmu_wake_thread(struct arm_smmu_device *smmu, struct arm_smmu_queue *q)
+{
+	irq_wake_thread(smmu->combined_irq ?: q->irq, smmu);
+}
+
+static irqreturn_t arm_smmu_queue_irq(struct arm_smmu_queue *q)
+{
+	if (unlikely(READ_ONCE(q->behind)))
+		return IRQ_WAKE_THREAD;
+	return queue_work(system_bh_wq, &q->work) ? IRQ_HANDLED : IRQ_WAKE_THREAD;
+}
+
+static void arm_smmu_queue_work(struct arm_smmu_device *smmu,
+				const struct arm_smmu_drain *drain)
+{
+	struct arm_smmu_queue *q = drain->q;
+
+	/* Queued before it was so */
+	if (unlikely(READ_ONCE(q->behind)) || likely(arm_smmu_try_drain_queue(smmu, drain)))
+		return;
+	WRITE_ONCE(q->behind, true);
+	arm_smmu_wake_thread(smmu, q);
+}
+
+static void arm_smmu_queue_thread(struct arm_smmu_device *smmu,
+				  const struct arm_smmu_drain *drain)
+{
+	struct arm_smmu_queue *q = drain->q;
+
+	/* What was to be done there is done here. */
+	disable_work_sync(&q->work);
+	WRITE_ONCE(q->behind, false);
+	arm_smmu_drain_queue(smmu, drain);
+	enable_work(&q->work);
+}
+
 /* Records of stalls wait until they are written (7.4): only others are lost. */
 static void arm_smmu_evtq_lost(struct arm_smmu_device *smmu)
 {
 	dev_err_ratelimited(smmu->dev, "event queue overflow, events lost\n");
 }
 
-irqreturn_t arm_smmu_evtq_thread(int irq, void *dev)
+static struct arm_smmu_drain arm_smmu_evtq_drain(struct arm_smmu_device *smmu)
 {
-	struct arm_smmu_device *smmu = dev;
-	const struct arm_smmu_drain drain = {
+	return (struct arm_smmu_drain){
 		.q = &smmu->evtq.q,
 		.handle = arm_smmu_handle_event,
 		.lost = arm_smmu_evtq_lost,
 	};
+}
 
-	arm_smmu_drain_queue(smmu, &drain);
+irqreturn_t arm_smmu_evtq_irq(int irq, void *dev)
+{
+	struct arm_smmu_device *smmu = dev;
+
+	return arm_smmu_queue_irq(&smmu->evtq.q);
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_evtq_irq);
+
+static void arm_smmu_evtq_work(struct work_struct *work)
+{
+	struct arm_smmu_device *smmu = container_of(work, struct arm_smmu_device, evtq.q.work);
+	const struct arm_smmu_drain drain = arm_smmu_evtq_drain(smmu);
+
+	arm_smmu_queue_work(smmu, &drain);
+}
+
+irqreturn_t arm_smmu_evtq_thread(int irq, void *dev)
+{
+	const struct arm_smmu_drain drain = arm_smmu_evtq_drain(dev);
+
+	arm_smmu_queue_thread(dev, &drain);
 	return IRQ_HANDLED;
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_evtq_thread);
@@ -443,17 +561,38 @@ static void arm_smmu_priq_lost(struct arm_smmu_device *smmu)
 		iopf_queue_discard_partial(smmu->priq.iopf);
 }
 
-irqreturn_t arm_smmu_priq_thread(int irq, void *dev)
+static struct arm_smmu_drain arm_smmu_priq_drain(struct arm_smmu_device *smmu)
 {
-	struct arm_smmu_device *smmu = dev;
-	const struct arm_smmu_drain drain = {
+	return (struct arm_smmu_drain){
 		.q = &smmu->priq.q,
 		.handle = arm_smmu_handle_ppr,
 		.lost = arm_smmu_priq_lost,
 	};
+}
+
+irqreturn_t arm_smmu_priq_irq(int irq, void *dev)
+{
+	struct arm_smmu_device *smmu = dev;
+
+	return arm_smmu_queue_irq(&smmu->priq.q);
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_irq);
+
+static void arm_smmu_priq_work(struct work_struct *work)
+{
+	struct arm_smmu_device *smmu = container_of(work, struct arm_smmu_device, priq.q.work);
+	const struct arm_smmu_drain drain = arm_smmu_priq_drain(smmu);
+
+	arm_smmu_queue_work(smmu, &drain);
+}
+
+irqreturn_t arm_smmu_priq_thread(int irq, void *dev)
+{
+	struct arm_smmu_device *smmu = dev;
+	const struct arm_smmu_drain drain = arm_smmu_priq_drain(smmu);
 	bool aborted = xchg(&smmu->priq.aborted, false);
 
-	arm_smmu_drain_queue(smmu, &drain);
+	arm_smmu_queue_thread(smmu, &drain);
 	if (aborted)
 		arm_smmu_priq_lost(smmu);
 	return IRQ_HANDLED;
@@ -463,12 +602,6 @@ EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_thread);
 static bool arm_smmu_queue_is_served(struct arm_smmu_device *smmu, struct arm_smmu_queue *q)
 {
 	return (smmu->combined_irq || q->irq) && !is_kdump_kernel();
-}
-
-/* For when there may be work, but no interrupt */
-static void arm_smmu_wake_thread(struct arm_smmu_device *smmu, struct arm_smmu_queue *q)
-{
-	irq_wake_thread(smmu->combined_irq ?: q->irq, smmu);
 }
 
 /**
@@ -496,8 +629,8 @@ EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_aborted);
  * completed: all records of transactions that stalled with it are in the queue
  * then (4.7.3). For page requests the CMD_SYNC after the CMD_ATC_INV counts: the
  * function's Invalidate Completion pushes its requests ahead of it. No command is
- * needed here; what is left is to wait until the thread has passed what the queue
- * holds now. Later entries, which a device that goes on may cause for ever, do
+ * needed here; what is left is to wait until what the queue holds now was passed.
+ * Later entries, which a device that goes on may cause for ever, do
  * not count.
  *
  * Context: Process context, sleeps. No lock that the thread or a handler on the
@@ -553,18 +686,10 @@ static int arm_smmu_iopf_queue_alloc(struct arm_smmu_device *smmu, struct iopf_q
 	return devm_add_action_or_reset(smmu->dev, arm_smmu_iopf_queue_free, *queue);
 }
 
-/**
- * arm_smmu_iopf_init() - Prepare an SMMU for faults
- * @smmu: the SMMU, its features probed
- *
- * Return: 0 or -ENOMEM.
- */
-int arm_smmu_iopf_init(struct arm_smmu_device *smmu)
+static int arm_smmu_iopf_alloc(struct arm_smmu_device *smmu)
 {
 	int ret;
 
-	init_waitqueue_head(&smmu->evtq.q.handled_wait);
-	init_waitqueue_head(&smmu->priq.q.handled_wait);
 	if (!IS_ENABLED(CONFIG_ARM_SMMU_V3_IOPF))
 		return 0;
 
@@ -578,6 +703,47 @@ int arm_smmu_iopf_init(struct arm_smmu_device *smmu)
 	if (smmu->features & ARM_SMMU_FEAT_PRI)
 		return arm_smmu_iopf_queue_alloc(smmu, &smmu->priq.iopf);
 	return 0;
+}
+
+/**
+ * arm_smmu_iopf_forget() - Wait until no fault uses a device any more
+ * @smmu: the SMMU, out of whose streams it was taken, under streams_mutex
+ *
+ * Context: Process context, may sleep.
+ */
+void arm_smmu_iopf_forget(struct arm_smmu_device *smmu)
+{
+	flush_work(&smmu->evtq.q.work);
+	flush_work(&smmu->priq.q.work);
+}
+
+static void arm_smmu_iopf_stop(void *data)
+{
+	struct arm_smmu_device *smmu = data;
+
+	disable_work_sync(&smmu->evtq.q.work);
+	disable_work_sync(&smmu->priq.q.work);
+}
+
+/**
+ * arm_smmu_iopf_init() - Prepare an SMMU for faults
+ * @smmu: the SMMU, its features probed and its queues allocated
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int arm_smmu_iopf_init(struct arm_smmu_device *smmu)
+{
+	int ret;
+
+	init_waitqueue_head(&smmu->evtq.q.handled_wait);
+	init_waitqueue_head(&smmu->priq.q.handled_wait);
+	INIT_WORK(&smmu->evtq.q.work, arm_smmu_evtq_work);
+	INIT_WORK(&smmu->priq.q.work, arm_smmu_priq_work);
+	ret = arm_smmu_iopf_alloc(smmu);
+	if (ret)
+		return ret;
+	/* After the interrupts, before the queues and what faults are reported to */
+	return devm_add_action_or_reset(smmu->dev, arm_smmu_iopf_stop, smmu);
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_init);
 
@@ -784,7 +950,7 @@ static int arm_smmu_pri_prepare(struct arm_smmu_master *master)
 static void arm_smmu_set_iopf_enabled(struct arm_smmu_master *master, bool enabled)
 {
 	mutex_lock(&master->smmu->streams_mutex);
-	master->iopf_enabled = enabled;
+	WRITE_ONCE(master->iopf_enabled, enabled);
 	mutex_unlock(&master->smmu->streams_mutex);
 }
 
