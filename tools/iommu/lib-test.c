@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Tests of the client library: the decoder, the histogram, the ring with a socket
- * in the place of the fault queue's file, and iopf_serve() with faults of iommufd's
- * mock device.  The last is skipped by a kernel that has none.
+ * Tests of the client library: the decoder, the histogram, and the ring with a socket
+ * in the place of the fault queue's file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,17 +10,14 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
+#include "lib-test.h"
 #include "lib-test-socket.h"
 #include "server/server.h"
-#include "../testing/selftests/iommu/iommufd_fault_utils.h"
 #include "../testing/selftests/kselftest_harness.h"
 
 #define READS 8
-#define SLOT_SIZE 16
-#define WAIT_MS 1000
 
 static struct iommu_hwpt_pgfault message(uint32_t cookie, uint64_t addr, bool last)
 {
@@ -424,21 +420,6 @@ TEST_F(ring, flush)
 		EXPECT_EQ(IOPF_ANSWERED, iopf_ring_next(&self->ring, WAIT_MS, &slot));
 }
 
-static void on_alarm(int number)
-{
-	(void)number;
-}
-
-/* Let a signal come after a while, again and again, as one may come before the wait. */
-static void alarms(bool on)
-{
-	struct itimerval timer = { { 0, on ? 20000 : 0 }, { 0, on ? 20000 : 0 } };
-	struct sigaction action = { .sa_handler = on_alarm };
-
-	sigaction(SIGALRM, &action, NULL);
-	setitimer(ITIMER_REAL, &timer, NULL);
-}
-
 /* A signal ends the wait, but takes no answer back. */
 TEST_F(ring, signal)
 {
@@ -542,6 +523,10 @@ TEST(adopted_device)
 	if (!pri_find(&found, 1))
 		SKIP(return, "no pri-testdev");
 	ASSERT_EQ(0, iopf_open(&mine));
+	EXPECT_EQ(0, iopf_pci_expect(&mine, found.bdf, PTD_VENDOR_ID, PTD_DEVICE_ID));
+	EXPECT_EQ(-ENODEV, iopf_pci_expect(&mine, found.bdf, PTD_VENDOR_ID, 1));
+	EXPECT_NE(NULL, strstr(iopf_error(&mine), "is a device 1234:9171, not 1234:0001"));
+	EXPECT_EQ(-ENODEV, iopf_pci_expect(&mine, "ffff:0:0.0", PTD_VENDOR_ID, 1));
 	ASSERT_EQ(0, iopf_device_open(&mine, found.bdf, &own));
 	iopf_adopt(&io, dup(mine.fd));
 	ASSERT_EQ(0, iopf_device_adopt(&io, found.bdf, dup(own.fd), own.id, &adopted));
@@ -558,238 +543,6 @@ TEST(adopted_device)
 	EXPECT_EQ(0, iopf_device_config_read(&own, 0, &vendor, sizeof(vendor)));
 	EXPECT_EQ(0, iopf_device_close(&own));
 	iopf_close(&mine);
-}
-
-/*
- * A fault queue with faults of the mock device.  Where there is no IOMMU_FAULT_SERVE,
- * and where it is not to be used, the same is expected of write, poll and read.
- */
-FIXTURE(serve)
-{
-	struct iopf io;
-	struct iopf_queue queue;
-	struct mock_device dev;
-	uint32_t hwpt_id;
-	uint32_t features;
-};
-
-FIXTURE_VARIANT(serve)
-{
-	bool by_call;
-};
-
-FIXTURE_VARIANT_ADD(serve, by_call)
-{
-	.by_call = true,
-};
-
-FIXTURE_VARIANT_ADD(serve, by_files)
-{
-};
-
-FIXTURE_SETUP(serve)
-{
-	uint32_t ioas_id, parent_id;
-
-	if (iopf_open(&self->io))
-		SKIP(return, "no iommufd");
-	ASSERT_EQ(0, iopf_probe(&self->io, &self->features));
-	if (variant->by_call && !(self->features & IOPF_HAS_SERVE))
-		SKIP(return, "no IOMMU_FAULT_SERVE");
-	ASSERT_EQ(0, iopf_queue_alloc(&self->io, 0, &self->queue));
-	EXPECT_EQ(!!(self->features & IOPF_HAS_SERVE), iopf_queue_has_serve(&self->queue));
-	self->queue.no_serve = !variant->by_call;
-	EXPECT_EQ(variant->by_call, iopf_queue_has_serve(&self->queue));
-	ASSERT_EQ(0, iopf_ioas_alloc(&self->io, &ioas_id));
-	if (mock_device_create(self->io.fd, ioas_id, 0, &self->dev))
-		SKIP(return, "no mock device");
-	ASSERT_EQ(0, hwpt_alloc_paging(self->io.fd, self->dev.idev_id, ioas_id,
-				       IOMMU_HWPT_ALLOC_NEST_PARENT, 0, &parent_id));
-	ASSERT_EQ(0, hwpt_alloc_nested(self->io.fd, self->dev.idev_id, parent_id,
-				       IOMMU_HWPT_FAULT_ID_VALID, self->queue.id,
-				       &self->hwpt_id));
-	ASSERT_EQ(0, mock_replace(self->io.fd, self->dev.stdev_id, self->hwpt_id));
-}
-
-FIXTURE_TEARDOWN(serve)
-{
-	if (self->queue.fd > 0)
-		close(self->queue.fd);
-	iopf_close(&self->io);
-}
-
-/* Groups of so many requests each. */
-static int fault(struct iopf *io, const struct mock_device *dev, unsigned int groups,
-		 unsigned int requests)
-{
-	return iopf_inject(io->fd, dev->idev_id, 0, 1, 0x100000, groups, requests, 0);
-}
-
-/* Answers to all groups, which have one request each. */
-static void answer(struct iopf_serve *serve, struct iommu_hwpt_page_response *answers, int n)
-{
-	int i;
-
-	for (i = 0; i < n; i++)
-		answers[i] = (struct iommu_hwpt_page_response){ serve->messages[i].cookie,
-								IOMMUFD_PAGE_RESP_SUCCESS };
-	serve->answers = answers;
-	serve->n_answers = (unsigned int)n;
-	serve->n_done = 0;
-}
-
-static unsigned int successes(struct iopf *io, const struct mock_device *dev)
-{
-	struct iommu_test_iopf_stats stats = {};
-
-	iopf_stats(io->fd, dev->idev_id, &stats);
-	return stats.responses[IOMMUFD_PAGE_RESP_SUCCESS];
-}
-
-TEST_F(serve, answers_in_messages_out)
-{
-	struct iommu_hwpt_page_response answers[SLOT_SIZE];
-	struct iommu_hwpt_pgfault messages[SLOT_SIZE];
-	struct iopf_serve serve = { .messages = messages, .room = SLOT_SIZE };
-	int n = 0, round;
-
-	EXPECT_EQ(0, iopf_serve(&self->queue, &serve, 0));
-	EXPECT_EQ(0, iopf_serve(&self->queue, &serve, 1));
-	for (round = 0; round < 20; round++) {
-		ASSERT_EQ(0, fault(&self->io, &self->dev, round % 3 + 1, 1));
-		answer(&serve, answers, n);
-		n = iopf_serve(&self->queue, &serve, IOPF_FOREVER);
-		ASSERT_EQ(round % 3 + 1, n);
-		EXPECT_EQ(serve.n_answers, serve.n_done);
-	}
-	EXPECT_EQ(39 - n, successes(&self->io, &self->dev));
-	answer(&serve, answers, n);
-	serve.room = 0;
-	EXPECT_EQ(0, iopf_serve(&self->queue, &serve, IOPF_FOREVER));
-	EXPECT_EQ(39, successes(&self->io, &self->dev));
-	EXPECT_EQ(0, serve.n_late);
-}
-
-/* An answer that cannot be given is named, takes no message, and can be left out. */
-TEST_F(serve, unknown_cookie)
-{
-	struct iommu_hwpt_page_response answers[3], spare;
-	struct iommu_hwpt_pgfault messages[3];
-	struct iopf_serve serve = { .messages = messages, .room = 3 };
-
-	ASSERT_EQ(0, fault(&self->io, &self->dev, 3, 1));
-	ASSERT_EQ(3, iopf_serve(&self->queue, &serve, WAIT_MS));
-	ASSERT_EQ(0, fault(&self->io, &self->dev, 2, 1));
-	answer(&serve, answers, 3);
-	spare = answers[1];
-	answers[1].cookie ^= 0x40000000;
-	EXPECT_EQ(-EINVAL, iopf_serve(&self->queue, &serve, WAIT_MS));
-	EXPECT_EQ(1, serve.n_done);
-	EXPECT_EQ(1, successes(&self->io, &self->dev));
-	serve.n_done++;
-	EXPECT_EQ(2, iopf_serve(&self->queue, &serve, WAIT_MS));
-	EXPECT_EQ(3, serve.n_done);
-	EXPECT_EQ(2, successes(&self->io, &self->dev));
-	EXPECT_EQ(0, serve.n_late);
-	EXPECT_EQ(1, iopf_queue_write(&self->queue, &spare, 1));
-}
-
-TEST_F(serve, group_does_not_fit)
-{
-	struct iommu_hwpt_page_response answers[2];
-	struct iommu_hwpt_pgfault messages[8];
-	struct iopf_serve serve = { .messages = messages, .room = 2 };
-
-	ASSERT_EQ(0, fault(&self->io, &self->dev, 1, 1));
-	ASSERT_EQ(0, fault(&self->io, &self->dev, 1, 5));
-	ASSERT_EQ(1, iopf_serve(&self->queue, &serve, WAIT_MS));
-	answer(&serve, answers, 1);
-	EXPECT_EQ(-EMSGSIZE, iopf_serve(&self->queue, &serve, WAIT_MS));
-	EXPECT_EQ(1, serve.n_done);
-	EXPECT_EQ(1, successes(&self->io, &self->dev));
-	EXPECT_EQ(variant->by_call ? 5 : 0, serve.needed);
-	serve.room = 5;
-	EXPECT_EQ(5, iopf_serve(&self->queue, &serve, WAIT_MS));
-	EXPECT_EQ(0, serve.needed);
-}
-
-TEST_F(serve, nonblock)
-{
-	struct iommu_hwpt_pgfault messages[2];
-	struct iopf_serve serve = { .messages = messages, .room = 2 };
-
-	ASSERT_EQ(0, fcntl(self->queue.fd, F_SETFL, O_RDWR | O_NONBLOCK));
-	EXPECT_EQ(0, iopf_serve(&self->queue, &serve, 0));
-	EXPECT_EQ(-EAGAIN, iopf_serve(&self->queue, &serve, IOPF_FOREVER));
-	ASSERT_EQ(0, fault(&self->io, &self->dev, 1, 1));
-	EXPECT_EQ(1, iopf_serve(&self->queue, &serve, IOPF_FOREVER));
-}
-
-TEST_F(serve, signal)
-{
-	struct iommu_hwpt_page_response answers[1];
-	struct iommu_hwpt_pgfault messages[1];
-	struct iopf_serve serve = { .messages = messages, .room = 1 };
-
-	ASSERT_EQ(0, fault(&self->io, &self->dev, 1, 1));
-	ASSERT_EQ(1, iopf_serve(&self->queue, &serve, WAIT_MS));
-	answer(&serve, answers, 1);
-	alarms(true);
-	EXPECT_EQ(-EINTR, iopf_serve(&self->queue, &serve, IOPF_FOREVER));
-	alarms(false);
-	EXPECT_EQ(1, serve.n_done);
-	EXPECT_EQ(1, successes(&self->io, &self->dev));
-	/* again, as it is: nothing is given twice */
-	EXPECT_EQ(0, iopf_serve(&self->queue, &serve, 0));
-}
-
-/* The kernel has answered for a server that was too slow: that is no error. */
-TEST_F(serve, late)
-{
-	struct iopf_queue_options options = {
-		.depth = 64, .deadline_ms = 200, .deadline_code = IOMMUFD_PAGE_RESP_INVALID,
-	};
-	struct iommu_hwpt_page_response answers[3];
-	struct iommu_hwpt_pgfault messages[3];
-	struct iopf_serve serve = { .messages = messages, .room = 3 };
-	struct iommu_test_iopf_stats stats = {};
-	struct iopf_queue timed;
-	struct mock_device dev;
-	uint32_t ioas_id, hwpt_id;
-	unsigned int sent = 0;
-
-	if (!(self->features & IOPF_HAS_LIMITS))
-		SKIP(return, "no deadlines");
-	ASSERT_EQ(0, iopf_queue_alloc_with(&self->io, &options, &timed));
-	timed.no_serve = !variant->by_call;
-	ASSERT_EQ(0, iopf_ioas_alloc(&self->io, &ioas_id));
-	ASSERT_EQ(0, mock_device_create(self->io.fd, ioas_id, 0, &dev));
-	ASSERT_EQ(0, iopf_hwpt_alloc(&self->io, dev.idev_id, ioas_id, 0, timed.id, &hwpt_id));
-	ASSERT_EQ(0, mock_replace(self->io.fd, dev.stdev_id, hwpt_id));
-	/* the kernel may be quicker than the read already */
-	do {
-		ASSERT_EQ(0, fault(&self->io, &dev, 3, 1));
-		sent += 3;
-	} while (iopf_serve(&timed, &serve, 0) < 3);
-	while (stats.responses[IOMMUFD_PAGE_RESP_INVALID] < sent)
-		ASSERT_EQ(0, iopf_stats(self->io.fd, dev.idev_id, &stats));
-	answer(&serve, answers, 3);
-	EXPECT_EQ(0, iopf_serve(&timed, &serve, 0));
-	EXPECT_EQ(3, serve.n_done);
-	EXPECT_EQ(3, serve.n_late);
-	close(timed.fd);
-}
-
-/* Without the iommufd no fault can come. */
-TEST_F(serve, no_more_faults)
-{
-	struct iommu_hwpt_pgfault messages[2];
-	struct iopf_serve serve = { .messages = messages, .room = 2 };
-
-	if (!(self->features & IOPF_HAS_SERVE))
-		SKIP(return, "the kernel does not tell");
-	iopf_close(&self->io);
-	EXPECT_EQ(-ENODEV, iopf_serve(&self->queue, &serve, IOPF_FOREVER));
 }
 
 TEST_HARNESS_MAIN

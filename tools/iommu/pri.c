@@ -38,14 +38,7 @@ static int is_entry_of_one(const struct dirent *entry)
 
 int pri_present(struct iopf *io, const char *bdf)
 {
-	unsigned long vendor = device_attribute(bdf, "vendor");
-
-	if (is_pri_device(bdf))
-		return 0;
-	if (!vendor)
-		return iopf_say(io, ENODEV, "there is no PCI device %s", bdf);
-	return iopf_say(io, ENODEV, "%s is no pri-testdev (%04x:%04x), but a device %04lx:%04lx",
-			bdf, PTD_VENDOR_ID, PTD_DEVICE_ID, vendor, device_attribute(bdf, "device"));
+	return iopf_pci_expect(io, bdf, PTD_VENDOR_ID, PTD_DEVICE_ID);
 }
 
 int pri_find(struct pri_address *found, int max)
@@ -102,15 +95,12 @@ static int check_device(struct pri_device *pri)
 
 int pri_open(struct iopf *io, const char *bdf, struct pri_device *pri)
 {
-	char full[16];
 	int rc;
 
 	pri->bar.base = NULL;
-	rc = iopf_full_bdf(io, bdf, full);
+	rc = pri_present(io, bdf);
 	if (!rc)
-		rc = pri_present(io, full);
-	if (!rc)
-		rc = iopf_device_open(io, full, &pri->vfio);
+		rc = iopf_device_open(io, bdf, &pri->vfio);
 	if (rc)
 		return rc;
 	rc = iopf_device_map_bar(&pri->vfio, 0, &pri->bar);

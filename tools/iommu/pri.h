@@ -36,7 +36,7 @@ struct pri_counts {
 
 /* Fills in the addresses of up to max of these devices, in order; returns how many there are. */
 int pri_find(struct pri_address *found, int max);
-/* -ENODEV: there is no device with this full address, or it is another one. */
+/* -ENODEV: there is no device with this address, or it is another one. */
 int pri_present(struct iopf *io, const char *bdf);
 
 /* The device comes up reset, without bus mastering. */

@@ -4,8 +4,8 @@
  *
  *	cc demand.c $(pkg-config --cflags --libs libiopf) -o demand
  *
- * BDF is an emulated pri-testdev (tools/testing/qemu).  For another device write
- * fill[] and is_running() anew, and nothing else.
+ * BDF is an emulated pri-testdev (tools/testing/qemu).  For another device write its
+ * ids, fill[] and is_running() anew, and nothing else.
  */
 #include <errno.h>
 #include <iopf.h>
@@ -32,7 +32,10 @@ static bool is_running(const volatile uint32_t *registers)
 	return registers[0x84 / 4] == 1 || registers[0xc0 / 4];
 }
 
-/* Map the pages that a group asks for; a page may be asked for twice. */
+/*
+ * Map the pages that a group asks for; a page may be asked for twice.  INVALID ends the
+ * access that asked; FAILURE would end all page requests of the device.
+ */
 static uint32_t serve(void *ioas, const struct iopf_group *group)
 {
 	for (unsigned int i = 0; i < group->n; i++) {
@@ -44,7 +47,7 @@ static uint32_t serve(void *ioas, const struct iopf_group *group)
 				  ACCESS);
 
 		if (rc && rc != -EEXIST)
-			return IOMMUFD_PAGE_RESP_FAILURE;
+			return IOMMUFD_PAGE_RESP_INVALID;
 	}
 	return IOMMUFD_PAGE_RESP_SUCCESS;
 }
@@ -58,8 +61,8 @@ int main(int argc, char **argv)
 	uint32_t ioas, hwpts[2];
 	int rc = -1;
 
-	if (argc == 2 && !iopf_open(&io) && !iopf_queue_alloc(&io, 0, &queue) &&
-	    !iopf_ring_init(&ring, &queue, 1, 256) &&
+	if (argc == 2 && !iopf_open(&io) && !iopf_pci_expect(&io, argv[1], 0x1234, 0x9171) &&
+	    !iopf_queue_alloc(&io, 0, &queue) && !iopf_ring_init(&ring, &queue, 1, 256) &&
 	    !iopf_ioas_alloc(&io, &ioas) && !iopf_device_open(&io, argv[1], &dev) &&
 	    iopf_device_watch(&dev) >= 0 &&
 	    !iopf_device_attach_queue(&dev, ioas, PASID, &queue, hwpts) &&

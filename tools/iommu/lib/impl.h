@@ -14,9 +14,12 @@ struct ring_slot {
 	unsigned int n_written;
 	unsigned int n_writing;
 	bool cut;
+	/* its read is to be posted when the large slot is free */
+	bool parked;
 	/*
-	 * without io_uring: whose it is; its answers are to be given, or were given and
-	 * the caller was not told; n_read messages are there that the caller was not told of
+	 * without io_uring, and of the large slot: whose it is; its answers are to be
+	 * given, or were given and the caller was not told; n_read messages are there that
+	 * the caller was not told of
 	 */
 	enum { SLOT_FREE, SLOT_TAKEN, SLOT_REPLIED, SLOT_ANSWERED, SLOT_FILLED } state;
 	unsigned int n_read;
@@ -26,6 +29,7 @@ struct iopf_ring_impl {
 	struct io_uring uring;
 	const struct iopf_queue *queue;
 	enum iopf_mode mode;
+	/* and one more behind them, for a group that they have no room for */
 	struct ring_slot *slots;
 	unsigned int n_slots;
 	unsigned int slot_size;
@@ -37,6 +41,19 @@ struct iopf_ring_impl {
 	bool armed;
 	bool stopping;
 };
+
+/* The most that a group can have. */
+#define MAX_GROUP 4096
+
+static inline struct ring_slot *large_slot(struct iopf_ring_impl *ring)
+{
+	return &ring->slots[ring->n_slots];
+}
+
+static inline unsigned int room_of(struct iopf_ring_impl *ring, struct ring_slot *slot)
+{
+	return slot == large_slot(ring) ? MAX_GROUP : ring->slot_size;
+}
 
 /* iopf-ring.c: n messages are in the slot, so it is at the caller; returns IOPF_FAULTS. */
 int slot_filled(struct ring_slot *slot, unsigned int n);

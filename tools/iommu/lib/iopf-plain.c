@@ -5,7 +5,8 @@
  * A slot is free, or taken by the caller, who replies to it; its answers are given
  * with the next wait (with IOPF_POLL at once) and the caller is told of that.
  * Messages go to a free slot. If there is none they go to the slot whose answers
- * are given in the same call; the caller is told first that they were.
+ * are given in the same call; the caller is told first that they were.  A group that
+ * has no room there goes to the large slot, which takes no other.
  */
 #include <errno.h>
 
@@ -14,9 +15,9 @@
 static struct ring_slot *slot_in_state(struct iopf_ring_impl *ring, int state,
 				       const struct ring_slot *but)
 {
-	unsigned int i;
+	unsigned int n = ring->n_slots + (state != SLOT_FREE), i;
 
-	for (i = 0; i < ring->n_slots; i++) {
+	for (i = 0; i < n; i++) {
 		if ((int)ring->slots[i].state == state && &ring->slots[i] != but)
 			return &ring->slots[i];
 	}
@@ -52,24 +53,30 @@ static bool refused(int rc, struct iopf_serve *serve)
 	return true;
 }
 
+/* The first group is larger than a slot of the ring. */
+static bool has_no_room(int rc, const struct iopf_serve *serve)
+{
+	return rc == -EMSGSIZE && serve->n_done == serve->n_answers && serve->room < MAX_GROUP;
+}
+
 static int failed(struct iopf_ring_impl *ring, int rc, const struct iopf_serve *serve)
 {
-	if (rc == -EINTR)
+	if (rc == -EINTR || has_no_room(rc, serve))
 		return rc;
 	if (serve->n_done < serve->n_answers)
 		return iopf_fail(ring->queue->io, -rc, "answer %u of %u", serve->n_done,
 				 serve->n_answers);
-	if (serve->needed)
-		return iopf_fail(ring->queue->io, -rc, "a group of %u in a slot for %u messages",
-				 serve->needed, serve->room);
 	return iopf_fail(ring->queue->io, -rc, "serve the fault queue");
 }
 
-/* Give the answers of one slot, and wait for messages in another; either may be NULL. */
+/*
+ * Give the answers of one slot, and wait for messages in another; either may be NULL.
+ * -EMSGSIZE: the answers are given, but the first group is larger than that slot.
+ */
 static int exchange(struct iopf_ring_impl *ring, struct ring_slot *from, struct ring_slot *to,
 		    unsigned int timeout_ms)
 {
-	struct iopf_serve serve = { .room = to ? ring->slot_size : 0 };
+	struct iopf_serve serve = { .room = to ? room_of(ring, to) : 0 };
 	int rc;
 
 	if (from) {
@@ -113,6 +120,9 @@ int plain_next(struct iopf_ring_impl *ring, unsigned int timeout_ms, struct ring
 	if (!from && !to)
 		return IOPF_TIMEOUT;
 	rc = exchange(ring, from, to, timeout_ms);
+	if (rc == -EMSGSIZE)
+		rc = large_slot(ring)->state == SLOT_FREE ?
+			exchange(ring, NULL, large_slot(ring), 0) : 0;
 	return rc ? rc : tell(ring, slot);
 }
 
@@ -139,7 +149,7 @@ void plain_stop(struct iopf_ring_impl *ring)
 	struct ring_slot *slot;
 	unsigned int i;
 
-	for (i = 0; i < ring->n_slots; i++) {
+	for (i = 0; i <= ring->n_slots; i++) {
 		slot = &ring->slots[i];
 		if (slot->state == SLOT_REPLIED)
 			exchange(ring, slot, NULL, 0);

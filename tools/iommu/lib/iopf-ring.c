@@ -10,9 +10,14 @@
  * With IOPF_MULTISHOT a slot is a buffer of one read that does not end, so there
  * is nothing to link: the slot goes back to the kernel when its write is done.
  * The read ends when it finds no buffer, and is posted again with the next.
+ *
+ * A group that has no room in a slot ends a read with -EINVAL and stays the queue's
+ * first.  It is read into the large slot at once; while the caller has that, such
+ * reads are not posted again.
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 
 #include "impl.h"
 #include "uring.h"
@@ -29,6 +34,12 @@ static uint64_t user_data_of(struct iopf_ring_impl *ring, struct ring_slot *slot
 	return (uint64_t)(slot - ring->slots) << 1 | write;
 }
 
+/* Is a read linked behind the slot's write? */
+static bool links(struct iopf_ring_impl *ring, const struct ring_slot *slot)
+{
+	return ring->mode == IOPF_READ && !ring->stopping && slot != large_slot(ring);
+}
+
 static void post_write(struct iopf_ring_impl *ring, struct ring_slot *slot)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
@@ -37,7 +48,7 @@ static void post_write(struct iopf_ring_impl *ring, struct ring_slot *slot)
 	io_uring_prep_write(sqe, ring->queue->fd, slot->pub.answers + slot->n_written,
 			    slot->n_writing * sizeof(*slot->pub.answers), -1);
 	io_uring_sqe_set_data64(sqe, user_data_of(ring, slot, true));
-	if (!ring->stopping && ring->mode == IOPF_READ)
+	if (links(ring, slot))
 		sqe->flags |= IOSQE_IO_LINK;
 	ring->in_flight++;
 }
@@ -73,14 +84,34 @@ static void give_buffer(struct iopf_ring_impl *ring, struct ring_slot *slot)
 		post_multishot(ring);
 }
 
+/* The next large group can be taken, so reads that would meet it go on. */
+static void free_large(struct iopf_ring_impl *ring)
+{
+	unsigned int i;
+
+	large_slot(ring)->state = SLOT_FREE;
+	if (ring->stopping)
+		return;
+	if (ring->mode == IOPF_MULTISHOT && !ring->armed && ring->n_given)
+		post_multishot(ring);
+	for (i = 0; i < ring->n_slots; i++) {
+		if (!ring->slots[i].parked)
+			continue;
+		ring->slots[i].parked = false;
+		post_read(ring, &ring->slots[i]);
+	}
+}
+
 static void post(struct iopf_ring_impl *ring, struct ring_slot *slot)
 {
 	slot->cut = false;
 	if (slot->n_written < slot->pub.n_answers)
 		post_write(ring, slot);
+	else if (slot == large_slot(ring))
+		free_large(ring);
 	else if (ring->mode == IOPF_MULTISHOT && !ring->stopping)
 		give_buffer(ring, slot);
-	if (ring->mode == IOPF_READ && !ring->stopping)
+	if (links(ring, slot))
 		post_read(ring, slot);
 }
 
@@ -98,8 +129,39 @@ static int faults_came(struct ring_slot *slot, int bytes)
 	return slot_filled(slot, (unsigned int)bytes / sizeof(*slot->pub.messages));
 }
 
-static int read_done(struct iopf_ring_impl *ring, struct ring_slot *slot, int res)
+/* Read the group that no slot has room for; IOPF_TIMEOUT: another reader was quicker. */
+static int take_large(struct iopf_ring_impl *ring, struct ring_slot **slot)
 {
+	struct ring_slot *large = large_slot(ring);
+	struct iovec iov = { large->pub.messages, MAX_GROUP * sizeof(*large->pub.messages) };
+	ssize_t n = preadv2(ring->queue->fd, &iov, 1, -1, RWF_NOWAIT);
+
+	if (n < 0 && errno != EAGAIN)
+		return iopf_fail(ring->queue->io, errno, "read of a large group");
+	if (n <= 0)
+		return IOPF_TIMEOUT;
+	large->state = SLOT_TAKEN;
+	*slot = large;
+	return faults_came(large, (int)n);
+}
+
+static int read_has_no_room(struct iopf_ring_impl *ring, struct ring_slot **slot)
+{
+	struct ring_slot *small = *slot;
+	int rc = IOPF_TIMEOUT;
+
+	small->parked = large_slot(ring)->state != SLOT_FREE;
+	if (!small->parked) {
+		rc = take_large(ring, slot);
+		post_read(ring, small);
+	}
+	return rc;
+}
+
+static int read_done(struct iopf_ring_impl *ring, struct ring_slot **found, int res)
+{
+	struct ring_slot *slot = *found;
+
 	if (res > 0)
 		return faults_came(slot, res);
 	if (ring->stopping && !slot->cut)
@@ -108,6 +170,8 @@ static int read_done(struct iopf_ring_impl *ring, struct ring_slot *slot, int re
 		post(ring, slot);
 		return IOPF_TIMEOUT;
 	}
+	if (res == -EINVAL)
+		return read_has_no_room(ring, found);
 	/* nothing: no fault can come any more */
 	return iopf_fail(ring->queue->io, res ? -res : ENODEV, "posted read of the fault queue");
 }
@@ -128,9 +192,22 @@ static int write_done(struct iopf_ring_impl *ring, struct ring_slot *slot, int r
 	}
 	slot->cut = res != (int)(wanted * sizeof(*slot->pub.answers));
 	/* The read that is linked to it posts the rest, if there is one. */
-	if (ring->stopping || ring->mode == IOPF_MULTISHOT)
+	if (!links(ring, slot))
 		post(ring, slot);
 	return slot->n_written == slot->pub.n_answers ? IOPF_ANSWERED : IOPF_TIMEOUT;
+}
+
+/* The read has ended; while the caller has the large slot it stays so. */
+static int multishot_has_no_room(struct iopf_ring_impl *ring, struct ring_slot **slot)
+{
+	int rc;
+
+	if (large_slot(ring)->state != SLOT_FREE)
+		return IOPF_TIMEOUT;
+	rc = take_large(ring, slot);
+	if (ring->n_given)
+		post_multishot(ring);
+	return rc;
 }
 
 static int multishot_done(struct iopf_ring_impl *ring, const struct io_uring_cqe *cqe,
@@ -150,6 +227,8 @@ static int multishot_done(struct iopf_ring_impl *ring, const struct io_uring_cqe
 	}
 	if (ring->stopping || cqe->res == -ENOBUFS)
 		return IOPF_TIMEOUT;
+	if (cqe->res == -EINVAL)
+		return multishot_has_no_room(ring, slot);
 	return iopf_fail(ring->queue->io, cqe->res ? -cqe->res : ENODEV,
 			 "posted read of the fault queue");
 }
@@ -167,7 +246,7 @@ static int complete(struct iopf_ring_impl *ring, const struct io_uring_cqe *cqe,
 	ring->in_flight--;
 	if (user_data & 1)
 		return write_done(ring, *slot, cqe->res);
-	return read_done(ring, *slot, cqe->res);
+	return read_done(ring, slot, cqe->res);
 }
 
 /* Submit and wait; 0: there is a completion; else -ETIME or another error. */
@@ -208,15 +287,18 @@ static int uring_next(struct iopf_ring_impl *ring, unsigned int timeout_ms,
 	return IOPF_TIMEOUT;
 }
 
-/* Messages, then answers, of all slots in one piece. */
+/*
+ * Messages, then answers, of all slots in one piece.  What the large slot has of it
+ * costs an address until it is used.
+ */
 static int alloc_slots(struct iopf_ring_impl *ring)
 {
-	size_t n = (size_t)ring->n_slots * ring->slot_size;
+	size_t n = (size_t)ring->n_slots * ring->slot_size + MAX_GROUP;
 	struct iommu_hwpt_page_response *answers;
 	struct iommu_hwpt_pgfault *messages;
 	unsigned int i;
 
-	ring->slots = calloc(ring->n_slots, sizeof(*ring->slots));
+	ring->slots = calloc(ring->n_slots + 1, sizeof(*ring->slots));
 	messages = calloc(n, sizeof(*messages) + sizeof(*answers));
 	if (!ring->slots || !messages) {
 		free(ring->slots);
@@ -224,7 +306,7 @@ static int alloc_slots(struct iopf_ring_impl *ring)
 		return -ENOMEM;
 	}
 	answers = (void *)(messages + n);
-	for (i = 0; i < ring->n_slots; i++) {
+	for (i = 0; i <= ring->n_slots; i++) {
 		ring->slots[i].pub.messages = messages + (size_t)i * ring->slot_size;
 		ring->slots[i].pub.answers = answers + (size_t)i * ring->slot_size;
 	}
@@ -238,15 +320,15 @@ static void free_slots(struct iopf_ring_impl *ring)
 }
 
 /*
- * The submission queue has room for a write and a read of each slot, a multishot
- * read and a cancellation, and every wait empties it: io_uring_get_sqe() does
+ * The submission queue has room for a write and a read of each slot, one write more,
+ * a multishot read and a cancellation, and every wait empties it: io_uring_get_sqe() does
  * not fail.
  * Completions are run by the waiting thread alone, where the kernel can do that
  * (6.1).
  */
 static int init_uring(struct iopf_ring_impl *ring)
 {
-	unsigned int entries = ring->n_slots * 2 + 2;
+	unsigned int entries = ring->n_slots * 2 + 3;
 	int rc;
 
 	rc = io_uring_queue_init(entries, &ring->uring,

@@ -319,24 +319,54 @@ int iopf_device_adopt(struct iopf *io, const char *bdf, int fd, uint32_t id,
 	return rc ? rc : find_config(dev);
 }
 
-/* From sysfs: VFIO does not show the capability. */
+/* What sysfs has of the configuration space, which needs no driver; -1 if it does not. */
+static int open_config(const char *bdf)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s/config", bdf);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+int iopf_pci_expect(struct iopf *io, const char *bdf, uint16_t vendor, uint16_t device)
+{
+	uint16_t ids[2];
+	char full[16];
+	ssize_t n;
+	int fd, rc;
+
+	rc = iopf_full_bdf(io, bdf, full);
+	if (rc)
+		return rc;
+	fd = open_config(full);
+	if (fd < 0)
+		return iopf_say(io, ENODEV, "there is no PCI device %s", full);
+	n = pread(fd, ids, sizeof(ids), PCI_VENDOR_ID);
+	close(fd);
+	if (n != sizeof(ids))
+		return iopf_fail(io, n < 0 ? errno : EIO, "read the ids of %s", full);
+	if (ids[0] == vendor && ids[1] == device)
+		return 0;
+	return iopf_say(io, ENODEV, "%s is a device %04x:%04x, not %04x:%04x", full, ids[0],
+			ids[1], vendor, device);
+}
+
+/* VFIO does not show the capability. */
 int iopf_device_pri_capacity(struct iopf_device *dev)
 {
 	unsigned int at = PCI_CFG_SPACE_SIZE, tries = PCI_CFG_SPACE_EXP_SIZE / 8;
 	uint32_t header, capacity = 0;
-	char path[160];
-	int fd, rc = 0;
+	int fd = open_config(dev->bdf), rc = 0;
 
-	snprintf(path, sizeof(path), PCI_SYSFS "devices/%s/config", dev->bdf);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return iopf_fail(dev->io, errno, "open %s", path);
+		return iopf_fail(dev->io, errno, "open the configuration space of %s", dev->bdf);
 	/* no capability, or what cannot be read: the end */
 	while (at >= PCI_CFG_SPACE_SIZE && tries-- &&
 	       pread(fd, &header, sizeof(header), at) == sizeof(header)) {
 		if (PCI_EXT_CAP_ID(header) == PCI_EXT_CAP_ID_PRI) {
 			if (pread(fd, &capacity, sizeof(capacity), at + PCI_PRI_MAX_REQ) < 0)
-				rc = iopf_fail(dev->io, errno, "read %s", path);
+				rc = iopf_fail(dev->io, errno, "read the PRI capability of %s",
+					       dev->bdf);
 			break;
 		}
 		at = PCI_EXT_CAP_NEXT(header);

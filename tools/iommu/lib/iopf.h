@@ -25,7 +25,8 @@
  * where they are while it lives.
  *
  * Functions return 0 (or a count, where said) or a negative errno.  After a
- * failure iopf_error() tells in words what failed.
+ * failure iopf_error() tells in words what failed, but for iopf_serve(),
+ * iopf_queue_read() and iopf_queue_write(), which leave it alone.
  *
  * Threads: the handles made from one struct iopf share its error text, so they are
  * to be used by one thread at a time.  iopf_serve(), iopf_queue_read() and
@@ -52,7 +53,9 @@
  * write.  No function that serves faults allocates memory.
  *
  * Within a major version, programs that compile keep to do so: structs get new
- * members at their end only, enums new values.
+ * members at their end only, enums new values.  A program that is linked with the shared
+ * library runs with every later one of the same name (libiopf.so.1): there structs do
+ * not change.
  */
 #ifndef IOPF_H
 #define IOPF_H
@@ -169,10 +172,17 @@ void iopf_queue_adopt(struct iopf *io, uint32_t id, int fd, struct iopf_queue *q
  */
 int iopf_queue_close(struct iopf_queue *queue);
 
-/* read(2) into n messages; returns how many there are, 0 for an empty queue. */
+/*
+ * read(2) into n messages; returns how many there are, 0 for an empty queue (with
+ * IOMMU_FAULT_ALLOC_BLOCKING it waits).  -EINVAL: the first group has more than n.
+ */
 int iopf_queue_read(const struct iopf_queue *queue, struct iommu_hwpt_pgfault *messages,
 		    size_t n);
-/* write(2) n answers; returns how many were taken, less than n if one is refused. */
+/*
+ * write(2) n answers; returns how many were taken, up to the first that is refused.  If
+ * that is the very first it is the error: -EINVAL, -ESTALE (it came too late) or -EBUSY,
+ * as of iopf_serve().  Leave that one out and go on behind it.
+ */
 int iopf_queue_write(const struct iopf_queue *queue,
 		     const struct iommu_hwpt_page_response *answers, size_t n);
 
@@ -296,10 +306,11 @@ enum iopf_event {
 };
 
 /*
- * Have n_slots reads of slot_size messages each.  The largest group that a
- * device sends must fit into one slot, else it fails with -EMSGSIZE, in modes of
- * io_uring -EINVAL.  Without io_uring one slot is filled at a time; more than one are
- * for who answers later.
+ * Have n_slots reads of slot_size messages each; iopf_device_pri_capacity() says how
+ * large the groups of a device can be.  A group that has no room in a slot comes in one
+ * that the ring has beside them, at the cost of a system call more.  There is one such
+ * slot: until it is replied to, the next group of that kind waits, and those behind it.
+ * Without io_uring one slot is filled at a time; more than one are for who answers later.
  * ring->mode says how: where posted reads do not wait for faults (Linux up to now),
  * or the process may not use io_uring, IOPF_SERVE; and IOPF_POLL where the kernel
  * does not have IOMMU_FAULT_SERVE.
@@ -371,6 +382,11 @@ struct iopf_device {
 
 /* "0:3.0" and the like to "0000:00:03.0", as sysfs has it. */
 int iopf_full_bdf(struct iopf *io, const char *bdf, char full[16]);
+/*
+ * Before it is taken from its driver: is it that kind of device?  -ENODEV: it is
+ * another, or there is none, and iopf_error() tells.
+ */
+int iopf_pci_expect(struct iopf *io, const char *bdf, uint16_t vendor, uint16_t device);
 /*
  * Take the PCI device at bdf from its driver, give it to vfio-pci and bind it
  * to the iommufd.  Who does so for the same device at the same time waits.
