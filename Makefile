@@ -2,6 +2,7 @@
 # Front door of the project; the work is done in scripts/.  'make help' lists the targets.
 #
 # KDIR=/path/to/linux   build on this (clean) 6.12 tree instead of Debian's
+# CONFIG=/path/to/config   for 'make deb': the kernel's .config (default: the running kernel's)
 # JOBS=N                compilers at once (default: one per CPU)
 
 SHELL := /bin/bash
@@ -105,9 +106,15 @@ series-next: deps ## try the series on Debian's newest kernel: the table in seri
 	@scripts/next-source
 	@scripts/series-next --publish
 
+.PHONY: deb
+deb: deps user ## make Debian packages of library, tools and kernel (CONFIG=...): build/deb
+	@scripts/deps deb
+	@scripts/deb tools
+	@scripts/deb kernel $(CONFIG)
+
 .PHONY: clean
 clean: ## remove build/, but for the downloads and ccache
-	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/docs build/merge build/mutants build/vm build/log \
+	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/deb build/docs build/merge build/mutants build/vm build/log \
 		build/series build/series-* build/pri-testdev.so build/smmu-testdev.so
 
 .PHONY: distclean
