@@ -161,6 +161,11 @@ const char *pri_state_name(enum ptd_state state)
 	return "in an unknown state";
 }
 
+uint32_t pri_latency(const struct pri_device *pri, unsigned int bucket)
+{
+	return pri_get(pri, PTD_LATENCY + 4 * bucket);
+}
+
 void pri_counts(const struct pri_device *pri, struct pri_counts *counts)
 {
 	*counts = (struct pri_counts){

@@ -54,6 +54,8 @@ int pri_start(struct pri_device *pri, const struct pri_copy *copy);
 void pri_watch(struct pri_device *pri, uint64_t lo, uint64_t hi);
 enum ptd_state pri_state(const struct pri_device *pri);
 const char *pri_state_name(enum ptd_state state);
+/* What pri-testdev.h says of PTD_LATENCY: a bucket. */
+uint32_t pri_latency(const struct pri_device *pri, unsigned int bucket);
 void pri_counts(const struct pri_device *pri, struct pri_counts *counts);
 
 #endif

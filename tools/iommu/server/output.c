@@ -87,6 +87,7 @@ void stats_line(struct server *server, const char *label, uint64_t bytes, uint64
 static void json_device(const struct target *target)
 {
 	struct pri_counts c;
+	unsigned int i;
 
 	pri_counts(&target->pri, &c);
 	json_open(&json, NULL, '{');
@@ -102,6 +103,16 @@ static void json_device(const struct target *target)
 	json_number(&json, "failure", c.failure);
 	json_number(&json, "unmatched", c.unmatched);
 	json_number(&json, "pages_mapped", target->src.n_mapped + target->dst.n_mapped);
+	json_open(&json, "response_ns", '[');
+	for (i = 0; i < PTD_LATENCIES; i++) {
+		if (!pri_latency(&target->pri, i))
+			continue;
+		json_open(&json, NULL, '[');
+		json_number(&json, NULL, 1ull << i);
+		json_number(&json, NULL, pri_latency(&target->pri, i));
+		json_close(&json, ']');
+	}
+	json_close(&json, ']');
 	json_close(&json, '}');
 }
 

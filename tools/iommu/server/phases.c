@@ -187,7 +187,23 @@ static void print_totals(const struct stats *s, enum iopf_mode mode)
 	       (double)histogram_percentile(&s->latency, 50) / 1000,
 	       (double)histogram_percentile(&s->latency, 99) / 1000,
 	       (double)s->latency.max / 1000);
-	histogram_print(&s->latency);
+}
+
+/* Of the whole way: the device tells, in steps of two, by the clock of the machine. */
+static void print_device_latency(const struct server *server)
+{
+	static struct histogram all;
+	unsigned int bucket;
+	int i;
+
+	for (i = 0; i < server->n_targets; i++) {
+		for (bucket = 0; bucket < PTD_LATENCIES; bucket++)
+			histogram_add(&all, 1ull << bucket,
+				      pri_latency(&server->targets[i].pri, bucket));
+	}
+	printf("latency from the device's request to its response, %llu groups\n",
+	       (unsigned long long)all.total);
+	histogram_print(&all);
 }
 
 int report(struct server *server)
@@ -199,5 +215,6 @@ int report(struct server *server)
 		result |= check_counts(&server->targets[i]);
 	}
 	print_totals(&server->stats, server->ring.mode);
+	print_device_latency(server);
 	return result;
 }

@@ -84,6 +84,7 @@ struct listener {
 	uint32_t requests[PTD_GROUP_IDS];	/* sent, in groups not answered */
 	uint32_t open[PTD_GROUP_IDS];		/* LASTs sent, not answered */
 	uint32_t stale[PTD_GROUP_IDS];		/* the same, sent before a RESET */
+	int64_t sent[PTD_GROUP_IDS];		/* when the first of those open was, or -1 */
 };
 
 /* A page request group of the engine: pages [first, end) of one stream. */
@@ -178,6 +179,19 @@ static void forget_group(struct listener *l, uint16_t id)
 	l->requests[id] = 0;
 }
 
+/* Only of the first of several that have the same id it is known when they were sent. */
+static void count_latency(struct listener *l, uint16_t id)
+{
+	int64_t ns = qemu_clock_get_ns(CLOCK_OF_GUEST) - l->sent[id];
+	unsigned int bucket = 0;
+
+	while (ns >> bucket > 1 && bucket < PTD_LATENCIES - 1)
+		bucket++;
+	if (l->sent[id] >= 0)
+		R(l->dev, PTD_LATENCY + 4 * bucket)++;
+	l->sent[id] = -1;
+}
+
 static void close_group(struct listener *l, uint16_t id)
 {
 	/* exact for the equal groups of a burst, the only user of one id twice */
@@ -233,6 +247,7 @@ static void got_response(struct pri_notifier *n, struct pri_response *response)
 
 	say(s, "response code=%d pasid=%#x group=%u", code, l->pasid, id);
 	if (id < PTD_GROUP_IDS && l->open[id]) {
+		count_latency(l, id);
 		close_group(l, id);
 		count_response(s, l->pasid, id, code);
 		engine_answered(s, l->pasid, id, code);
@@ -340,6 +355,8 @@ static int request_page(struct device *s, uint32_t pasid, uint64_t iova, uint32_
 	l->requests[id]++;
 	R(s, PTD_OPEN_REQUESTS)++;
 	if (flags & PTD_F_LAST) {
+		if (!l->open[id])
+			l->sent[id] = qemu_clock_get_ns(CLOCK_OF_GUEST);
 		l->open[id]++;
 		R(s, PTD_N_GROUPS)++;
 		R(s, PTD_OPEN_GROUPS)++;

@@ -36,6 +36,7 @@
 #define PTD_PASIDS_MAX		64	/* PASIDs with unanswered groups at a time */
 #define PTD_ASKS_MAX		8	/* times the copy asks for one page */
 #define PTD_REFUSALS_MAX	1000	/* full page request queues in a row, 1 ms apart */
+#define PTD_LATENCIES		32	/* buckets of PTD_LATENCY */
 
 enum ptd_register {
 	PTD_MAGIC		= 0x000,
@@ -91,7 +92,9 @@ enum ptd_register {
 	PTD_N_WATCH		= 0x130,	/* requests in the watch window */
 	PTD_LOWEST		= 0x138,	/* 64: lowest address requested, or ~0 */
 	PTD_HIGHEST		= 0x140,	/* 64: highest address requested, or 0 */
-	PTD_REGISTERS_END	= 0x148,
+	/* responses by the time since LAST: bucket N is from 2^N ns on, on the guest's clock */
+	PTD_LATENCY		= 0x180,	/* 32 of 32 bit */
+	PTD_REGISTERS_END	= 0x200,
 };
 
 #define PTD_F_READ		0x001

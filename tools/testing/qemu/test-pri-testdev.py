@@ -413,6 +413,7 @@ def single_fault(s):
     s.iommu.answer({"rid": d.rid, "pasid": PASID, "group": 300})
     equal((d.get("RESP_CODE"), d.get("RESP_GRPID"), d.get("RESP_PASID")), (0, 300, PASID))
     equal(d.counters("REQUESTS", "GROUPS", "RESPONSES", "SUCCESS", "UNMATCHED"), (1, 1, 1, 1, 0))
+    equal(sum(s.m.readl(d.bar + H["LATENCY"] + 4 * i) for i in range(H["LATENCIES"])), 1)
     equal(d.do("ATS", **access), 0)
     equal((d.get("ATS_ADDR"), d.get("ATS_PERM")), (page + 8, 1))
     s.m.writeq(page + 8, 0xFEEDFACECAFEBEEF)
