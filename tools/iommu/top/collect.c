@@ -25,7 +25,7 @@
 #define DEBUGFS "/sys/kernel/debug"
 #define DEVICES DEBUGFS "/iommu/iopf"
 
-static struct source *add_source(struct sample *sample)
+struct source *sample_add(struct sample *sample)
 {
 	struct source *grown;
 
@@ -41,7 +41,7 @@ static struct source *add_source(struct sample *sample)
 	return grown;
 }
 
-static void add_counter(struct source *source, const char *name, size_t length, uint64_t value)
+void source_add(struct source *source, const char *name, size_t length, uint64_t value)
 {
 	struct counter *counter = &source->counters[source->n];
 
@@ -74,7 +74,7 @@ static void parse_line(struct source *source, const char *line, const char *pref
 		length = strlen(default_name);
 	}
 	if (length && (!*end || isspace((unsigned char)*end)))
-		add_counter(source, line, length, value);
+		source_add(source, line, length, value);
 }
 
 static int parse_file(struct source *source, const char *path, const char *prefix,
@@ -151,7 +151,7 @@ static int take_fd(struct sample *sample, const char *dir, const char *name)
 	target[n] = 0;
 	if (strcmp(target, QUEUE_FILE) || !is_new(sample, pid, atoi(name)))
 		return 0;
-	source = add_source(sample);
+	source = sample_add(sample);
 	if (!source)
 		return -ENOMEM;
 	source->pid = pid;
@@ -202,7 +202,7 @@ static int take_device_file(struct sample *sample, const char *dir, const char *
 
 static int take_device(struct sample *sample, const char *dir, const char *name)
 {
-	struct source *source = add_source(sample);
+	struct source *source = sample_add(sample);
 	char path[320];
 
 	if (!source)

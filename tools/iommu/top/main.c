@@ -23,25 +23,32 @@ static const char help[] =
 "  --interval SEC   from one look to the next, 0.1..3600 (default 1)\n"
 "  --once           look once and end\n"
 "  --json           a line of JSON for each look\n"
+"  --record FILE    write these lines to FILE, too\n"
+"  --replay FILE    show what was recorded, on a terminal at the pace of then\n"
 "  --version, -V    print the version\n"
 "  --help, -h       print this\n"
 "\n"
 "On a terminal: d shows or hides every counter, space looks at once, q ends.\n"
+"What --replay shows last stays until then.\n"
 "Queues of other users, and all devices, are seen by root alone.\n"
 "\n"
-"Exit status: 0; 2 usage; 3 the counters, or those of devices, could not be read,\n"
-"or the output not be written; 128+N signal N.\n";
+"Exit status: 0; 2 usage; 3 the counters, or those of devices, or a record could not\n"
+"be read, or the output not be written; 128+N signal N.\n";
 
 enum { EXIT_USAGE = 2, EXIT_READ = 3, EXIT_SIGNAL = 128 };
 
 struct options {
 	double interval;
 	bool once, json;
+	const char *record, *replay;
 };
 
 static volatile sig_atomic_t caught_signal, suspended;
 static struct termios cooked;
 static bool details;
+static FILE *record, *replay;
+/* when what is replayed began */
+static uint64_t replay_begin;
 
 static void on_signal(int number)
 {
@@ -69,12 +76,14 @@ static void catch_signals(bool tty)
 	sigaction(SIGTSTP, &suspend, NULL);
 }
 
-enum { INTERVAL, ONCE, JSON, VERSION, HELP };
+enum { INTERVAL, ONCE, JSON, RECORD, REPLAY, VERSION, HELP };
 
 static const struct option long_options[] = {
 	[INTERVAL] = { "interval", required_argument, NULL, 0 },
 	[ONCE] = { "once", no_argument, NULL, 0 },
 	[JSON] = { "json", no_argument, NULL, 0 },
+	[RECORD] = { "record", required_argument, NULL, 0 },
+	[REPLAY] = { "replay", required_argument, NULL, 0 },
 	[VERSION] = { "version", no_argument, NULL, 'V' },
 	[HELP] = { "help", no_argument, NULL, 'h' },
 	{ 0 },
@@ -115,6 +124,10 @@ static void parse_options(struct options *options, int argc, char **argv)
 				options->interval = parse_interval(optarg);
 			options->once |= which == ONCE;
 			options->json |= which == JSON;
+			if (which == RECORD)
+				options->record = optarg;
+			if (which == REPLAY)
+				options->replay = optarg;
 			break;
 		case 'h':
 			fputs(help, stdout);
@@ -129,6 +142,18 @@ static void parse_options(struct options *options, int argc, char **argv)
 	}
 	if (optind != argc)
 		usage_error("unexpected argument '%s'", argv[optind]);
+	if (options->replay && (options->record || options->once))
+		usage_error("--replay excludes --record and --once");
+}
+
+static FILE *open_file(const char *path, const char *mode)
+{
+	FILE *file = fopen(path, mode);
+
+	if (file)
+		return file;
+	fprintf(stderr, "iopf-top: %s: %s\n", path, strerror(errno));
+	exit(EXIT_READ);
 }
 
 static void screen_begin(void)
@@ -173,8 +198,13 @@ static void draw(const struct options *options, const struct sample *now,
 
 	strftime(at, sizeof(at), "%H:%M:%S", localtime(&clock));
 	/* no wrapping: what is wider than the screen is cut */
-	printf("\033[H\033[J\033[?7liopf-top  %s  every %g s   d details  q quit\n\n", at,
-	       options->interval);
+	fputs("\033[H\033[J\033[?7liopf-top  ", stdout);
+	if (replay)
+		printf("%.200s, second %.1f", options->replay,
+		       (double)(now->ns - replay_begin) / 1e9);
+	else
+		printf("%s  every %g s", at, options->interval);
+	fputs("   d details  q quit\n\n", stdout);
 	show_table(now, before);
 	putchar('\n');
 	if (now->devices_error[0])
@@ -184,13 +214,13 @@ static void draw(const struct options *options, const struct sample *now,
 	fputs("\033[?7h", stdout);
 }
 
-/* Wait for the next look: false if it is the end. */
-static bool wait_next(const struct options *options, bool tty)
+/* Wait for the next look, so many milliseconds or (-1) for a key: false if it is the end. */
+static bool wait_next(int ms, bool tty)
 {
 	struct pollfd pfd = { .fd = tty ? STDIN_FILENO : -1, .events = POLLIN };
 	char key;
 
-	if (poll(&pfd, 1, (int)(options->interval * 1000)) <= 0) {
+	if (poll(&pfd, 1, ms) <= 0) {
 		if (suspended)
 			suspend();
 		return !caught_signal;
@@ -206,18 +236,56 @@ static void show(const struct options *options, const struct sample *now,
 		 const struct sample *before, bool tty)
 {
 	if (options->json)
-		show_json(now);
+		show_json(now, stdout);
 	else if (tty)
 		draw(options, now, before);
 	else
 		show_all(now, before, screen_width());
 	fflush(stdout);
+	if (record)
+		show_json(now, record);
 }
 
 static void complain(const struct sample *sample)
 {
 	if (sample->devices_error[0])
 		fprintf(stderr, "iopf-top: no counters of devices: %s\n", sample->devices_error);
+}
+
+/* Is all that was written at its place? */
+static bool is_written(void)
+{
+	return !ferror(stdout) && !(record && (fflush(record) || ferror(record)));
+}
+
+/* Of a record: after the last look on a terminal until a key. 1: the end. */
+static int next_look(struct sample *sample, const struct sample *before, bool tty)
+{
+	int rc, ms;
+
+	if (!replay)
+		return sample_take(sample);
+	rc = sample_read(sample, replay);
+	if (!before->ns)
+		replay_begin = sample->ns;
+	if (!tty || !before->ns || rc < 0)
+		return rc;
+	do {
+		ms = rc ? -1 : (int)((sample->ns - before->ns) / 1000000);
+		if (!wait_next(ms, tty))
+			return 1;
+	} while (rc);
+	return 0;
+}
+
+static void say_errors(int rc)
+{
+	if (rc < 0 && replay)
+		fprintf(stderr, "iopf-top: the record: %s\n", strerror(-rc));
+	else if (rc < 0)
+		fprintf(stderr, "iopf-top: look through /proc: %s\n", strerror(-rc));
+	else if (!is_written())
+		fputs("iopf-top: not all of the output could be written\n", stderr);
 }
 
 /* The program's exit status, but for signals. */
@@ -230,23 +298,21 @@ static int run(const struct options *options, bool tty)
 
 	do {
 		turn = !turn;
-		rc = sample_take(&samples[turn]);
+		rc = next_look(&samples[turn], &samples[!turn], tty);
 		if (rc)
 			break;
 		show(options, &samples[turn], &samples[!turn], tty);
 		if (first && !tty)
 			complain(&samples[turn]);
 		first = false;
-	} while (!ferror(stdout) && !options->once && wait_next(options, tty));
+	} while (is_written() && !caught_signal && !options->once &&
+		 (replay || wait_next((int)(options->interval * 1000), tty)));
 	if (tty) {
 		screen_end();
 		complain(&samples[turn]);
 	}
-	if (rc)
-		fprintf(stderr, "iopf-top: look through /proc: %s\n", strerror(-rc));
-	else if (ferror(stdout))
-		fputs("iopf-top: not all of the output could be written\n", stderr);
-	good = !rc && !ferror(stdout) && !samples[turn].devices_error[0];
+	say_errors(rc);
+	good = rc >= 0 && is_written() && (replay || !samples[turn].devices_error[0]);
 	sample_free(&samples[0]);
 	sample_free(&samples[1]);
 	return good ? 0 : EXIT_READ;
@@ -259,6 +325,10 @@ int main(int argc, char **argv)
 	int status;
 
 	parse_options(&options, argc, argv);
+	if (options.record)
+		record = open_file(options.record, "we");
+	if (options.replay)
+		replay = open_file(options.replay, "re");
 	tty = !options.once && !options.json && isatty(STDOUT_FILENO) && isatty(STDIN_FILENO);
 	catch_signals(tty);
 	if (tty)

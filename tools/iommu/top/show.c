@@ -60,9 +60,9 @@ static void json_sources(struct json *json, const struct sample *now, const char
 	json_close(json, ']');
 }
 
-void show_json(const struct sample *now)
+void show_json(const struct sample *now, FILE *file)
 {
-	struct json json = { .file = stdout };
+	struct json json = { .file = file };
 
 	json_open(&json, NULL, '{');
 	json_number(&json, "monotonic_ns", now->ns);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * iopf-top: the kernel's counters of page faults, for each fault queue and each
- * device.  collect.c reads them, show.c puts them on a screen or into JSON.
+ * device.  collect.c reads them, show.c puts them on a screen or into JSON, replay.c
+ * takes them from there again.
  *
  * Which counters there are is the kernel's business: they are taken by the names
  * that it gives them.  Only the short table of the live view knows some.
@@ -12,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #define MAX_COUNTERS 96
@@ -45,12 +47,18 @@ struct sample {
 /* collect.c: 0 or a negative errno; what was in the sample before is gone. */
 int sample_take(struct sample *sample);
 void sample_free(struct sample *sample);
+/* A source more, or NULL; a counter of a source, if there is room. */
+struct source *sample_add(struct sample *sample);
+void source_add(struct source *source, const char *name, size_t length, uint64_t value);
 /* The same queue or device in another sample, or NULL. */
 const struct source *sample_find(const struct sample *sample, const struct source *like);
 const struct counter *counter_find(const struct source *source, const char *name);
 
+/* replay.c: the next look of a record: 0, 1 at its end, or a negative errno */
+int sample_read(struct sample *sample, FILE *file);
+
 /* show.c: before is the last sample, or one without sources */
-void show_json(const struct sample *now);
+void show_json(const struct sample *now, FILE *file);
 /* Every counter, with its rate if there is a sample before. */
 void show_all(const struct sample *now, const struct sample *before, unsigned int width);
 /* A line for each queue and device. */
