@@ -48,8 +48,9 @@ scale: deps kernel user ## cost and memory of 1 to 64 devices, and 1 to 8 PCIe d
 	@scripts/scale
 
 .PHONY: pictures
-pictures: deps kernel user ## measure how long a server holds a fault, and draw it
+pictures: deps kernel user ## draw how long a server holds a fault, and iopf-top
 	@scripts/latency
+	@scripts/screenshot
 
 .PHONY: kernel
 kernel: ## build the kernel with the overlay (x86_64)
