@@ -199,10 +199,12 @@ fragments() {
 	debug | kcsan) parts+=(x86_64 "$2") ;;
 	*) die "unknown kind of kernel '$2'" ;;
 	esac
-	# What only our tree has: on every kernel, and on those for x86_64.
-	if [ "$1" = ours ]; then parts+=(ours); fi
-	if [ "$1" = ours ] && [ "$2" != arm64 ]; then parts+=(ours-x86_64); fi
 	printf "$scripts/config/%s.config\n" "${parts[@]}"
+	# What only our tree has
+	case $1/$2 in
+	ours/arm64) echo "$root/drivers/iommu/arm/arm-smmu-v3/.kunitconfig" ;;
+	ours/*) echo "$root/drivers/iommu/intel/.kunitconfig" ;;
+	esac
 }
 
 # new_config KIND SRC OUT FRAGMENT...: make OUT/.config.new, of the options that SRC knows.
