@@ -3,6 +3,7 @@
 #
 # KDIR=/path/to/linux   build on this (clean) 6.12 tree instead of Debian's
 # CONFIG=/path/to/config   for 'make deb': the kernel's .config (default: the running kernel's)
+# TREE=DIR              the tree of 'make tree' and 'make take', instead of linux
 # JOBS=N                compilers at once (default: one per CPU)
 
 SHELL := /bin/bash
@@ -78,8 +79,13 @@ user: ## build the programs, the selftests and QEMU's PRI device
 	@scripts/user x86_64
 
 .PHONY: tree
-tree: ## lay the overlay on the base, for reading: build/ours/src
-	@. scripts/lib.sh && refresh ours
+tree: ## a kernel tree in git to work in, the base and the series: TREE=linux
+	@scripts/base
+	@scripts/tree make $(TREE)
+
+.PHONY: take
+take: ## take what was committed there back into the overlay, as commits
+	@scripts/tree take $(TREE)
 
 .PHONY: build-matrix
 build-matrix: deps ## build with W=1 in every configuration; no warning that the base has not
@@ -115,7 +121,7 @@ deb: deps user ## make Debian packages of library, tools and kernel (CONFIG=...)
 
 .PHONY: clean
 clean: ## remove build/, but for the downloads and ccache
-	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/deb build/docs build/merge build/mutants build/vm build/log \
+	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/deb build/docs build/mutants build/vm build/log \
 		build/series build/series-* build/pri-testdev.so build/smmu-testdev.so
 
 .PHONY: distclean
