@@ -179,6 +179,7 @@ struct iopf_counters {
  * @rcu: delays the free until report's look-up cannot see it any more
  * @queue_list: node in &iopf_queue.devices, protected by &iopf_queue.lock
  * @idle: woken for each answer while there are @waiters
+ * @iommu: its IOMMU
  * @memcg: charged for the pool: that of the task which added the device
  * @age_work: forgets groups whose last request does not come
  * @retry_work: answers and frees what is @parked
@@ -207,6 +208,7 @@ struct iopf_device {
 	struct rcu_head rcu;
 	struct list_head queue_list;
 	wait_queue_head_t idle;
+	struct iommu_device *iommu;
 	struct mem_cgroup *memcg;
 	struct delayed_work age_work;
 	struct delayed_work retry_work;
@@ -1083,7 +1085,7 @@ EXPORT_SYMBOL_GPL(iommu_report_device_fault);
 
 static struct iommu_device *iopf_iommu(const struct iopf_answer *answer)
 {
-	return answer->group->fault_param->dev->iommu->iommu_dev;
+	return to_iopf_device(answer->group->fault_param)->iommu;
 }
 
 static void iopf_answer_one(const struct iommu_ops *ops, const struct iopf_answer *answer)
@@ -1731,6 +1733,7 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
 	INIT_DELAYED_WORK(&fdev->grow_work, iopf_grow);
 	fdev->param.dev = dev;
 	fdev->param.queue = queue;
+	fdev->iommu = dev->iommu->iommu_dev;
 
 	page = iopf_page_alloc(fdev, GFP_KERNEL);
 	if (!page) {

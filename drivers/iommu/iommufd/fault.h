@@ -256,16 +256,16 @@ struct iommufd_attach_handle {
  * @node: node in &iommufd_attach_handle.attachments
  * @idev: the device, NULL for that of a &struct iommufd_fault_source
  * @dev_id: what user space calls it
- * @outstanding: its groups that are queued, delivered or being answered;
- *               protected by the fault object's lock, as those below
- * @slots: its groups that have a slot
+ * @outstanding: its groups that are queued, delivered or being answered
+ * @slots: its groups that have a slot; protected by the fault object's lock, as is
+ *         @sharing
  * @sharing: node in &iommufd_fault.sharing; empty when it feeds the object no more
  */
 struct iommufd_attachment {
 	struct list_head node;
 	struct iommufd_device *idev;
 	u32 dev_id;
-	unsigned int outstanding;
+	atomic_t outstanding;
 	u32 slots;
 	struct list_head sharing;
 };
@@ -331,11 +331,18 @@ static inline void iommufd_fault_set_queued(struct iommufd_fault *fault,
 	WRITE_ONCE(fault->queued, queued);
 }
 
-/* Drop a reference; what nobody holds goes to @unused, to be freed. */
+/*
+ * Drop a reference; what nobody holds goes to @unused, to be freed. Under the object's
+ * lock. Who has claimed the group sees without it that he is the last, and frees it: the
+ * caller must be done with it.
+ */
 static inline void iommufd_fault_put_group(struct iopf_group *group,
 					   struct list_head *unused)
 {
-	if (!--group->refs)
+	u32 refs = group->refs - 1;
+
+	smp_store_release(&group->refs, refs);
+	if (!refs)
 		list_add_tail(&group->node, unused);
 }
 
@@ -376,7 +383,7 @@ void iommufd_fault_destroy(struct iommufd_object *obj);
 void iommufd_fault_leave(struct iommufd_fault *fault);
 void iommufd_fault_put(struct iommufd_fault *fault);
 
-/* fault.c: groups, from the fault core to the answer */
+/* fault.c: groups, from the fault core to the queue */
 int iommufd_fault_iopf_handler(struct iopf_group *group);
 const struct iopf_handler_ops *iommufd_fault_iopf_ops(const struct iommufd_fault *fault);
 void iommufd_fault_join(struct iommufd_fault *fault, struct iommufd_attachment *attachment);
@@ -384,23 +391,25 @@ void iommufd_fault_part_with(struct iommufd_fault *fault, struct iommufd_attachm
 int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
 			struct iopf_group *group);
 void iommufd_fault_start_aging(struct iommufd_fault *fault, const struct iopf_group *group);
-void iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
-			    enum iommufd_fault_slot_state state);
-int iommufd_fault_respond(struct iommufd_fault *fault,
-			  const struct iommu_hwpt_page_response *responses,
-			  unsigned int count, unsigned int *given);
+int iommufd_fault_queue(struct iommufd_fault *fault,
+			struct iommufd_attachment *attachment,
+			struct iopf_group *group);
+void iommufd_fault_end(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
+		       bool tell);
+void iommufd_fault_set_timer(struct iommufd_fault *fault);
+enum hrtimer_restart iommufd_fault_timeout(struct hrtimer *timer);
+
+/* fault_answer.c: from an answer to the hardware */
+int iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from, size_t count,
+			size_t *done);
 void iommufd_fault_drain(struct iommufd_fault *fault,
 			 struct iommufd_attachment *attachment,
 			 enum iommu_page_response_code code);
 void iommufd_fault_close(struct iommufd_fault *fault);
-int iommufd_fault_queue(struct iommufd_fault *fault,
-			struct iommufd_attachment *attachment,
-			struct iopf_group *group);
 bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group);
 void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
 			  enum iommu_page_response_code code);
 void iommufd_fault_work(struct work_struct *work);
-enum hrtimer_restart iommufd_fault_timeout(struct hrtimer *timer);
 
 /* fault_wake.c: who waits for groups */
 void iommufd_fault_init_wake(struct iommufd_fault *fault);
@@ -433,8 +442,6 @@ ssize_t iommufd_fault_read_parts(struct iommufd_fault *fault, struct iov_iter *t
 
 /* fault_file.c: its file */
 struct file *iommufd_fault_file_create(struct iommufd_fault *fault);
-int iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from, size_t count,
-			size_t *done);
 
 /* fault_serve.c: answers in and messages out in one call */
 long iommufd_fault_file_ioctl(struct file *filep, unsigned int op, unsigned long arg);

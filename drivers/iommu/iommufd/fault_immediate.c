@@ -38,7 +38,7 @@
 #include <uapi/linux/iommufd.h>
 
 #include "../iommu-priv.h"
-#include "iommufd_private.h"
+#include "fault_slot.h"
 
 /* Messages that a reader takes at a time, and so the groups that are moved under a lock */
 #define PART_TAKE	64

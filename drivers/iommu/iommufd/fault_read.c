@@ -217,17 +217,24 @@ static noinline_for_stack ssize_t fault_read_group(struct iommufd_fault *fault,
 	return copied ? count : -EFAULT;
 }
 
-static ssize_t fault_read_some(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
+/* @ahead: messages that were written to @to and not yet advanced over */
+static __always_inline ssize_t fault_read_some(struct iommufd_fault *fault,
+					       struct iov_iter *to, size_t room, size_t *ahead)
 {
-	ssize_t count = 0;
+	size_t count;
 
 	if (unlikely(fault->parts))
 		return iommufd_fault_read_parts(fault, to, room);
 	if (likely(iter_is_ubuf(to))) {
-		count = fault_take(fault, to->ubuf + to->iov_offset, room);
-		iov_iter_advance(to, count * FAULT_MESSAGE_SIZE);
+		count = fault_take(fault, to->ubuf + to->iov_offset +
+				   *ahead * FAULT_MESSAGE_SIZE, room);
+		*ahead += count;
+		if (likely(count))
+			return count;
+		iov_iter_advance(to, *ahead * FAULT_MESSAGE_SIZE);
+		*ahead = 0;
 	}
-	return count ?: fault_read_group(fault, to, room);
+	return fault_read_group(fault, to, room);
 }
 
 /**
@@ -236,7 +243,7 @@ static ssize_t fault_read_some(struct iommufd_fault *fault, struct iov_iter *to,
  * @to: where to
  * @room: number of messages that there is room for
  *
- * Who waits is told of what is left behind.
+ * Who waits is told of what is left behind. What is in one piece is not advanced over.
  *
  * Context: Process context, may sleep to fault user memory in.
  *
@@ -246,11 +253,11 @@ static ssize_t fault_read_some(struct iommufd_fault *fault, struct iov_iter *to,
  */
 ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
 {
+	size_t done = 0, ahead = 0;
 	ssize_t count = 0;
-	size_t done = 0;
 
 	while (done < room && !iommufd_fault_is_empty(fault)) {
-		count = fault_read_some(fault, to, room - done);
+		count = fault_read_some(fault, to, room - done, &ahead);
 		if (count <= 0)
 			break;
 		done += count;

@@ -27,28 +27,39 @@ static int fault_serve_check_size(const struct iommu_fault_serve __user *user, u
 	return rc < 0 ? rc : rc ? 0 : -E2BIG;
 }
 
+/* The structure, as the words that it is copied by */
+union fault_serve_words {
+	struct iommu_fault_serve cmd;
+	u64 word[sizeof(struct iommu_fault_serve) / sizeof(u64)];
+};
+
+#define FAULT_SERVE_NUMBERS	(offsetof(struct iommu_fault_serve, response_num) / sizeof(u64))
+
 /*
  * Nothing is answered, and no message taken, for who cannot be told of it: the
  * structure must be writable. Its numbers count as not done from here on.
  */
-static int fault_serve_begin(struct iommu_fault_serve *cmd,
-			     struct iommu_fault_serve __user *user)
+static __always_inline int fault_serve_begin(union fault_serve_words *words, u64 __user *user)
 {
-	if (!user_access_begin(user, sizeof(*user)))
+	struct iommu_fault_serve *cmd = &words->cmd;
+
+	static_assert(sizeof(words->cmd) == sizeof(words->word) && ARRAY_SIZE(words->word) == 5);
+	static_assert(offsetof(struct iommu_fault_serve, message_num) ==
+		      FAULT_SERVE_NUMBERS * sizeof(u64) + sizeof(u32));
+
+	if (!user_access_begin(user, sizeof(*words)))
 		return -EFAULT;
-	unsafe_get_user(cmd->size, &user->size, not_there);
-	unsafe_get_user(cmd->flags, &user->flags, not_there);
-	unsafe_get_user(cmd->responses_uptr, &user->responses_uptr, not_there);
-	unsafe_get_user(cmd->messages_uptr, &user->messages_uptr, not_there);
-	unsafe_get_user(cmd->response_num, &user->response_num, not_there);
-	unsafe_get_user(cmd->message_num, &user->message_num, not_there);
-	unsafe_get_user(cmd->timeout_ns, &user->timeout_ns, not_there);
-	if (likely(cmd->size >= sizeof(*user))) {
-		unsafe_put_user(0, &user->response_num, not_there);
-		unsafe_put_user(0, &user->message_num, not_there);
-	}
+	unsafe_get_user(words->word[0], &user[0], not_there);
+	unsafe_get_user(words->word[1], &user[1], not_there);
+	unsafe_get_user(words->word[2], &user[2], not_there);
+	unsafe_get_user(words->word[3], &user[3], not_there);
+	unsafe_get_user(words->word[4], &user[4], not_there);
+	if (likely(cmd->size >= sizeof(*cmd)))
+		unsafe_put_user(0, &user[FAULT_SERVE_NUMBERS], not_there);
 	user_access_end();
-	return likely(cmd->size == sizeof(*user)) ? 0 : fault_serve_check_size(user, cmd->size);
+	if (likely(cmd->size == sizeof(*cmd)))
+		return 0;
+	return fault_serve_check_size((void __user *)user, cmd->size);
 
 not_there:
 	user_access_end();
@@ -56,29 +67,12 @@ not_there:
 }
 
 /* What was done, for user space; its messages may have been written over the structure. */
-static int fault_serve_end(struct iommu_fault_serve __user *user, u32 given, u32 taken)
+static __always_inline int fault_serve_end(union fault_serve_words *words, u64 __user *user,
+					   u32 given, u32 taken)
 {
-	if (!user_write_access_begin(user, sizeof(*user)))
-		return -EFAULT;
-	unsafe_put_user(given, &user->response_num, not_there);
-	unsafe_put_user(taken, &user->message_num, not_there);
-	user_write_access_end();
-	return 0;
-
-not_there:
-	user_write_access_end();
-	return -EFAULT;
-}
-
-/* User memory for @num pieces of @size each, or for as many as one call can have */
-static bool fault_serve_memory(struct iov_iter *iter, unsigned int direction, u64 uptr, u32 num,
-			       size_t size)
-{
-	size_t length = min_t(size_t, num, MAX_RW_COUNT / size) * size;
-	void __user *memory = u64_to_user_ptr(uptr);
-
-	iov_iter_ubuf(iter, direction, memory, length);
-	return access_ok(memory, length);
+	words->cmd.response_num = given;
+	words->cmd.message_num = taken;
+	return put_user(words->word[FAULT_SERVE_NUMBERS], &user[FAULT_SERVE_NUMBERS]);
 }
 
 /* Returns 0 if there may be something now; who has waited tries to read again. */
@@ -91,11 +85,10 @@ static int fault_serve_wait(struct iommufd_fault *fault, u64 timeout_ns, ktime_t
 	return iommufd_fault_wait(fault, until);
 }
 
-static int fault_serve_messages(struct file *filep, struct iov_iter *to, u64 timeout_ns,
-				u32 *number)
+static __always_inline int fault_serve_messages(struct file *filep, struct iov_iter *to,
+						size_t room, u64 timeout_ns, u32 *number)
 {
 	struct iommufd_fault *fault = filep->private_data;
-	size_t room = iov_iter_count(to) / FAULT_MESSAGE_SIZE;
 	ktime_t until = 0;
 	ssize_t count;
 	int rc = 0;
@@ -126,35 +119,35 @@ static int fault_serve_messages(struct file *filep, struct iov_iter *to, u64 tim
 	}
 }
 
-static int fault_serve(struct file *filep, struct iommu_fault_serve *cmd, u32 *given,
-		       u32 *taken)
+static __always_inline int fault_serve(struct file *filep, const struct iommu_fault_serve *cmd,
+				       u32 *given, u32 *taken)
 {
-	struct iov_iter from, to;
+	size_t answers = min_t(size_t, cmd->response_num, MAX_RW_COUNT / FAULT_RESPONSE_SIZE);
+	size_t room = min_t(size_t, cmd->message_num, MAX_RW_COUNT / FAULT_MESSAGE_SIZE);
+	void __user *messages = u64_to_user_ptr(cmd->messages_uptr);
+	struct iov_iter iter __uninitialized;
 	size_t done;
 	int rc;
 
 	if (cmd->flags)
 		return -EOPNOTSUPP;
 	/* Nothing is answered on behalf of who then cannot read. */
-	if (cmd->message_num) {
-		if (cmd->messages_uptr % __alignof__(struct iommu_hwpt_pgfault))
-			return -EINVAL;
-		if (!fault_serve_memory(&to, ITER_DEST, cmd->messages_uptr, cmd->message_num,
-					FAULT_MESSAGE_SIZE))
-			return -EFAULT;
-	}
-	if (cmd->response_num) {
-		if (!fault_serve_memory(&from, ITER_SOURCE, cmd->responses_uptr,
-					cmd->response_num, FAULT_RESPONSE_SIZE))
-			return -EFAULT;
-		rc = iommufd_fault_write(filep->private_data, &from, cmd->response_num, &done);
+	if (room && cmd->messages_uptr % __alignof__(struct iommu_hwpt_pgfault))
+		return -EINVAL;
+	if (!access_ok(messages, room * FAULT_MESSAGE_SIZE))
+		return -EFAULT;
+	if (answers) {
+		iov_iter_ubuf(&iter, ITER_SOURCE, u64_to_user_ptr(cmd->responses_uptr),
+			      answers * FAULT_RESPONSE_SIZE);
+		rc = iommufd_fault_write(filep->private_data, &iter, answers, &done);
 		*given = done;
 		if (rc)
 			return rc;
 	}
-	if (!cmd->message_num)
+	if (!room)
 		return 0;
-	return fault_serve_messages(filep, &to, cmd->timeout_ns, taken);
+	iov_iter_ubuf(&iter, ITER_DEST, messages, room * FAULT_MESSAGE_SIZE);
+	return fault_serve_messages(filep, &iter, room, cmd->timeout_ns, taken);
 }
 
 /**
@@ -169,17 +162,17 @@ static int fault_serve(struct file *filep, struct iommu_fault_serve *cmd, u32 *g
  */
 long iommufd_fault_file_ioctl(struct file *filep, unsigned int op, unsigned long arg)
 {
-	struct iommu_fault_serve __user *user = (void __user *)arg;
-	struct iommu_fault_serve cmd;
+	u64 __user *user = (u64 __user *)arg;
+	union fault_serve_words words __uninitialized;
 	u32 given = 0, taken = 0;
 	int rc;
 
 	if (op != IOMMU_FAULT_SERVE)
 		return -ENOTTY;
-	rc = fault_serve_begin(&cmd, user);
+	rc = fault_serve_begin(&words, user);
 	if (rc)
 		return rc;
 
-	rc = fault_serve(filep, &cmd, &given, &taken);
-	return fault_serve_end(user, given, taken) ?: rc;
+	rc = fault_serve(filep, &words.cmd, &given, &taken);
+	return fault_serve_end(&words, user, given, taken) ?: rc;
 }

@@ -172,23 +172,33 @@ static bool close_group(struct mock_state *state, u32 pasid, u32 grpid)
 	return false;
 }
 
+/* The device is told the answer to a group, of which @prm is the last request. */
+void iommufd_mock_answer(struct mock_state *state, const struct iommu_fault_page_request *prm,
+			 u32 pasid, u32 grpid, enum iommu_page_response_code code)
+{
+	struct iommu_test_iopf_stats *stats = &state->stats;
+
+	lockdep_assert_held(&state->lock);
+
+	if (code < ARRAY_SIZE(stats->responses))
+		stats->responses[code]++;
+	else
+		stats->bad_codes++;
+	if (!close_group(state, pasid, grpid))
+		stats->unmatched++;
+	stats->last_pasid = pasid;
+	stats->last_grpid = grpid;
+	stats->last_code = code;
+	stats->last_flags = prm->flags;
+}
+
 void iommufd_mock_page_response(struct device *dev, const struct iopf_fault *evt,
 				const struct iommu_page_response *resp)
 {
 	struct mock_state *state = dev_get_drvdata(dev);
-	struct iommu_test_iopf_stats *stats = &state->stats;
 
 	spin_lock(&state->lock);
-	if (resp->code < ARRAY_SIZE(stats->responses))
-		stats->responses[resp->code]++;
-	else
-		stats->bad_codes++;
-	if (!close_group(state, resp->pasid, resp->grpid))
-		stats->unmatched++;
-	stats->last_pasid = resp->pasid;
-	stats->last_grpid = resp->grpid;
-	stats->last_code = resp->code;
-	stats->last_flags = evt->fault.prm.flags;
+	iommufd_mock_answer(state, &evt->fault.prm, resp->pasid, resp->grpid, resp->code);
 	spin_unlock(&state->lock);
 }
 

@@ -14,6 +14,8 @@
 
 #include "iommufd_test_iopf.h"
 
+struct iopf_answer;
+
 struct iommufd_device;
 struct iommufd_ucmd;
 
@@ -54,8 +56,12 @@ void iommufd_mock_init(struct device *dev, struct mock_state *state,
 void iommufd_mock_release(struct mock_state *state);
 
 int iommufd_mock_trigger_iopf(struct device *dev, struct iopf_fault *evt);
+void iommufd_mock_answer(struct mock_state *state, const struct iommu_fault_page_request *prm,
+			 u32 pasid, u32 grpid, enum iommu_page_response_code code);
 void iommufd_mock_page_response(struct device *dev, const struct iopf_fault *evt,
 				const struct iommu_page_response *resp);
+void iommufd_mock_page_response_batch(struct iommu_device *iommu,
+				      const struct iopf_answer *answers, unsigned int count);
 int iommufd_mock_iopf_test(struct iommufd_ucmd *ucmd);
 int iommufd_mock_iopf_batch(struct iommufd_ucmd *ucmd, const struct iommu_test_iopf_cmd *cmd);
 struct iommufd_device *iommufd_mock_get(struct iommufd_ucmd *ucmd, u32 id);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 
 #include "bench.h"
 
@@ -102,22 +103,22 @@ const struct mode read_mode = {
 struct exchange {
 	struct iommu_hwpt_page_response answers[MAX_BATCH];
 	struct iommu_hwpt_pgfault messages[MAX_BATCH];
-	struct iopf_serve serve;
+	struct iommu_fault_serve cmd;
 };
 
-static inline int call(struct bench *b, unsigned int queue, unsigned int room,
-		       unsigned int timeout_ms)
+/* The call itself, as the least that a server needs */
+static inline int call(struct bench *b, unsigned int queue, unsigned int room, uint64_t timeout_ns)
 {
 	struct exchange *x = (struct exchange *)b->mode + queue;
 	int n;
 
-	x->serve.room = room;
-	x->serve.n_done = 0;
-	n = iopf_serve(&b->queues[queue], &x->serve, timeout_ms);
-	if (n < 0)
-		return iopf_fail(&b->io, -n, "serve the fault queue");
+	x->cmd.message_num = room;
+	x->cmd.timeout_ns = timeout_ns;
+	if (ioctl(b->queues[queue].fd, IOMMU_FAULT_SERVE, &x->cmd))
+		return iopf_fail(&b->io, errno, "serve the fault queue");
+	n = x->cmd.message_num;
 	answer_all(b, x->messages, n, x->answers);
-	x->serve.n_answers = n;
+	x->cmd.response_num = n;
 	return n;
 }
 
@@ -127,7 +128,7 @@ static int serve_one(struct bench *b)
 	int n;
 
 	while (left) {
-		n = call(b, 0, left, IOPF_FOREVER);
+		n = call(b, 0, left, IOMMU_FAULT_SERVE_FOREVER);
 		if (n > 0 && b->spec.eager && call(b, 0, 0, 0))
 			return -EIO;
 		if (n < 0)
@@ -175,8 +176,9 @@ static int serve_open(struct bench *b)
 	for (i = 0; i < b->n_queues; i++) {
 		if (!iopf_queue_has_serve(&b->queues[i]))
 			return iopf_fail(&b->io, ENOTTY, "serve the fault queue");
-		x[i].serve.answers = x[i].answers;
-		x[i].serve.messages = x[i].messages;
+		x[i].cmd.size = sizeof(x[i].cmd);
+		x[i].cmd.responses_uptr = (uintptr_t)x[i].answers;
+		x[i].cmd.messages_uptr = (uintptr_t)x[i].messages;
 	}
 	return 0;
 }

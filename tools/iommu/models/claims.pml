@@ -2,8 +2,8 @@
 /*
  * One answer for each group, and the lives of what has to do with it
  *
- * The model of claims in drivers/iommu/io-pgfault.c, drivers/iommu/iommufd/fault.c and
- * fault_read.c, and of the coming and going in attach.c, fault_object.c and fault_driver.c
+ * The model of claims in drivers/iommu/io-pgfault.c, drivers/iommu/iommufd/fault.c,
+ * fault_answer.c and fault_read.c, and of the coming and going in attach.c, fault_object.c and fault_driver.c
  * there. At each step stands the function that it is.
  *
  * What is shown, of every order in which the steps can be done:
@@ -35,7 +35,7 @@
  *
  * With one of the following changes, a part does not hold:
  *
- *	CLAIM_BY_SLOT		RESET	iommufd_fault_respond() trusts the slot's state
+ *	CLAIM_BY_SLOT		RESET	fault_claim_delivered() trusts the slot's state
  *	CLAIM_IN_TWO		REMOVE	iopf_group_claim() looks, then writes
  *	COOKIE_NO_COUNT		ANSWER	the cookie is the slot's index alone
  *	COPY_NO_REFERENCE	ANSWER	fault_hold() takes no reference of the group
@@ -49,8 +49,8 @@
  *	LISTED_LATE		SHARED	attach_del() drains, then takes it off the list
  *	NO_QUIESCE		DETACH	attach_free_handle() does not wait for other devices
  *	NO_DRAIN_WAIT		DETACH	iommufd_fault_drain() does not wait for others
- *	DRAIN_NO_ORDER		DETACH	fault_is_drained() takes no lock, and fault_finish()
- *				looks for waiters without a barrier
+ *	SHARED_UNLOCKED		ANSWER	it puts a group that a reader has without the lock
+ *	DRAIN_NO_ORDER		DETACH	it looks for waiters, then counts the attachment down
  *	NO_RECALL_SYNC		RESET	attach_del() without iopf_recall_sync()
  *	RESET_NO_WAIT		RESET	iopf_device_reset() does not wait for answers
  *	ANSWERED_NO_BARRIER	REMOVE	iopf_answered() looks for waiters before it writes
@@ -303,17 +303,24 @@ inline wait_answered(who)
 
 #endif
 
-/* fault_let_go() */
+/* iommufd_fault_let_go() */
+inline count_down()
+{
+	assert(!attachment_freed && outstanding > 0);
+	outstanding--;
+	drained = drained || outstanding == 0
+}
+
+/* The same and iommufd_fault_put_group(), under the lock */
 inline let_go()
 {
-	assert(!attachment_freed && refs > 0 && outstanding > 0);
+	count_down();
+	assert(refs > 0);
 	refs--;
-	outstanding--;
-	drained = outstanding == 0;
 	free = refs == 0
 }
 
-/* What fault_finish() does after the lock */
+/* What fault_finish() does at last */
 inline wake_and_free(g)
 {
 	if
@@ -330,17 +337,29 @@ inline wake_and_free(g)
 inline finish(g)
 {
 	answer(g);
-#if defined(FREED_UNDER_LOCK)
-	atomic { !locked -> TOUCH_FAULT; let_go(); locked = true };
-	wake_and_free(g);
-	locked = false
-#elif defined(DRAIN_NO_ORDER)
-	atomic { !locked -> TOUCH_FAULT; locked = true; sleeper = drain_waits };
-	atomic { let_go(); locked = false; drained = drained && sleeper };
-	wake_and_free(g)
+#ifdef FREED_UNDER_LOCK
+	atomic { !locked -> TOUCH_FAULT; locked = true };
+#endif
+#ifdef DRAIN_NO_ORDER
+	sleeper = drain_waits;
+	atomic { count_down() };
+	drained = drained && sleeper;
 #else
-	atomic { !locked -> TOUCH_FAULT; let_go() };
+	atomic { count_down() };
+#endif
+	if
+	:: atomic { refs == 1 -> refs = 0; free = true }
+#ifdef SHARED_UNLOCKED
+	:: refs > 1 -> g = refs - 1; refs = g; free = g == 0; g = group
+#else
+	:: refs > 1 ->		/* fault_put_read() */
+		atomic { !locked -> TOUCH_FAULT; assert(refs > 0); refs--; free = refs == 0 }
+#endif
+	fi;
 	wake_and_free(g)
+#ifdef FREED_UNDER_LOCK
+	;
+	locked = false
 #endif
 }
 
@@ -686,7 +705,7 @@ active [USERS] proctype User()
 		:: g = GROUPS; goto respond
 		fi;
 		goto next;
-respond:	/* iommufd_fault_respond(), fault_claim_delivered() */
+respond:	/* iommufd_fault_write(), fault_claim_delivered() */
 		atomic {
 			!locked;
 			TOUCH_FAULT;
@@ -795,13 +814,8 @@ inline drain()
 	do
 	:: drain_waits = true;
 		if
-#ifdef DRAIN_NO_ORDER
 		:: outstanding == 0 -> break
 		:: outstanding > 0 -> !drain_waits
-#else
-		:: !locked && outstanding == 0 -> break
-		:: !locked && outstanding > 0 -> !drain_waits
-#endif
 		fi
 	od;
 	drain_waits = false

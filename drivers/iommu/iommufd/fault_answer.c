@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * From an answer to the hardware: by user space, or by the kernel at a detach, a close,
+ * a deadline
+ *
+ * Who answers claims groups, under the object's lock, which takes them out of their
+ * slots; gives the answers with no lock held; and lets go of the groups. What user space
+ * answers comes from its memory here, a batch at a time.
+ *
+ * What was not answered when an attachment or the file goes is answered INVALID. A detach
+ * also waits for what others have claimed and are answering.
+ */
+#include <linux/iommufd.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+#include <uapi/linux/iommufd.h>
+
+#include "../iommu-priv.h"
+#include "fault_slot.h"
+
+#define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
+/* Slots that are looked at without letting go of the lock */
+#define FAULT_SCAN	1024
+
+/*
+ * Groups that were taken out of their slots, to be finished by fault_finish().
+ * Clearing the array costs more than answering one group does.
+ */
+struct fault_claims {
+	struct iopf_answer answers[IOMMUFD_FAULT_BATCH];	/* to be given */
+	unsigned int won;		/* number of @answers */
+	bool drained;			/* an attachment has no group left */
+	struct list_head unused;	/* groups to be freed */
+};
+
+static void fault_claims_init(struct fault_claims *claims)
+{
+	claims->won = 0;
+	claims->drained = false;
+	INIT_LIST_HEAD(&claims->unused);
+}
+
+/* Let go of a group that a reader copies. */
+static noinline void fault_put_read(struct iommufd_fault *fault, struct iopf_group *group,
+				    struct list_head *unused)
+{
+	spin_lock_bh(&fault->lock);
+	iommufd_fault_put_group(group, unused);
+	spin_unlock_bh(&fault->lock);
+}
+
+/*
+ * Answer the hardware for claimed groups and let go of them. An attachment may go as soon
+ * as it has no group outstanding, see iommufd_fault_drain(). Nobody can get a reference of
+ * a claimed group: with one left, it is ours (claims.pml: SHARED_UNLOCKED).
+ */
+static __always_inline void fault_finish(struct iommufd_fault *fault,
+					 struct fault_claims *claims)
+{
+	bool drained = claims->drained;
+	struct iopf_answer *answer;
+	struct iopf_group *group;
+
+	iopf_answer_groups(claims->answers, claims->won);
+
+	for (answer = claims->answers; answer < claims->answers + claims->won; answer++) {
+		group = answer->group;
+		drained |= iommufd_fault_let_go(group);
+		/* Pairs with iommufd_fault_put_group() */
+		if (likely(smp_load_acquire(&group->refs) == 1))
+			list_add_tail(&group->node, &claims->unused);
+		else
+			fault_put_read(fault, group, &claims->unused);
+	}
+
+	/* Who waits looks after it is queued; the count came down before this looks. */
+	if (drained && waitqueue_active(&fault->drain_wait))
+		wake_up_all(&fault->drain_wait);
+	iopf_free_groups(&claims->unused);
+}
+
+/* Why the group of @cookie cannot be answered, if there ever was one */
+static int fault_refuse(struct iommufd_fault *fault, u32 cookie)
+{
+	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, cookie);
+	int rc = -EINVAL;
+
+	if (slot->cookie == cookie && slot->state == FAULT_SLOT_STALE)
+		rc = -ESTALE;
+	else if (slot->cookie == cookie && fault->parts)
+		rc = iommufd_fault_part_refuse(fault, slot);
+
+	if (rc == -ESTALE)
+		fault->stats.stale++;
+	else if (rc == -EBUSY)
+		fault->stats.busy++;
+	else
+		fault->stats.unknown++;
+	return rc;
+}
+
+/* Claim one group for user space's answer. */
+static int fault_claim_delivered(struct iommufd_fault *fault,
+				 const struct iommu_hwpt_page_response *response,
+				 struct iopf_answer *answer)
+{
+	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, response->cookie);
+
+	if (response->code > IOMMUFD_PAGE_RESP_FAILURE)
+		return -EINVAL;
+	if (slot->cookie != response->cookie || slot->state != FAULT_SLOT_DELIVERED)
+		return fault_refuse(fault, response->cookie);
+	if (unlikely(!iopf_group_claim(slot->group))) {
+		/* It is being recalled, or the device goes: both clean up the slot. */
+		fault->stats.stale++;
+		return -ESTALE;
+	}
+	*answer = (struct iopf_answer){
+		.group = slot->group,
+		.code = response->code,
+		.cause = IOPF_CAUSE_USER,
+	};
+	fault->stats.answers[response->code]++;
+	iommufd_fault_take_out(fault, slot, FAULT_SLOT_FREE);
+	return 0;
+}
+
+/*
+ * Answer delivered groups, up to a batch. Returns 0 if all were given; else what is wrong
+ * with the one after @given.
+ */
+static __always_inline int fault_respond(struct iommufd_fault *fault,
+					 const struct iommu_hwpt_page_response *responses,
+					 unsigned int count, unsigned int *given)
+{
+	struct fault_claims claims __uninitialized;
+	unsigned int won = 0;
+	int rc = 0;
+
+	static_assert((int)IOMMUFD_PAGE_RESP_SUCCESS == (int)IOMMU_PAGE_RESP_SUCCESS);
+	static_assert((int)IOMMUFD_PAGE_RESP_INVALID == (int)IOMMU_PAGE_RESP_INVALID);
+	static_assert((int)IOMMUFD_PAGE_RESP_FAILURE == (int)IOMMU_PAGE_RESP_FAILURE);
+
+	fault_claims_init(&claims);
+	spin_lock_bh(&fault->lock);
+	for (; won < count; won++) {
+		rc = fault_claim_delivered(fault, &responses[won], &claims.answers[won]);
+		if (rc)
+			break;
+	}
+	spin_unlock_bh(&fault->lock);
+
+	claims.won = won;
+	*given = won;
+	if (won)
+		fault_finish(fault, &claims);
+	return rc;
+}
+
+/* Answers in one piece of user memory, by words; returns how many could be read. */
+static size_t fault_load(struct iommu_hwpt_page_response *responses, size_t count,
+			 const void __user *from)
+{
+	u64 *word = (u64 *)responses;
+	const u64 __user *next = from;
+	size_t copied = 0;
+
+	static_assert(sizeof(*responses) == sizeof(u64));
+
+	might_fault();
+	if (!user_read_access_begin(next, count * FAULT_RESPONSE_SIZE))
+		return 0;
+	for (; copied < count; copied++)
+		unsafe_get_user(word[copied], &next[copied], out_end);
+out_end:
+	user_read_access_end();
+	return copied;
+}
+
+/*
+ * Get up to @count answers, behind @done others; all that can be read of one piece of
+ * memory, which is not advanced over.
+ */
+static size_t fault_get_answers(struct iommu_hwpt_page_response *responses, size_t count,
+				struct iov_iter *from, size_t done)
+{
+	if (likely(iter_is_ubuf(from)))
+		return fault_load(responses, count, from->ubuf + from->iov_offset +
+				  done * FAULT_RESPONSE_SIZE);
+	return copy_from_iter(responses, count * FAULT_RESPONSE_SIZE, from) /
+	       FAULT_RESPONSE_SIZE;
+}
+
+/**
+ * iommufd_fault_write() - Answer delivered groups
+ * @fault: the object
+ * @from: the answers
+ * @count: number of answers in @from
+ * @done: gets how many were given
+ *
+ * Context: Process context, may sleep.
+ *
+ * Return: 0 if all were given. Else why the one after @done was not: -EFAULT if it cannot
+ * be copied, -EINVAL if its code is unknown, or its cookie names no delivered group,
+ * -ESTALE if that group was recalled or timed out, -EBUSY if user space has not read it to
+ * the end.
+ */
+int iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from, size_t count,
+			size_t *done)
+{
+	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH] __uninitialized;
+	size_t wanted, copied, all = 0;
+	unsigned int given;
+	int rc = 0;
+
+	while (!rc && all < count) {
+		wanted = min(IOMMUFD_FAULT_BATCH, count - all);
+		copied = fault_get_answers(responses, wanted, from, all);
+		rc = fault_respond(fault, responses, copied, &given);
+		all += given;
+		if (!rc && copied < wanted)
+			rc = -EFAULT;
+	}
+	*done = all;
+	return rc;
+}
+
+/**
+ * iommufd_fault_claim() - Take a group out of its slot, not to be answered by others
+ * @fault: the object that the group was queued at
+ * @group: the group; kept by the caller
+ *
+ * Context: Any that may take a spinlock, but not with interrupts off.
+ *
+ * Return: true if the caller must call iommufd_fault_finish(), and has a
+ * reference of @fault until then; false if somebody else answers or has answered
+ * the group.
+ */
+bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group)
+{
+	struct iommufd_fault_slot *slot;
+	bool claimed = false;
+
+	spin_lock_bh(&fault->lock);
+	slot = iommufd_fault_slot(fault, group->cookie);
+	if (iommufd_fault_slot_holds(slot, group) && iopf_group_claim(group)) {
+		fault->stats.withdrawn++;
+		iommufd_fault_end(fault, slot, false);
+		refcount_inc(&fault->refs);
+		claimed = true;
+	}
+	spin_unlock_bh(&fault->lock);
+	return claimed;
+}
+
+/**
+ * iommufd_fault_finish() - Answer a group that iommufd_fault_claim() gave
+ * @fault: the object
+ * @group: the group
+ * @code: the answer
+ *
+ * As soon as the group is let go of, the object may be unbound, closed and
+ * destroyed by others: the claim's reference keeps it until all is done.
+ * claims.pml: WITHDRAW_NO_REFERENCE
+ *
+ * Context: Process context, may sleep.
+ */
+void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
+			  enum iommu_page_response_code code)
+{
+	struct fault_claims claims __uninitialized;
+
+	fault_claims_init(&claims);
+	claims.answers[claims.won++] = (struct iopf_answer){
+		.group = group,
+		.code = code,
+		.cause = IOPF_CAUSE_HANDLER,
+	};
+	fault_finish(fault, &claims);
+	iommufd_fault_put(fault);
+}
+
+/* Claim a group for the kernel's answer, or be too late (claims.pml: LOSER_KEEPS_SLOT). */
+static void fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
+			enum iopf_cause cause, enum iommu_page_response_code code,
+			struct fault_claims *claims)
+{
+	struct iopf_group *group = slot->group;
+
+	if (iopf_group_claim(group)) {
+		claims->answers[claims->won++] = (struct iopf_answer){
+			.group = group,
+			.code = code,
+			.cause = cause,
+		};
+		fault->stats.answers[code]++;
+		fault->stats.causes[cause]++;
+		iommufd_fault_end(fault, slot, false);
+	} else {
+		fault->stats.taken++;
+		iommufd_fault_end(fault, slot, false);
+		claims->drained |= iommufd_fault_let_go(group);
+		iommufd_fault_put_group(group, &claims->unused);
+	}
+}
+
+/*
+ * Claim up to a batch of groups of one attachment, or of all with NULL, among
+ * the slots from @from on. Returns where to go on, or the number of slots.
+ */
+static u32 fault_claim_some(struct iommufd_fault *fault,
+			    struct iommufd_attachment *attachment,
+			    enum iommu_page_response_code code, u32 from,
+			    struct fault_claims *claims)
+{
+	enum iopf_cause cause = attachment ? IOPF_CAUSE_DETACH : IOPF_CAUSE_CLOSE;
+	u32 i, end = min(from + FAULT_SCAN, fault->mask + 1);
+	struct iommufd_fault_slot *slot;
+
+	fault_claims_init(claims);
+	spin_lock_bh(&fault->lock);
+	for (i = from; i < end; i++) {
+		if (claims->won == IOMMUFD_FAULT_BATCH)
+			break;
+		slot = &fault->slots[i];
+		if (!iommufd_fault_slot_used(slot))
+			continue;
+		if (attachment && slot->group->priv != attachment)
+			continue;
+		if (unlikely(fault->parts) && iommufd_fault_part_drop(fault, slot)) {
+			/* a reader has it */
+			if (iommufd_fault_slot_used(slot))
+				iommufd_fault_uncount(fault, slot);
+			continue;
+		}
+		fault_claim(fault, slot, cause, code, claims);
+	}
+	spin_unlock_bh(&fault->lock);
+	return i;
+}
+
+static void fault_answer_all(struct iommufd_fault *fault,
+			     struct iommufd_attachment *attachment,
+			     enum iommu_page_response_code code)
+{
+	struct fault_claims claims __uninitialized;
+	u32 i = 0;
+
+	while (i <= fault->mask) {
+		i = fault_claim_some(fault, attachment, code, i, &claims);
+		fault_finish(fault, &claims);
+	}
+}
+
+static bool fault_is_drained(const struct iommufd_attachment *attachment)
+{
+	/* Pairs with iommufd_fault_let_go(): the last one is done with the attachment. */
+	return !atomic_read_acquire(&attachment->outstanding);
+}
+
+/**
+ * iommufd_fault_drain() - Answer every group of an attachment
+ * @fault: the object
+ * @attachment: the attachment, already taken off its handle's list
+ * @code: the answer
+ *
+ * Also waits for the answers that others are giving (claims.pml: NO_DRAIN_WAIT).
+ * Afterwards no group of @attachment is known to the object.
+ *
+ * Context: Process context, sleeps until the hardware is answered, but never
+ * for user space.
+ */
+void iommufd_fault_drain(struct iommufd_fault *fault,
+			 struct iommufd_attachment *attachment,
+			 enum iommu_page_response_code code)
+{
+	/* Messages of ended groups may be left besides (immediate.pml: DRAIN_NO_DROP). */
+	if (fault->parts || !fault_is_drained(attachment))
+		fault_answer_all(fault, attachment, code);
+	wait_event(fault->drain_wait, fault_is_drained(attachment));
+}
+
+/**
+ * iommufd_fault_close() - Nobody can read or answer any more
+ * @fault: the object, whose file is being released
+ *
+ * What is outstanding is answered INVALID, and every later fault (claims.pml: CLOSED_LATE).
+ *
+ * Context: Process context, may sleep.
+ */
+void iommufd_fault_close(struct iommufd_fault *fault)
+{
+	spin_lock_bh(&fault->lock);
+	fault->closed = true;
+	spin_unlock_bh(&fault->lock);
+
+	fault_answer_all(fault, NULL, IOMMU_PAGE_RESP_INVALID);
+}
+
+/* Claim groups whose deadline is over. */
+static void fault_claim_expired(struct iommufd_fault *fault, struct fault_claims *claims)
+{
+	struct iommufd_fault_age *age, *next;
+	struct iommufd_fault_slot *slot;
+	ktime_t now = ktime_get();
+
+	list_for_each_entry_safe(age, next, &fault->aging, node) {
+		if (claims->won == IOMMUFD_FAULT_BATCH || ktime_after(age->expires, now))
+			break;
+		slot = &fault->slots[age - fault->ages];
+		list_del_init(&age->node);
+		/* Whoever was faster, in the core, cleans up the slot. */
+		if (!iopf_group_claim(slot->group))
+			continue;
+		claims->answers[claims->won++] = (struct iopf_answer){
+			.group = slot->group,
+			.code = fault->deadline_code,
+			.cause = IOPF_CAUSE_DEADLINE,
+		};
+		fault->stats.answers[fault->deadline_code]++;
+		fault->stats.causes[IOPF_CAUSE_DEADLINE]++;
+		iommufd_fault_end(fault, slot, true);
+	}
+	if (claims->won < IOMMUFD_FAULT_BATCH)
+		iommufd_fault_set_timer(fault);
+}
+
+/**
+ * iommufd_fault_work() - Answer what is overdue, and free what was recalled
+ * @work: &iommufd_fault.work
+ *
+ * Context: Process context, may sleep.
+ */
+void iommufd_fault_work(struct work_struct *work)
+{
+	struct iommufd_fault *fault = container_of(work, struct iommufd_fault, work);
+	struct fault_claims claims __uninitialized;
+	LIST_HEAD(unused);
+
+	do {
+		fault_claims_init(&claims);
+		spin_lock_bh(&fault->lock);
+		list_splice_init(&fault->unused, &unused);
+		fault_claim_expired(fault, &claims);
+		spin_unlock_bh(&fault->lock);
+
+		iommufd_fault_wake_ended(fault);
+		fault_finish(fault, &claims);
+		iopf_free_groups(&unused);
+	} while (claims.won == IOMMUFD_FAULT_BATCH);
+}
