@@ -8,10 +8,16 @@
 
 #include <errno.h>
 #include <liburing.h>
+#include <stddef.h>
+#include <string.h>
 #include <sys/mman.h>
 
 /* IORING_OP_READ_MULTISHOT, of Linux 6.7 */
 #define OP_READ_MULTISHOT 49
+/* IOU_PBUF_RING_INC, of Linux 6.12: a buffer is filled piece by piece */
+#define BUFFERS_IN_PIECES 2
+/* IORING_CQE_F_BUF_MORE: with that, more will come into the same buffer */
+#define CQE_MORE_IN_BUFFER (1U << 4)
 
 static inline void prep_read_multishot(struct io_uring_sqe *sqe, int fd, int group)
 {
@@ -33,9 +39,19 @@ static inline void free_buffers(struct io_uring *uring, struct io_uring_buf_ring
 	munmap(buffers, buffers_size(entries));
 }
 
+/* They follow the group; 2.3 calls that padding. */
+static inline void buffers_flags(struct io_uring_buf_reg *reg, unsigned int flags)
+{
+	const __u16 value = (__u16)flags;
+
+	memcpy((char *)reg + offsetof(struct io_uring_buf_reg, bgid) + sizeof(reg->bgid),
+	       &value, sizeof(value));
+}
+
 /* A ring of so many buffers, a power of two; NULL, and a negative errno in *rc. */
-static inline struct io_uring_buf_ring *setup_buffers(struct io_uring *uring,
-						      unsigned int entries, int group, int *rc)
+static inline struct io_uring_buf_ring *setup_buffers_flags(struct io_uring *uring,
+							    unsigned int entries, int group,
+							    unsigned int flags, int *rc)
 {
 	struct io_uring_buf_reg reg = { .ring_entries = entries, .bgid = (__u16)group };
 	void *buffers = mmap(NULL, buffers_size(entries), PROT_READ | PROT_WRITE,
@@ -45,11 +61,18 @@ static inline struct io_uring_buf_ring *setup_buffers(struct io_uring *uring,
 	if (*rc)
 		return NULL;
 	reg.ring_addr = (__u64)(uintptr_t)buffers;
+	buffers_flags(&reg, flags);
 	*rc = io_uring_register_buf_ring(uring, &reg, 0);
 	if (!*rc)
 		return buffers;
 	munmap(buffers, buffers_size(entries));
 	return NULL;
+}
+
+static inline struct io_uring_buf_ring *setup_buffers(struct io_uring *uring,
+						      unsigned int entries, int group, int *rc)
+{
+	return setup_buffers_flags(uring, entries, group, 0, rc);
 }
 
 #endif

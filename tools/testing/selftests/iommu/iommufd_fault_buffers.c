@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../../../iommu/lib/uring.h"
 #include "iommufd_fault_env.h"
 
 #define BUFFERS 4
@@ -54,22 +55,22 @@ FIXTURE_VARIANT_ADD(buffers, odd)
 
 FIXTURE_VARIANT_ADD(buffers, inc_page)
 {
-	.flags = IOU_PBUF_RING_INC, .size = 4096,
+	.flags = BUFFERS_IN_PIECES, .size = 4096,
 };
 
 FIXTURE_VARIANT_ADD(buffers, inc_ten_messages)
 {
-	.flags = IOU_PBUF_RING_INC, .size = 400,
+	.flags = BUFFERS_IN_PIECES, .size = 400,
 };
 
 FIXTURE_VARIANT_ADD(buffers, inc_nine_messages)
 {
-	.flags = IOU_PBUF_RING_INC, .size = 360,
+	.flags = BUFFERS_IN_PIECES, .size = 360,
 };
 
 FIXTURE_VARIANT_ADD(buffers, inc_min_left)
 {
-	.flags = IOU_PBUF_RING_INC, .size = 4096, .min_left = 4 * MSG,
+	.flags = BUFFERS_IN_PIECES, .size = 4096, .min_left = 4 * MSG,
 };
 
 static void provide(buffers_t *self, unsigned int id, unsigned int size)
@@ -82,15 +83,14 @@ static void provide(buffers_t *self, unsigned int id, unsigned int size)
 /* A ring of buffers, group 1; the library does not know @min_left. */
 static int make_ring(buffers_t *self, unsigned int flags, uint32_t min_left)
 {
-	struct io_uring_buf_reg reg = {
-		.ring_entries = BUFFERS, .bgid = 1, .flags = flags,
-	};
+	struct io_uring_buf_reg reg = { .ring_entries = BUFFERS, .bgid = 1 };
 
 	self->provided = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 			      -1, 0);
 	if (self->provided == MAP_FAILED)
 		return -errno;
 	reg.ring_addr = (uintptr_t)self->provided;
+	buffers_flags(&reg, flags);
 	/* The field behind the flags */
 	memcpy((char *)&reg + 16, &min_left, sizeof(min_left));
 	return io_uring_register_buf_ring(&self->ring, &reg, 0);
@@ -122,7 +122,7 @@ static void start_multishot(struct __test_metadata *_metadata, buffers_t *self)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&self->ring);
 
-	io_uring_prep_read_multishot(sqe, self->env.queue, 0, 0, 1);
+	prep_read_multishot(sqe, self->env.queue, 1);
 	ASSERT_EQ(0, submit(&self->ring));
 }
 
@@ -149,7 +149,7 @@ static unsigned int use_buffer(struct __test_metadata *_metadata, buffers_t *sel
 	}
 	EXPECT_TRUE(m[n - 1].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE);
 	self->used[id] += cqe->res;
-	if (cqe->flags & IORING_CQE_F_BUF_MORE) {
+	if (cqe->flags & CQE_MORE_IN_BUFFER) {
 		EXPECT_LE(variant->min_left, variant->size - self->used[id]);
 		EXPECT_NE(0, variant->min_left);
 		return n;
@@ -263,12 +263,12 @@ static void one_buffer(struct __test_metadata *_metadata, small_t *self,
 	struct io_uring_sqe *sqe;
 	int rc;
 
-	provided = io_uring_setup_buf_ring(&self->ring, BUFFERS, 1, flags, &rc);
+	provided = setup_buffers_flags(&self->ring, BUFFERS, 1, flags, &rc);
 	ASSERT_NE(NULL, provided);
 	io_uring_buf_ring_add(provided, bytes, size, 0, io_uring_buf_ring_mask(BUFFERS), 0);
 	io_uring_buf_ring_advance(provided, 1);
 	sqe = io_uring_get_sqe(&self->ring);
-	io_uring_prep_read_multishot(sqe, self->env.queue, 0, 0, 1);
+	prep_read_multishot(sqe, self->env.queue, 1);
 	ASSERT_EQ(0, submit(&self->ring));
 }
 
@@ -300,7 +300,7 @@ TEST_F(small, group_does_not_fit)
 
 TEST_F(small, group_does_not_fit_inc)
 {
-	group_does_not_fit(_metadata, self, IOU_PBUF_RING_INC, 3 * MSG + 39);
+	group_does_not_fit(_metadata, self, BUFFERS_IN_PIECES, 3 * MSG + 39);
 }
 
 /* Nothing ever fits: that is said at once, with a fault or without. */
@@ -329,7 +329,7 @@ TEST_F(small, nothing_fits)
 
 TEST_F(small, nothing_fits_inc)
 {
-	nothing_fits(_metadata, self, IOU_PBUF_RING_INC);
+	nothing_fits(_metadata, self, BUFFERS_IN_PIECES);
 }
 
 /* Sizes of a read without a ring of buffers: what fits is read; read(2) wants it exact. */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "../../../iommu/lib/uring.h"
 #include "iommufd_fault_env.h"
 
 enum { READ, SERVE, TIMED, POLL, EPOLL, THREADS };
@@ -54,7 +55,7 @@ static void open_ring(struct __test_metadata *_metadata, end_t *self, unsigned i
 	int rc, i;
 
 	ASSERT_EQ(0, ring_open(&self->ring, flags));
-	self->buffers = io_uring_setup_buf_ring(&self->ring, BUFFERS, 1, 0, &rc);
+	self->buffers = setup_buffers(&self->ring, BUFFERS, 1, &rc);
 	ASSERT_NE(NULL, self->buffers);
 	for (i = 0; i < BUFFERS; i++)
 		io_uring_buf_ring_add(self->buffers, self->provided[i], sizeof(self->provided[i]),
@@ -98,7 +99,7 @@ static void start_requests(struct __test_metadata *_metadata, end_t *self)
 
 	prep_read(ring, self->env.queue, self->m, sizeof(self->m), POSTED);
 	sqe = io_uring_get_sqe(ring);
-	io_uring_prep_read_multishot(sqe, self->env.queue, 0, 0, 1);
+	prep_read_multishot(sqe, self->env.queue, 1);
 	io_uring_sqe_set_data64(sqe, MULTISHOT);
 	sqe = io_uring_get_sqe(ring);
 	io_uring_prep_poll_add(sqe, self->env.queue, POLLIN);

@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 
 #include "../../../iommu/lib/iopf.h"
+#include "../../../iommu/lib/uring.h"
 #include "iommufd_fault_posted.h"
 
 TEST_F(uring, stays_posted)
@@ -413,11 +414,11 @@ static void post_multishot(struct __test_metadata *_metadata, struct _test_data_
 	int rc;
 
 	if (!b->ring) {
-		b->ring = io_uring_setup_buf_ring(&self->ring, 4, 1, 0, &rc);
+		b->ring = setup_buffers(&self->ring, 4, 1, &rc);
 		ASSERT_NE(NULL, b->ring);
 		buffers_add(b, 4);
 	}
-	io_uring_prep_read_multishot(sqe, self->queue->fd, 0, 0, 1);
+	prep_read_multishot(sqe, self->queue->fd, 1);
 	sqe->flags |= sqe_flags;
 	ASSERT_EQ(0, submit(&self->ring));
 }
@@ -453,7 +454,7 @@ static void multishot(struct __test_metadata *_metadata, struct _test_data_uring
 	post_multishot(_metadata, self, &b, sqe_flags);
 	ASSERT_EQ(2 * MSG, completion(&self->ring, LONG_MS, &cqe));
 	EXPECT_TRUE(cqe.flags & IORING_CQE_F_MORE);
-	io_uring_free_buf_ring(&self->ring, b.ring, 4, 1);
+	free_buffers(&self->ring, b.ring, 4, 1);
 }
 
 TEST_F(uring, multishot)

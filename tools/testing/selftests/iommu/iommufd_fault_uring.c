@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+#include "../../../iommu/lib/uring.h"
 #include "iommufd_fault_reads.h"
 
 /* ---- posted reads ---- */
@@ -513,7 +514,7 @@ static int put_buffers(reads_t *self, struct io_uring_buf_ring *buffers,
 				      io_uring_buf_ring_mask(SLOTS), i);
 	io_uring_buf_ring_advance(buffers, n);
 	sqe = io_uring_get_sqe(&self->ring);
-	io_uring_prep_read_multishot(sqe, self->env.queue, 0, 0, 1);
+	prep_read_multishot(sqe, self->env.queue, 1);
 	io_uring_sqe_set_data64(sqe, 77);
 	return submit(&self->ring);
 }
@@ -526,7 +527,7 @@ TEST_F(reads, multishot_runs_out)
 	struct io_uring_cqe cqe;
 	int rc;
 
-	buffers = io_uring_setup_buf_ring(&self->ring, SLOTS, 1, 0, &rc);
+	buffers = setup_buffers(&self->ring, SLOTS, 1, &rc);
 	ASSERT_NE(NULL, buffers);
 	ASSERT_EQ(0, inject(&self->env, 0, 200, 2));
 	ASSERT_EQ(0, put_buffers(self, buffers, 4));

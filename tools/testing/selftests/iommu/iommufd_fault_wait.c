@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "../../../iommu/lib/uring.h"
 #include "iommufd_fault_env.h"
 
 #define READS 4
@@ -30,14 +31,14 @@ static void multishot_start(struct __test_metadata *_metadata, struct multishot 
 	int rc, i;
 
 	ASSERT_EQ(0, ring_open(&shot->ring, 0));
-	shot->buffers = io_uring_setup_buf_ring(&shot->ring, BUFFERS, 1, 0, &rc);
+	shot->buffers = setup_buffers(&shot->ring, BUFFERS, 1, &rc);
 	ASSERT_NE(NULL, shot->buffers);
 	for (i = 0; i < BUFFERS; i++)
 		io_uring_buf_ring_add(shot->buffers, shot->m[i], sizeof(shot->m[i]), i,
 				      io_uring_buf_ring_mask(BUFFERS), i);
 	io_uring_buf_ring_advance(shot->buffers, BUFFERS);
 	sqe = io_uring_get_sqe(&shot->ring);
-	io_uring_prep_read_multishot(sqe, queue, 0, 0, 1);
+	prep_read_multishot(sqe, queue, 1);
 	ASSERT_EQ(0, submit(&shot->ring));
 }
 
