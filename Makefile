@@ -114,7 +114,7 @@ series-next: deps ## try the series on Debian's newest kernel: the table in seri
 	@scripts/series-next --publish
 
 .PHONY: deb
-deb: deps user ## make Debian packages of library, tools and kernel (CONFIG=...): build/deb
+deb: deps ## make Debian packages of library, tools and kernel (CONFIG=...): build/deb
 	@scripts/deps deb
 	@scripts/deb tools
 	@scripts/deb kernel $(CONFIG)
