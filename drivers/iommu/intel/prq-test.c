@@ -527,12 +527,11 @@ static struct {
 	struct iommu_fault fault;
 } reported;
 
-static bool keep_report(struct device *dev, struct iopf_fault *evt, bool may_sleep)
+static void keep_report(struct device *dev, struct iopf_fault *evt)
 {
 	reported.count++;
 	reported.dev = dev;
 	reported.fault = evt->fault;
-	return true;
 }
 
 /* Each field, as the core is told of it */
@@ -1023,43 +1022,6 @@ static void prq_test_budget(struct kunit *test)
 	run_thread(fake);
 }
 
-/* A request that needs memory stays where it is, and those behind it. */
-static void prq_test_no_memory(struct kunit *test)
-{
-	struct fake *fake = test->priv;
-	unsigned int n, passes = fake->iommu.prq_passes;
-	struct iopf_group *group;
-
-	for (n = 0; n < 40; n++)
-		put(fake, &fake->device[0], PASID, n, true);
-	put(fake, &fake->device[1], PASID, 40, true);
-	KUNIT_EXPECT_TRUE(test, run_bottom_half(fake));
-	KUNIT_EXPECT_GT(test, fake->n_groups, 0);
-	KUNIT_EXPECT_LT(test, fake->n_groups, 40);
-	KUNIT_EXPECT_EQ(test, fake->n_groups, head_slot(fake));
-	KUNIT_EXPECT_EQ(test, passes, fake->iommu.prq_passes);
-	/* Should the thread be late, nobody else goes on. */
-	n = fake->n_groups;
-	KUNIT_EXPECT_EQ(test, IRQ_WAKE_THREAD, prq_irq(0, &fake->iommu));
-	KUNIT_EXPECT_FALSE(test, work_busy(&fake->iommu.prq_work));
-	KUNIT_EXPECT_FALSE(test, run_bottom_half(fake));
-	KUNIT_EXPECT_EQ(test, n, head_slot(fake));
-	KUNIT_EXPECT_EQ(test, n, fake->n_groups);
-
-	run_thread(fake);
-	KUNIT_EXPECT_EQ(test, 41, fake->n_groups);
-	n = 0;
-	list_for_each_entry(group, &fake->groups, node)
-		KUNIT_EXPECT_EQ(test, n++, group->last_fault.fault.prm.grpid);
-	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
-	KUNIT_EXPECT_EQ(test, 41, fake->n_code[QI_RESP_SUCCESS]);
-
-	/* the memory is there now */
-	put_some(fake, 40);
-	KUNIT_EXPECT_FALSE(test, run_bottom_half(fake));
-	KUNIT_EXPECT_EQ(test, 81, fake->n_groups);
-}
-
 /* What follows an overflow takes mutexes. */
 static void prq_test_overflow_is_left(struct kunit *test)
 {
@@ -1547,14 +1509,13 @@ static void prq_test_replace(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mover->sent, fake->n_answers);
 }
 
-static bool mover_report(struct device *dev, struct iopf_fault *evt, bool may_sleep)
+static void mover_report(struct device *dev, struct iopf_fault *evt)
 {
 	struct fake *fake = kunit_get_current_test()->priv;
 	struct mover *mover = fake->mover;
 
 	mover->n_groups++;
 	mover->n_strays += evt->fault.prm.addr >> PAGE_SHIFT < READ_ONCE(mover->epoch);
-	return true;
 }
 
 /* The same for the RID, whose domain only a real device can get: the driver's part */
@@ -1807,7 +1768,6 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_interrupt),
 	KUNIT_CASE(prq_test_interrupt_of_thread),
 	KUNIT_CASE(prq_test_budget),
-	KUNIT_CASE(prq_test_no_memory),
 	KUNIT_CASE(prq_test_overflow_is_left),
 	KUNIT_CASE(prq_test_device_vanishes),
 	KUNIT_CASE(prq_test_drain),

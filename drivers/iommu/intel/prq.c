@@ -349,17 +349,15 @@ static void prq_reject(struct intel_iommu *iommu, const struct page_req_dsc *req
 	qi_post(iommu, &desc, 1);
 }
 
-VISIBLE_IF_KUNIT bool prq_report(struct device *dev, struct iopf_fault *evt, bool may_sleep)
+VISIBLE_IF_KUNIT void prq_report(struct device *dev, struct iopf_fault *evt)
 {
-	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt, may_sleep);
+	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt);
 
 	iommu_report_device_fault(dev, evt);
-	return true;
 }
 
-/* Returns false if that had to sleep, and must not. */
-static bool prq_handle(struct intel_iommu *iommu, struct device *dev,
-		       const struct page_req_dsc *req, bool may_sleep)
+static void prq_handle(struct intel_iommu *iommu, struct device *dev,
+		       const struct page_req_dsc *req)
 {
 	struct iopf_fault evt = {};
 	const char *refusal;
@@ -367,16 +365,16 @@ static bool prq_handle(struct intel_iommu *iommu, struct device *dev,
 	if (FIELD_GET(PRQ_TYPE, req->qw[0]) != PRQ_TYPE_REQUEST) {
 		pr_err_ratelimited("%s: unknown descriptor in the page request queue: %016llx %016llx\n",
 				   iommu->name, req->qw[0], req->qw[1]);
-		return true;
+		return;
 	}
 	if (prq_is_stop_marker(req)) {
 		if (dev)
 			iopf_discard_pasid(dev, prq_pasid(req));
-		return true;
+		return;
 	}
 	if (!dev) {
 		prq_reject(iommu, req);
-		return true;
+		return;
 	}
 
 	prq_decode(req, &evt.fault);
@@ -386,19 +384,16 @@ static bool prq_handle(struct intel_iommu *iommu, struct device *dev,
 				    refusal, req->qw[0], req->qw[1]);
 		evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_REFUSED;
 	}
-	if (unlikely(!prq_report(dev, &evt, may_sleep)))
-		return false;
+	prq_report(dev, &evt);
 	trace_prq_report(iommu, dev, req->qw[0], req->qw[1], req->qw[2], req->qw[3],
 			 iommu->prq_seq_number++);
-	return true;
 }
 
 /*
  * Requests that follow each other from one source; returns the new head. Slots
  * are given back as they are used, so that a burst finds room while this works.
- * Without @may_sleep it may end before a request of the run, with *@stuck.
  */
-static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end, bool may_sleep, bool *stuck)
+static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end)
 {
 	u16 sid = prq_source(prq_at(iommu, head));
 	struct device *dev = device_rbtree_find(iommu, sid);
@@ -406,9 +401,7 @@ static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end, bool may_sleep,
 
 	do {
 		req = *prq_at(iommu, head);
-		*stuck = !prq_handle(iommu, dev, &req, may_sleep);
-		if (unlikely(*stuck))
-			break;
+		prq_handle(iommu, dev, &req);
 		head = prq_next(head);
 		if (!(head % (PRQ_HEAD_STEP * PRQ_DSC_SIZE)))
 			dmar_writeq(iommu->reg + DMAR_PQH_REG, head);
@@ -428,23 +421,21 @@ static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end, bool may_sleep,
 static void prq_pass(struct intel_iommu *iommu)
 {
 	u32 head, tail;
-	bool stuck;
 
 	prq_acknowledge(iommu, DMA_PRS_PPR);
 	tail = prq_tail(iommu);
 	head = prq_head(iommu);
 	while (head != tail) {
 		mutex_lock(&iommu->iopf_lock);
-		head = prq_run(iommu, head, tail, true, &stuck);
+		head = prq_run(iommu, head, tail);
 		mutex_unlock(&iommu->iopf_lock);
 	}
 }
 
-/* The same, as far as it goes without sleeping, and within the budget */
+/* The same, in a bottom half and within the budget */
 static bool prq_try_pass(struct intel_iommu *iommu)
 {
 	u32 head, tail, end;
-	bool stuck = false;
 
 	prq_acknowledge(iommu, DMA_PRS_PPR);
 	tail = prq_tail(iommu);
@@ -452,8 +443,8 @@ static bool prq_try_pass(struct intel_iommu *iommu)
 	end = tail;
 	if (((tail - head) & PRQ_RING_MASK) > PRQ_BUDGET * PRQ_DSC_SIZE)
 		end = (head + PRQ_BUDGET * PRQ_DSC_SIZE) & PRQ_RING_MASK;
-	while (head != end && !stuck)
-		head = prq_run(iommu, head, end, false, &stuck);
+	while (head != end)
+		head = prq_run(iommu, head, end);
 
 	return head == tail;
 }

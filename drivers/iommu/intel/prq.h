@@ -44,7 +44,7 @@ irqreturn_t prq_event_thread(int irq, void *data);
 void prq_bottom_half(struct work_struct *work);
 void prq_wake_thread(struct intel_iommu *iommu);
 void prq_acknowledge(struct intel_iommu *iommu, u32 bits);
-bool prq_report(struct device *dev, struct iopf_fault *evt, bool may_sleep);
+void prq_report(struct device *dev, struct iopf_fault *evt);
 #endif
 
 #endif

@@ -1240,22 +1240,6 @@ static void budget(struct kunit *test)
 	expect_stalls(f, 1);
 }
 
-/* An entry that needs memory stays where it is, and those behind it. */
-static void no_memory(struct kunit *test)
-{
-	struct fake *f = stalling(test);
-	const unsigned int n = 60;
-
-	push_stalls(f, n);
-	interrupt(f);
-	KUNIT_EXPECT_GT(test, f->queued, 0);
-	KUNIT_EXPECT_LT(test, f->queued, n);
-	KUNIT_EXPECT_EQ(test, pending(&f->smmu.evtq.q, f->evtq_regs), n - f->queued);
-	KUNIT_EXPECT_EQ(test, f->smmu.evtq.q.handled, f->queued);
-	run_evtq(f);
-	expect_stalls(f, n);
-}
-
 static irqreturn_t interrupted;
 
 static void interrupt_amid(struct fake *f)
@@ -1686,7 +1670,6 @@ static struct kunit_case arm_smmu_v3_iopf_cases[] = {
 	KUNIT_CASE_SLOW(pri_storm),
 	KUNIT_CASE(bottom_half),
 	KUNIT_CASE(budget),
-	KUNIT_CASE(no_memory),
 	KUNIT_CASE(interrupt_of_thread),
 	KUNIT_CASE(overflow_is_left),
 	KUNIT_CASE(enable),

@@ -118,30 +118,23 @@ static bool arm_smmu_decode_ppr(const u64 *ppr, struct iommu_fault_page_request 
 	return true;
 }
 
-/* One batch of entries, by the thread or by the bottom half */
-struct arm_smmu_batch {
-	bool may_sleep;
-	/* that of the entry before, most often the same one */
-	struct arm_smmu_stream *stream;
-};
-
+/* @stream: that of the entry before, most often the same one, or NULL */
 static struct arm_smmu_stream *arm_smmu_lookup(struct arm_smmu_device *smmu, u32 sid,
-					       struct arm_smmu_batch *batch)
+					       struct arm_smmu_stream **stream)
 {
-	if (!batch->stream || batch->stream->id != sid) {
+	if (!*stream || (*stream)->id != sid) {
 		spin_lock_bh(&smmu->streams_lock);
-		batch->stream = arm_smmu_find_stream(smmu, sid);
+		*stream = arm_smmu_find_stream(smmu, sid);
 		spin_unlock_bh(&smmu->streams_lock);
 	}
-	return batch->stream;
+	return *stream;
 }
 
-/* Returns false if that had to sleep, and must not. */
-static bool arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
+static void arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
 			    const struct iommu_fault_page_request *prm,
-			    struct arm_smmu_batch *batch)
+			    struct arm_smmu_stream **last)
 {
-	struct arm_smmu_stream *stream = arm_smmu_lookup(smmu, sid, batch);
+	struct arm_smmu_stream *stream = arm_smmu_lookup(smmu, sid, last);
 	struct iopf_fault fault = {
 		.fault.type = IOMMU_FAULT_PAGE_REQ,
 		.fault.prm = *prm,
@@ -150,39 +143,35 @@ static bool arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
 
 	if (!master || !READ_ONCE(master->iopf_enabled) || master->iopf_pri != pri) {
 		arm_smmu_refuse(smmu, sid, pri, master, prm);
-		return true;
+		return;
 	}
 
 	fault.fault.prm.grpid |= FIELD_PREP(ARM_SMMU_GROUP_STREAM, stream - master->streams);
-	if (!batch->may_sleep)
-		return iopf_try_report(master->dev, &fault);
 	/* With an error it has been answered. */
 	iommu_report_device_fault(master->dev, &fault);
-	return true;
 }
 
-static bool arm_smmu_handle_event(struct arm_smmu_device *smmu, const u64 *evt,
-				  struct arm_smmu_batch *batch)
+static void arm_smmu_handle_event(struct arm_smmu_device *smmu, const u64 *evt,
+				  struct arm_smmu_stream **last)
 {
 	static DEFINE_RATELIMIT_STATE(rs, DEFAULT_RATELIMIT_INTERVAL,
 				      DEFAULT_RATELIMIT_BURST);
 	struct iommu_fault_page_request prm;
 
 	if (arm_smmu_decode_stall(evt, &prm))
-		return arm_smmu_report(smmu, FIELD_GET(EVTQ_0_SID, evt[0]), false, &prm, batch);
-	if (__ratelimit(&rs))
+		arm_smmu_report(smmu, FIELD_GET(EVTQ_0_SID, evt[0]), false, &prm, last);
+	else if (__ratelimit(&rs))
 		dev_info(smmu->dev, "event 0x%02llx: %016llx %016llx %016llx %016llx\n",
 			 FIELD_GET(EVTQ_0_ID, evt[0]), evt[0], evt[1], evt[2], evt[3]);
-	return true;
 }
 
-static bool arm_smmu_handle_ppr(struct arm_smmu_device *smmu, const u64 *ppr,
-				struct arm_smmu_batch *batch)
+static void arm_smmu_handle_ppr(struct arm_smmu_device *smmu, const u64 *ppr,
+				struct arm_smmu_stream **last)
 {
 	struct iommu_fault_page_request prm;
 
-	return !arm_smmu_decode_ppr(ppr, &prm) ||
-	       arm_smmu_report(smmu, FIELD_GET(PRIQ_0_SID, ppr[0]), true, &prm, batch);
+	if (arm_smmu_decode_ppr(ppr, &prm))
+		arm_smmu_report(smmu, FIELD_GET(PRIQ_0_SID, ppr[0]), true, &prm, last);
 }
 
 /* ---- Queues ---- */
@@ -225,17 +214,17 @@ static void arm_smmu_queue_release(struct arm_smmu_queue *q, u32 n, u32 flag)
 
 struct arm_smmu_drain {
 	struct arm_smmu_queue *q;
-	bool (*handle)(struct arm_smmu_device *smmu, const u64 *entry,
-		       struct arm_smmu_batch *batch);
+	void (*handle)(struct arm_smmu_device *smmu, const u64 *entry,
+		       struct arm_smmu_stream **last);
 	/* The queue was read to its end, and entries that belonged behind are lost. */
 	void (*lost)(struct arm_smmu_device *smmu);
 };
 
-/* Report up to @n entries, and return how many. They stay where they are. */
-static u32 arm_smmu_drain_batch(struct arm_smmu_device *smmu,
-				const struct arm_smmu_drain *drain, u32 n, bool may_sleep)
+/* Report @n entries. They stay where they are. */
+static void arm_smmu_drain_batch(struct arm_smmu_device *smmu,
+				 const struct arm_smmu_drain *drain, u32 n)
 {
-	struct arm_smmu_batch batch = { .may_sleep = may_sleep };
+	struct arm_smmu_stream *last = NULL;
 	struct arm_smmu_queue *q = drain->q;
 	u64 entry[EVTQ_ENT_DWORDS];
 	u32 i, j;
@@ -245,10 +234,8 @@ static u32 arm_smmu_drain_batch(struct arm_smmu_device *smmu,
 
 		for (j = 0; j < q->ent_dwords; j++)
 			entry[j] = le64_to_cpu(slot[j]);
-		if (!drain->handle(smmu, entry, &batch))
-			break;
+		drain->handle(smmu, entry, &last);
 	}
-	return i;
 }
 
 /*
@@ -273,7 +260,7 @@ static void arm_smmu_drain_queue(struct arm_smmu_device *smmu,
 			n = min(left, ARM_SMMU_DRAIN_BATCH);
 			left -= n;
 			mutex_lock(&smmu->streams_mutex);
-			arm_smmu_drain_batch(smmu, drain, n, true);
+			arm_smmu_drain_batch(smmu, drain, n);
 			mutex_unlock(&smmu->streams_mutex);
 			if (overflow && !left)
 				drain->lost(smmu);
@@ -284,7 +271,7 @@ static void arm_smmu_drain_queue(struct arm_smmu_device *smmu,
 }
 
 /*
- * The same, as far as it goes without sleeping, and within the budget. To the end,
+ * The same, in a bottom half and within the budget. To the end,
  * as the SMMU interrupts when a queue was empty, and not for each entry (3.18).
  * Returns false if something is left.
  */
@@ -292,7 +279,7 @@ static bool arm_smmu_try_drain_queue(struct arm_smmu_device *smmu,
 				     const struct arm_smmu_drain *drain)
 {
 	struct arm_smmu_queue *q = drain->q;
-	u32 budget, n, done;
+	u32 budget, n;
 
 	for (budget = ARM_SMMU_BUDGET; !arm_smmu_queue_refresh(q); budget -= n) {
 		n = arm_smmu_queue_count(q);
@@ -301,10 +288,8 @@ static bool arm_smmu_try_drain_queue(struct arm_smmu_device *smmu,
 		if (!budget)
 			return false;
 		n = min(n, budget);
-		done = arm_smmu_drain_batch(smmu, drain, n, false);
-		arm_smmu_queue_release(q, done, Q_OVF(q->llq.cons));
-		if (done < n)
-			return false;
+		arm_smmu_drain_batch(smmu, drain, n);
+		arm_smmu_queue_release(q, n, Q_OVF(q->llq.cons));
 	}
 	return false;
 }
