@@ -111,7 +111,9 @@ void iommufd_fault_part_with(struct iommufd_fault *fault, struct iommufd_attachm
 	lockdep_assert_held(&fault->lock);
 
 	fault->reserved -= fault_unused(fault, attachment);
-	list_del_init(&attachment->sharing);
+	/* more than any share: what is counted off is for the others */
+	attachment->slots += IOMMUFD_FAULT_MAX_DEPTH;
+	list_del(&attachment->sharing);
 	fault->members--;
 	fault_set_share(fault);
 }
@@ -252,7 +254,6 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 	atomic_inc(&attachment->outstanding);
 	slot->group = group;
 	slot->state = FAULT_SLOT_QUEUED;
-	slot->counted = true;
 	list_add_tail(&group->node, &fault->deliver);
 	iommufd_fault_set_queued(fault, fault->queued + 1);
 	fault->stats.groups++;

@@ -53,14 +53,14 @@ enum iommufd_fault_slot_state {
  * @cookie: number of uses times the depth, plus the index of the slot; never 0
  * @next: index of the next free slot
  * @state: enum iommufd_fault_slot_state
- * @counted: one of the slots of the group's attachment
+ * @uncounted: none of the slots of the group's attachment any more
  */
 struct iommufd_fault_slot {
 	struct iopf_group *group;
 	u32 cookie;
 	u16 next;
 	u8 state;
-	bool counted;
+	bool uncounted;
 };
 
 /**
@@ -257,9 +257,9 @@ struct iommufd_attach_handle {
  * @idev: the device, NULL for that of a &struct iommufd_fault_source
  * @dev_id: what user space calls it
  * @outstanding: its groups that are queued, delivered or being answered
- * @slots: its groups that have a slot; protected by the fault object's lock, as is
- *         @sharing
- * @sharing: node in &iommufd_fault.sharing; empty when it feeds the object no more
+ * @slots: its groups that have a slot; IOMMUFD_FAULT_MAX_DEPTH more when it feeds the
+ *         object no more. Protected by the fault object's lock, as is @sharing.
+ * @sharing: node in &iommufd_fault.sharing
  */
 struct iommufd_attachment {
 	struct list_head node;
@@ -333,14 +333,14 @@ static inline void iommufd_fault_set_queued(struct iommufd_fault *fault,
 
 /*
  * Drop a reference; what nobody holds goes to @unused, to be freed. Under the object's
- * lock. Who has claimed the group sees without it that he is the last, and frees it: the
- * caller must be done with it.
+ * lock.
  */
 static inline void iommufd_fault_put_group(struct iopf_group *group,
 					   struct list_head *unused)
 {
 	u32 refs = group->refs - 1;
 
+	/* Who has claimed the group may see that he is the last now, and free it. */
 	smp_store_release(&group->refs, refs);
 	if (!refs)
 		list_add_tail(&group->node, unused);

@@ -132,10 +132,12 @@ static __always_inline int fault_serve(struct file *filep, const struct iommu_fa
 	if (cmd->flags)
 		return -EOPNOTSUPP;
 	/* Nothing is answered on behalf of who then cannot read. */
-	if (room && cmd->messages_uptr % __alignof__(struct iommu_hwpt_pgfault))
-		return -EINVAL;
-	if (!access_ok(messages, room * FAULT_MESSAGE_SIZE))
-		return -EFAULT;
+	if (room) {
+		if (cmd->messages_uptr % __alignof__(struct iommu_hwpt_pgfault))
+			return -EINVAL;
+		if (!access_ok(messages, room * FAULT_MESSAGE_SIZE))
+			return -EFAULT;
+	}
 	if (answers) {
 		iov_iter_ubuf(&iter, ITER_SOURCE, u64_to_user_ptr(cmd->responses_uptr),
 			      answers * FAULT_RESPONSE_SIZE);

@@ -36,17 +36,23 @@ static inline void iommufd_fault_stop_aging(struct iommufd_fault *fault,
 		list_del_init(&fault->ages[slot - fault->slots].node);
 }
 
-/* The slot is none of its attachment's any more, which has no share if it was left. */
-static __always_inline void iommufd_fault_uncount(struct iommufd_fault *fault,
-						  struct iommufd_fault_slot *slot)
+/* The slot is none of its attachment's any more. */
+static __always_inline void iommufd_fault_count_off(struct iommufd_fault *fault,
+						    struct iommufd_fault_slot *slot)
 {
 	struct iommufd_attachment *attachment = slot->group->priv;
 
-	if (unlikely(!slot->counted))
-		return;
-	slot->counted = false;
-	if (--attachment->slots < fault->share && !list_empty(&attachment->sharing))
+	if (--attachment->slots < fault->share)
 		fault->reserved++;
+}
+
+/* The same for a slot that stays in use, maybe longer than the attachment. */
+static inline void iommufd_fault_uncount(struct iommufd_fault *fault,
+					 struct iommufd_fault_slot *slot)
+{
+	if (!slot->uncounted)
+		iommufd_fault_count_off(fault, slot);
+	slot->uncounted = true;
 }
 
 /*
@@ -59,7 +65,10 @@ iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *s
 		       enum iommufd_fault_slot_state state)
 {
 	iommufd_fault_stop_aging(fault, slot);
-	iommufd_fault_uncount(fault, slot);
+	if (likely(!slot->uncounted))
+		iommufd_fault_count_off(fault, slot);
+	else
+		slot->uncounted = false;
 	if (slot->state == FAULT_SLOT_QUEUED) {
 		list_del(&slot->group->node);
 		iommufd_fault_set_queued(fault, fault->queued - 1);
