@@ -221,7 +221,8 @@ static int make_address_space(void)
 {
 	struct iommu_ioas_alloc ioas = { .size = sizeof(ioas) };
 	struct iommu_fault_alloc fault = {
-		.size = sizeof(fault), .flags = IOMMU_FAULT_ALLOC_REPORT_LOSS, .depth = DEPTH,
+		.size = sizeof(fault), .depth = DEPTH,
+		.flags = IOMMU_FAULT_ALLOC_REPORT_LOSS | IOMMU_FAULT_ALLOC_REFUSE,
 	};
 
 	if (check(ioctl(iommufd, IOMMU_IOAS_ALLOC, &ioas), "allocate an IOAS") ||
@@ -457,7 +458,7 @@ static int start(const char *what, uint64_t src, uint64_t dst, uint32_t flags, u
 
 /*
  * More groups than the queue holds, while the server is busy elsewhere: the kernel refuses
- * what has no room.  A page of them is asked for again when the device needs it again.
+ * what has no room, as the queue was allocated so; else it would tell the device to try again.
  */
 static int overflow(void)
 {
