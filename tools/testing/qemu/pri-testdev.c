@@ -719,14 +719,20 @@ static int burst(struct device *s, uint32_t pasid)
 		return -EBUSY;
 	for (i = 0; i < count; i++, iova += stride) {
 		bool last = i % group == group - 1 || i == count - 1;
+		uint16_t now = (id + i / group) % PTD_GROUP_IDS;
+		struct listener *l;
 		int rc;
 
 		rc = request_page(s, pasid, iova,
-				  flags | (last && !(flags & PTD_F_NO_LAST) ? PTD_F_LAST : 0),
-				  (id + i / group) % PTD_GROUP_IDS);
+				  flags | (last && !(flags & PTD_F_NO_LAST) ? PTD_F_LAST : 0), now);
 		/* go on past a full queue, as a device that ignores credits would */
-		if (rc && rc != -ENOSPC)
+		if (rc && rc != -ENOSPC) {
+			/* The PASID left amid the burst: this group gets no LAST. */
+			l = find_listener(s, pasid);
+			if (l)
+				forget_group(l, now);
 			return rc;
+		}
 		taken += !rc;
 	}
 	return taken;
