@@ -37,7 +37,7 @@ quick: deps kernel user ## run the tests that need only the plain kernel
 	@scripts/check --kernel x86_64
 
 .PHONY: stress
-stress: deps kernel debug kcsan user ## run the long forms of the seeded tests: ten million faults, minutes
+stress: deps kernel debug kcsan peer user ## run the long forms of the seeded tests: ten million faults, minutes
 	@scripts/check --tests scripts/tests-stress
 
 .PHONY: bench
