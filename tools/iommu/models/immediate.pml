@@ -88,15 +88,21 @@ inline free_group(free)
 	fi
 }
 
-/* fault_let_go() */
-inline let_go(free)
+/* iommufd_fault_let_go() */
+inline count_down()
 {
 	assert(!attachment_freed && outstanding > 0);
-	put_group(free);
 	outstanding--
 }
 
-/* fault_end(), iommufd_fault_part_end() */
+/* The same and iommufd_fault_put_group(), under the object's lock */
+inline let_go(free)
+{
+	count_down();
+	put_group(free)
+}
+
+/* iommufd_fault_end(), iommufd_fault_part_end() */
 inline end_group(to_tell)
 {
 	tells = to_tell && !closed;
@@ -151,7 +157,9 @@ inline finish(is_open, free)
 		is_open = false
 	};
 	state = GONE;
-	atomic { let_go(free) };
+	/* The attachment may go between the two; the reference is ours or under the lock. */
+	atomic { count_down() };
+	atomic { put_group(free) };
 	free_group(free)
 }
 
