@@ -2,8 +2,9 @@
 /*
  * A group that user space gets request by request
  *
- * The model of drivers/iommu/iommufd/fault_immediate.c, and of open groups in fault.c
- * there and in drivers/iommu/io-pgfault.c. At each step stands the function that it is.
+ * The model of drivers/iommu/iommufd/fault_immediate.c, and of open groups in fault.c and
+ * fault_answer.c there and in drivers/iommu/io-pgfault.c. At each step stands the function
+ * that it is.
  *
  * What is shown, of every order in which the steps can be done:
  *
@@ -27,7 +28,7 @@
  *	OPEN_NO_LOCK		CLOSE	iopf_end_open() takes no lock
  *	OPEN_NO_UNHASH		CLOSE	it leaves the group in the table
  *	PART_NO_CHECK		CLOSE	iommufd_fault_part_add() does not look at the state
- *	END_NO_REFERENCE	RECALL	fault_end() takes no reference for the message
+ *	END_NO_REFERENCE	RECALL	iommufd_fault_end() takes no reference for the message
  *	END_NO_READER		RECALL	iommufd_fault_part_end() does not look for a reader
  *	SETTLE_NO_OPEN		RECALL	part_settle() does not look whether more will come
  *	SETTLE_NO_TELL		RECALL	nor whether the reader is to be told of the end
