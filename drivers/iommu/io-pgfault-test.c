@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of the I/O page fault core, included by io-pgfault.c
+ * KUnit tests of the I/O page fault core
  *
  * Two IOMMUs are registered like real ones, with a device and a fault queue each.
  * A domain is attached to the devices' RIDs and to two PASIDs of the first one.
@@ -12,6 +12,11 @@
 #include <linux/ktime.h>
 #include <linux/kthread.h>
 #include <linux/platform_device.h>
+#include <linux/sched/mm.h>
+#include <linux/seq_file.h>
+
+#include "iommu-priv.h"
+#include "io-pgfault.h"
 
 #define TEST_IOMMUS	2
 #define TEST_PASIDS	2

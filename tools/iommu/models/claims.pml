@@ -2,7 +2,7 @@
 /*
  * One answer for each group, and the lives of what has to do with it
  *
- * The model of claims in drivers/iommu/io-pgfault.c, drivers/iommu/iommufd/fault.c,
+ * The model of claims in drivers/iommu/io-pgfault*.c, drivers/iommu/iommufd/fault.c,
  * fault_answer.c and fault_read.c, and of the coming and going in attach.c, fault_object.c
  * and fault_driver.c there. At each step stands the function that it is.
  *

@@ -3,7 +3,7 @@
  * A group that user space gets request by request
  *
  * The model of drivers/iommu/iommufd/fault_immediate.c, and of open groups in fault.c and
- * fault_answer.c there and in drivers/iommu/io-pgfault.c. At each step stands the function
+ * fault_answer.c there and in drivers/iommu/io-pgfault*.c. At each step stands the function
  * that it is.
  *
  * What is shown, of every order in which the steps can be done:
