@@ -98,7 +98,6 @@ static inline void iopf_answered(const struct iopf_answer *answer)
 {
 	if (trace_iopf_page_response_enabled())
 		iopf_trace_answer(answer);
-	answer->group->verdict = iopf_verdict(answer->cause, answer->code);
 	iopf_group_gone(answer->group);
 }
 
@@ -122,6 +121,13 @@ static bool iopf_end_open(struct iopf_group *group, enum iopf_cause cause)
 	}
 	spin_unlock_bh(&fdev->lock);
 	return open;
+}
+
+static inline void iopf_count(const struct iopf_answer *answer)
+{
+	struct iopf_device *fdev = to_iopf_device(answer->group->fault_param);
+
+	atomic64_inc(&fdev->answered[answer->cause][answer->code]);
 }
 
 /* Give an answer that does not go to an IOMMU, if it is one. */
@@ -158,13 +164,14 @@ static unsigned int iopf_first_iommu(struct iopf_answer *answers, unsigned int c
 	return n;
 }
 
-/* Give the answers that do not go to an IOMMU; returns how many are left. */
+/* Give the answers that do not go to an IOMMU, count the others; returns their number. */
 static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned int count)
 {
 	unsigned int i = 0;
 
 	while (i < count) {
 		if (likely(!iopf_answer_apart(&answers[i]))) {
+			iopf_count(&answers[i]);
 			i++;
 			continue;
 		}

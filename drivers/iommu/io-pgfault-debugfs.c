@@ -25,7 +25,7 @@ static const char * const iopf_cause_name[] = {
 	[IOPF_CAUSE_STOP]	= "stop",
 };
 
-static void iopf_show_answered(struct seq_file *file, const struct iopf_counters *count)
+static void iopf_show_answered(struct seq_file *file, struct iopf_device *fdev)
 {
 	u64 codes[IOPF_NR_CODES] = {}, causes[IOPF_NR_CAUSES] = {};
 	unsigned int cause, code;
@@ -33,7 +33,7 @@ static void iopf_show_answered(struct seq_file *file, const struct iopf_counters
 
 	for (cause = 0; cause < IOPF_NR_CAUSES; cause++) {
 		for (code = 0; code < IOPF_NR_CODES; code++) {
-			answered = count->answered[iopf_verdict(cause, code)];
+			answered = atomic64_read(&fdev->answered[cause][code]);
 			codes[code] += answered;
 			causes[cause] += answered;
 		}
@@ -45,15 +45,15 @@ static void iopf_show_answered(struct seq_file *file, const struct iopf_counters
 			   causes[cause]);
 }
 
-/* Groups of a device that are in a state now */
-unsigned int iopf_count_state(struct iopf_device *fdev, enum iopf_group_state state)
+/* Those whose memory is not back; @delivered counts the others. */
+static unsigned int iopf_count_delivered(struct iopf_device *fdev)
 {
 	struct iopf_page *page = iopf_first_page(fdev);
 	unsigned int i, n = 0;
 
 	for (; page; page = page->next) {
 		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++)
-			n += atomic_read(&page->pairs[i].group.state) == state;
+			n += READ_ONCE(page->pairs[i].group.delivered);
 	}
 	return n;
 }
@@ -69,13 +69,12 @@ int iopf_counters_show(struct seq_file *file, void *unused)
 	allocated = fdev->allocated;
 	limit = fdev->limit;
 	spin_unlock_bh(&fdev->lock);
-	/* Those that are with somebody now; @delivered counts the others. */
-	count.delivered += iopf_count_state(fdev, IOPF_GROUP_DELIVERED);
+	count.delivered += iopf_count_delivered(fdev);
 
 	seq_printf(file, "requests %llu\n", count.requests);
 	seq_printf(file, "groups %llu\n", count.groups);
 	seq_printf(file, "delivered %llu\n", count.delivered);
-	iopf_show_answered(file, &count);
+	iopf_show_answered(file, fdev);
 	seq_printf(file, "no_room %llu\n", count.no_room);
 	seq_printf(file, "overflows %llu\n", count.overflows);
 	for (cause = 0; cause < IOPF_NR_CAUSES; cause++) {

@@ -136,6 +136,20 @@ int iopf_queue_add_device(struct iopf_queue *queue, struct device *dev)
 }
 EXPORT_SYMBOL_GPL(iopf_queue_add_device);
 
+static bool iopf_is_answering(struct iopf_device *fdev)
+{
+	struct iopf_page *page = iopf_first_page(fdev);
+	unsigned int i;
+
+	for (; page; page = page->next) {
+		for (i = 0; i < IOPF_PAIRS_PER_PAGE; i++) {
+			if (atomic_read(&page->pairs[i].group.state) == IOPF_GROUP_ANSWERING)
+				return true;
+		}
+	}
+	return false;
+}
+
 /* Wait for all answers that are under way. */
 static void iopf_wait_answered(struct iopf_device *fdev)
 {
@@ -143,7 +157,7 @@ static void iopf_wait_answered(struct iopf_device *fdev)
 	WRITE_ONCE(fdev->waiters, fdev->waiters + 1);
 	spin_unlock_bh(&fdev->lock);
 
-	wait_event(fdev->idle, !iopf_count_state(fdev, IOPF_GROUP_ANSWERING));
+	wait_event(fdev->idle, !iopf_is_answering(fdev));
 
 	spin_lock_bh(&fdev->lock);
 	WRITE_ONCE(fdev->waiters, fdev->waiters - 1);

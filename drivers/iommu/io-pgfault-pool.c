@@ -95,7 +95,6 @@ struct iopf_group *__iopf_pool_get(struct iopf_device *fdev)
 	INIT_LIST_HEAD(&group->faults);
 	group->fault_count = 0;
 	group->open = false;
-	group->delivered = false;
 	group->verdict = 0;
 	group->fault_param = &fdev->param;
 	atomic_set(&group->state, IOPF_GROUP_COLLECTING);
@@ -151,8 +150,8 @@ void iopf_free_groups(struct list_head *groups)
 		/* As many as come from the same device in a row */
 		spin_lock_bh(&fdev->lock);
 		do {
-			fdev->count.answered[group->verdict]++;
 			fdev->count.delivered += group->delivered;
+			group->delivered = false;
 			iopf_group_end(fdev, group);
 			freed++;
 			last = &group->node;

@@ -465,11 +465,8 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
 	if (!(prm->flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE))
 		return;
 
-	if (fdev) {
-		spin_lock_bh(&fdev->lock);
-		fdev->count.answered[iopf_verdict(cause, code)]++;
-		spin_unlock_bh(&fdev->lock);
-	}
+	if (fdev)
+		atomic64_inc(&fdev->answered[cause][code]);
 	trace_iopf_page_response(dev, prm, resp.code, cause, 0);
 	if (code == IOMMU_PAGE_RESP_INVALID)
 		dev_warn_ratelimited(dev, "page request group %u, pasid %u: answered invalid\n",

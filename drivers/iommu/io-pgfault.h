@@ -38,9 +38,8 @@ struct seq_file;
  * struct iopf_counters - What happened to the faults of one device
  * @requests: page requests reported
  * @groups: groups that were completed, by their last request
- * @answered: groups by who answered them and how; index 0: recalled, or ended
- *            before their last request, which is counted when it is answered
- * @delivered: groups that a handler had passed on
+ * @delivered: groups that a handler had passed on and whose memory is back; those
+ *             that are still in use say so themselves
  * @no_room: requests that found no room
  * @overflows: overflows of the hardware queue
  * @recalled: groups taken back from a handler, by the reason
@@ -48,13 +47,10 @@ struct seq_file;
  * @partials: groups without their last request, now
  * @depth: groups that handlers hold, now
  * @depth_peak: the most that handlers held
- *
- * @answered and @delivered count a group when its memory is returned.
  */
 struct iopf_counters {
 	u64 requests;
 	u64 groups;
-	u64 answered[1 + IOPF_NR_CAUSES * IOPF_NR_CODES];
 	u64 delivered;
 	u64 no_room;
 	u64 overflows;
@@ -79,6 +75,8 @@ struct iopf_counters {
  * @retry_work: answers and frees what is @parked
  * @grow_work: adds a page to the pool that a report could not get
  * @debugfs: file with the counters
+ * @answered: groups by who answered them and how. Counted before the answer is sent:
+ *            who has seen the device get it finds it here
  * @lock: protects everything below it
  * @dying: the device left the queue; no group is collected or queued any more
  * @aging: @age_work is scheduled
@@ -108,6 +106,7 @@ struct iopf_device {
 	struct delayed_work retry_work;
 	struct delayed_work grow_work;
 	struct dentry *debugfs;
+	atomic64_t answered[IOPF_NR_CAUSES][IOPF_NR_CODES];
 
 	spinlock_t lock;	/* all below */
 	bool dying;
@@ -256,7 +255,6 @@ void iopf_recall(struct iopf_device *fdev, struct iopf_group *group, enum iopf_c
 
 /* io-pgfault-debugfs.c */
 
-unsigned int iopf_count_state(struct iopf_device *fdev, enum iopf_group_state state);
 int iopf_counters_show(struct seq_file *file, void *unused);
 struct dentry *iopf_debugfs_create(struct iopf_device *fdev);
 
