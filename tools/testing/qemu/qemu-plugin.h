@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * How a PCI device is added to an unmodified QEMU by a plugin, and what that relies
- * on of QEMU's inside. For pri-testdev.c and smmu-testdev.c, which define PLUGIN_NAME.
+ * on of QEMU's inside. For pri-testdev.c, smmu-testdev.c and vtd-nest.c, which define
+ * PLUGIN_NAME.
  *
  * No QEMU headers are used, only functions that the executable exports and the
  * declarations here and in the plugins, so each of them is checked as far as a check
@@ -111,7 +112,7 @@ static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *f
 }
 
 /* Where an initialised class has the ids of a stock device: once, or it is no use. */
-static ptrdiff_t find_ids(const char *type, uint16_t vendor, uint16_t device)
+static inline ptrdiff_t find_ids(const char *type, uint16_t vendor, uint16_t device)
 {
 	const uint8_t *class = (const uint8_t *)object_class_by_name(type);
 	ptrdiff_t i, at = -1;
@@ -127,9 +128,10 @@ static ptrdiff_t find_ids(const char *type, uint16_t vendor, uint16_t device)
 }
 
 /* Make an initialised class that of the device. */
-static struct pci_class_tail *set_class(ObjectClass *class,
-					void (*realize)(PCIDevice *pci, void **errp),
-					uint16_t vendor, uint16_t device, uint8_t revision)
+static inline struct pci_class_tail *set_class(ObjectClass *class,
+					       void (*realize)(PCIDevice *pci, void **errp),
+					       uint16_t vendor, uint16_t device,
+					       uint8_t revision)
 {
 	const ptrdiff_t ids = offsetof(struct pci_class_tail, vendor_id);
 	ptrdiff_t at = find_ids("edu", 0x1234, 0x11e8);

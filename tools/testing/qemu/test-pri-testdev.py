@@ -59,10 +59,11 @@ class QemuRefused(Exception):
 class Machine:
     """A QEMU with an intel-iommu and COUNT pri-testdevs, driven by qtest."""
 
-    def __init__(self, qemu, plugin, count=2):
+    def __init__(self, qemu, plugin, count=2, more=()):
         iommu = "intel-iommu,scalable-mode=on,fsts=on,device-iotlb=on,svm=on,pasid-bits=20"
         command = qemu + ["-machine", "q35", "-accel", "qtest", "-m", "256", "-display", "none",
-                          "-nodefaults", "-qtest", "stdio", "-qtest-log", "/dev/null", "-plugin", plugin, "-device", iommu]
+                          "-nodefaults", "-qtest", "stdio", "-qtest-log", "/dev/null", *more,
+                          "-plugin", plugin, "-device", iommu]
         for i in range(count):
             command += ["-device", f"pri-testdev,addr={i + 4:#x}"]
         self.errors = tempfile.TemporaryFile("w+")
@@ -171,7 +172,7 @@ class Iommu:
         self.next_table, self.next_page = self.TABLES, self.DATA
         self.tables, self.pages, self.iq_tail = {}, {}, 0
         root, context, directory, pasids, self.top = (self.table() for _ in range(5))
-        self.iq = self.table()
+        self.pasids, self.iq = pasids, self.table()
         self.prq = self.table(self.PRQ_ENTRIES * 32)
         machine.writeq(root, context | 1)
         for d in devices:
@@ -184,6 +185,7 @@ class Iommu:
             machine.writeq(pasids + pasid * 64, 1 << 6 | 2 << 2 | 1)
             machine.writeq(pasids + pasid * 64 + 8, 1)
             machine.writeq(pasids + pasid * 64 + 16, self.top)
+        self.root = root
         self.write(0x20, root | 1 << 10)
         machine.writel(VTD + 0x18, 1 << 30)
         self.write(0x90, self.iq | 1 << 11)
