@@ -14,7 +14,8 @@
  * What QEMU's VT-d says to a request: -EPERM when bus mastering, ATS, PASID or
  * PRI is off or the request has no PASID, -EINVAL for a PASID without a page
  * table, -ENOSPC for a full page request queue and until its overflow is
- * cleared.  A refused request is not answered.
+ * cleared.  A refused request is not answered.  With vtd-nest.c requests need no PASID,
+ * and a PASID no page table.
  *
  * Page requests carry FLAGS' READ, WRITE, EXEC and PRIV, and PASID if FLAGS
  * has PTD_F_PASID.  A request group is {PASID, group id}; the id has 9 bits.
