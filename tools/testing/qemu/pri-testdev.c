@@ -8,7 +8,9 @@
  *		-device intel-iommu,scalable-mode=on,fsts=on,device-iotlb=on,svm=on,pasid-bits=20 \
  *		-device pri-testdev [-device pri-testdev ...]
  *
- * With the plugin's argument flr=on the devices have Function Level Reset.
+ * With the plugin's argument flr=on the devices have Function Level Reset, with pm=on
+ * they have D3hot, and lose their state there, with pm=keep they keep it, and with
+ * failure=stops a response of that kind ends their page requests, as it should.
  *
  * pri-testdev.h is its data sheet, and qemu-plugin.h says how a plugin adds a
  * device.  The device cannot be unplugged or migrated.
@@ -42,8 +44,25 @@ struct iotlb_entry {
 	uint64_t spare[32];
 };
 
+/* with room to spare */
+struct tlb_notifier {
+	_Alignas(64) uint8_t spare[256];
+};
+
 #define CLOCK_OF_GUEST		1	/* QEMU_CLOCK_VIRTUAL */
 
+WEAK int pci_pm_init(PCIDevice *dev, uint8_t at, void **errp);
+WEAK void qemu_register_reset(void (*reset)(void *opaque), void *opaque);
+WEAK void pci_iommu_init_iotlb_notifier(PCIDevice *dev, struct tlb_notifier *n,
+					void (*notify)(struct tlb_notifier *n, void *entry),
+					void *opaque);
+WEAK int pci_iommu_register_iotlb_notifier(PCIDevice *dev, uint32_t pasid,
+					   struct tlb_notifier *n);
+WEAK void pci_iommu_unregister_iotlb_notifier(PCIDevice *dev, uint32_t pasid,
+					      struct tlb_notifier *n);
+WEAK Object *object_resolve_path_type(const char *path, const char *type, bool *ambiguous);
+WEAK void pci_host_config_write_common(PCIDevice *dev, uint32_t at, uint32_t limit,
+				       uint32_t value, uint32_t size);
 WEAK void pcie_cap_flr_init(PCIDevice *dev);
 WEAK void pcie_cap_flr_write_config(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 WEAK void pcie_ats_init(PCIDevice *dev, uint16_t at, bool aligned);
@@ -66,6 +85,7 @@ WEAK int64_t qemu_clock_get_ns(int clock);
 #define PAGE		4096ull
 #define PAGE_OF(addr)	((addr) & ~(PAGE - 1))
 #define ADDR_MAX	(1ull << 57)
+#define CONFIG_PM	0x40
 #define CONFIG_EXPRESS	0x60
 #define CONFIG_ATS	0x100
 #define CONFIG_PASID	0x110
@@ -73,11 +93,23 @@ WEAK int64_t qemu_clock_get_ns(int clock);
 #define STEP_CHUNKS	64		/* moves before the guest gets its turn */
 #define REFUSED_WAIT_NS	1000000
 
+/* In the capabilities */
+#define PM_STATE	0x3
+#define PM_D3HOT	0x3
+#define PM_KEEPS_STATE	0x8
+#define ATS_ENABLE	0x8000
+#define PRI_ENABLE	0x1
+#define PRI_RESET	0x2
+#define PRI_FAILED	0x1		/* in the status, until a one is written */
+#define PRI_UNEXPECTED	0x2
+#define PRI_STOPPED	0x100
+
 struct device;
 
 /* One PASID's unanswered groups, by id.  A burst may use an id many times. */
 struct listener {
 	struct pri_notifier notifier;		/* first: QEMU hands it back */
+	struct tlb_notifier tlb;
 	struct device *dev;
 	bool used;
 	uint32_t pasid;
@@ -122,6 +154,9 @@ struct device {
 	PCIDevice *pci;
 	struct device *older;
 	unsigned int instance;
+	uint8_t power;				/* of PM_STATE; QEMU stores none */
+	uint16_t pri_status;			/* PRI_FAILED, PRI_UNEXPECTED */
+	bool lost;				/* its state, and has no ATS yet */
 	uint32_t regs[PTD_REGISTERS_END / 4];
 	struct engine engine;
 	struct listener listener[PTD_PASIDS_MAX];
@@ -129,7 +164,7 @@ struct device {
 
 #define R(s, reg) ((s)->regs[(reg) / 4])
 
-static bool debug, flr;
+static bool debug, flr, pm, pm_keeps, failure_stops;
 #define say(s, fmt, ...) do { \
 	if (debug) \
 		fprintf(stderr, "pri-testdev.%u: " fmt "\n", (s)->instance, ##__VA_ARGS__); \
@@ -166,6 +201,30 @@ static void set_state(struct device *s, uint32_t state, uint32_t stage, int rc, 
 	set64(s, PTD_FAULT_ADDR, addr);
 	say(s, "engine state=%u stage=%u errno=%d addr=%#llx", state, stage, rc,
 	    (unsigned long long)addr);
+}
+
+/* ---- power, resets and the PRI capability ---- */
+
+static bool in_d3(const struct device *s)
+{
+	return s->power == PM_D3HOT;
+}
+
+static bool mute(const struct device *s)
+{
+	return s->lost || in_d3(s);
+}
+
+static bool pri_on(const struct device *s)
+{
+	return pci_default_read_config(s->pci, CONFIG_PRI + 4, 2) & PRI_ENABLE;
+}
+
+static uint16_t pri_status(const struct device *s)
+{
+	bool awaits = R(s, PTD_OPEN_REQUESTS) && !(s->pri_status & PRI_FAILED);
+
+	return s->pri_status | (pri_on(s) || awaits ? 0 : PRI_STOPPED);
 }
 
 /* ---- page requests and responses ---- */
@@ -235,6 +294,8 @@ static void count_response(struct device *s, uint32_t pasid, uint16_t id, int co
 	R(s, PTD_RESP_PASID) = pasid;
 	R(s, code == PTD_RESP_SUCCESS ? PTD_N_SUCCESS :
 	     code == PTD_RESP_INVALID ? PTD_N_INVALID : PTD_N_FAILURE)++;
+	if (code != PTD_RESP_SUCCESS && code != PTD_RESP_INVALID)
+		s->pri_status |= PRI_FAILED;
 	R(s, PTD_N_RESPONSES)++;
 }
 
@@ -255,8 +316,19 @@ static void got_response(struct pri_notifier *n, struct pri_response *response)
 		l->stale[id]--;
 		R(s, PTD_N_STALE)++;
 	} else {
+		s->pri_status |= PRI_UNEXPECTED;
 		R(s, PTD_N_UNMATCHED)++;
 	}
+}
+
+static void got_invalidation(struct tlb_notifier *n, void *entry)
+{
+	struct listener *l = (void *)((uint8_t *)n - offsetof(struct listener, tlb));
+
+	(void)entry;
+	R(l->dev, PTD_N_INVALIDATED)++;
+	if (mute(l->dev))
+		R(l->dev, PTD_N_MUTE)++;
 }
 
 static bool is_idle(const struct listener *l)
@@ -278,6 +350,13 @@ static struct listener *find_listener(struct device *s, uint32_t pasid)
 	return NULL;
 }
 
+static void drop_listener(struct listener *l)
+{
+	pci_pri_unregister_notifier(l->dev->pci, l->pasid);
+	pci_iommu_unregister_iotlb_notifier(l->dev->pci, l->pasid, &l->tlb);
+	l->used = false;
+}
+
 static struct listener *new_listener(struct device *s, uint32_t pasid)
 {
 	struct listener *l = NULL;
@@ -290,7 +369,7 @@ static struct listener *new_listener(struct device *s, uint32_t pasid)
 	for (i = 0; i < PTD_PASIDS_MAX && !l; i++) {
 		if (is_idle(&s->listener[i])) {
 			l = &s->listener[i];
-			pci_pri_unregister_notifier(s->pci, l->pasid);
+			drop_listener(l);
 		}
 	}
 	if (!l)
@@ -298,6 +377,9 @@ static struct listener *new_listener(struct device *s, uint32_t pasid)
 	l->notifier.notify = got_response;
 	l->dev = s;
 	l->pasid = pasid;
+	pci_iommu_init_iotlb_notifier(s->pci, &l->tlb, got_invalidation, NULL);
+	if (pci_iommu_register_iotlb_notifier(s->pci, pasid, &l->tlb))
+		return NULL;
 	l->used = true;
 	return l;
 }
@@ -315,7 +397,7 @@ static int listen_to(struct device *s, uint32_t pasid, struct listener **out)
 	*out = l;
 	rc = pci_pri_register_notifier(s->pci, pasid, &l->notifier);
 	if (rc && is_idle(l))
-		l->used = false;
+		drop_listener(l);
 	return rc;
 }
 
@@ -336,7 +418,8 @@ static int request_page(struct device *s, uint32_t pasid, uint64_t iova, uint32_
 	struct listener *l;
 	int rc;
 
-	rc = listen_to(s, pasid, &l);
+	rc = mute(s) || (failure_stops && s->pri_status & PRI_FAILED) ? -EPERM :
+	     listen_to(s, pasid, &l);
 	if (rc) {
 		R(s, PTD_N_REFUSED)++;
 		return rc;
@@ -391,6 +474,8 @@ static int translate(struct device *s, uint32_t pasid, uint32_t access, uint64_t
 
 	*addr = 0;
 	*perm = 0;
+	if (mute(s))
+		return -EPERM;
 	n = pci_ats_request_translation(s->pci, pasid, access & PTD_F_PRIV, access & PTD_F_EXEC,
 					PAGE_OF(iova), PAGE, !(access & PTD_F_WRITE), &entry, 1,
 					&errors);
@@ -771,9 +856,9 @@ static void clear_counters(struct device *s)
 	set64(s, PTD_LOWEST, UINT64_MAX);
 }
 
-static void reset(struct device *s)
+/* A response that still comes is one to a group of before. */
+static void forget_requests(struct device *s)
 {
-	struct engine *e = &s->engine;
 	unsigned int i, id;
 
 	for (i = 0; i < PTD_PASIDS_MAX; i++) {
@@ -785,6 +870,15 @@ static void reset(struct device *s)
 			l->requests[id] = 0;
 		}
 	}
+	R(s, PTD_OPEN_GROUPS) = 0;
+	R(s, PTD_OPEN_REQUESTS) = 0;
+}
+
+static void reset(struct device *s)
+{
+	struct engine *e = &s->engine;
+
+	forget_requests(s);
 	memset(s->regs, 0, sizeof(s->regs));
 	memset(e->flight, 0, sizeof(e->flight));
 	e->flights = 0;
@@ -883,33 +977,141 @@ static void check_config(PCIDevice *pci)
 			refuse("unknown QEMU: config space at %#x reads %#x", expected[i].at,
 			       value);
 	}
+	if (pm && pci_default_read_config(pci, CONFIG_PM, 1) != 0x01)
+		refuse("unknown QEMU: no power management");
 }
 
 static struct device *newest;
 
-/* QEMU itself resets the header alone: the capabilities and the function are ours. */
-static void flr_reset(struct device *s)
+static struct device *find_device(const PCIDevice *pci)
 {
+	struct device *s = newest;
+
+	while (s->pci != pci)
+		s = s->older;
+	return s;
+}
+
+/* QEMU itself resets the header alone: the capabilities and the function are ours. */
+static void lose_state(void *opaque)
+{
+	struct device *s = opaque;
+
 	pci_default_write_config(s->pci, CONFIG_ATS + 4, 0, 4);
 	pci_default_write_config(s->pci, CONFIG_PASID + 4, 20 << 8, 4);
 	pci_default_write_config(s->pci, CONFIG_PRI + 4, 0, 2);
 	pci_default_write_config(s->pci, CONFIG_PRI + 12, 0, 4);
+	s->pri_status = 0;
+	s->power = 0;
+	s->lost = true;
 	reset(s);
-	say(s, "function level reset");
+	say(s, "reset");
+}
+
+/*
+ * A machine that wakes is reset, too. Then q35's firmware leaves off what it does at
+ * boot: to switch on the extended configuration space and the ports of power
+ * management. Without them the guest can neither restore a device nor switch off.
+ */
+static bool chipset_asleep;
+
+/* At the first access to a device, which the guest makes by the legacy ports. */
+static void wake_chipset(void)
+{
+	PCIDevice *mch = (PCIDevice *)object_resolve_path_type("", "mch", NULL);
+	PCIDevice *lpc = (PCIDevice *)object_resolve_path_type("", "ICH9-LPC", NULL);
+
+	if (!chipset_asleep)
+		return;
+	chipset_asleep = false;
+	if (!mch || !lpc)
+		return;
+	pci_host_config_write_common(mch, 0x60, 0x100, pci_default_read_config(mch, 0x60, 4) | 1,
+				     4);
+	pci_host_config_write_common(lpc, 0x40, 0x100, 0x601, 4);
+	pci_host_config_write_common(lpc, 0x44, 0x100, 0x80, 1);
+}
+
+static void system_reset(void *opaque)
+{
+	lose_state(opaque);
+	chipset_asleep = true;
+}
+
+static bool touches(uint32_t at, int size, uint32_t first, uint32_t bytes)
+{
+	return at < first + bytes && first < at + size;
+}
+
+/* The bytes of @value, which has its place at @first, that a read or a write has. */
+static uint32_t placed(uint32_t value, uint32_t first, uint32_t at)
+{
+	return first >= at ? value << 8 * (first - at) : value >> 8 * (at - first);
+}
+
+static uint32_t config_read(PCIDevice *pci, uint32_t at, int size)
+{
+	const struct device *s = find_device(pci);
+	uint32_t value = pci_default_read_config(pci, at, size);
+	uint32_t mask = size < 4 ? (1u << 8 * size) - 1 : UINT32_MAX;
+
+	wake_chipset();
+	if (touches(at, size, CONFIG_PRI + 6, 2)) {
+		value &= ~placed(PRI_FAILED | PRI_UNEXPECTED | PRI_STOPPED, CONFIG_PRI + 6, at);
+		value |= placed(pri_status(s), CONFIG_PRI + 6, at) & mask;
+	}
+	if (pm && touches(at, size, CONFIG_PM + 4, 1))
+		value |= placed(s->power | (pm_keeps ? PM_KEEPS_STATE : 0), CONFIG_PM + 4, at) &
+			 mask;
+	return value;
+}
+
+/* What a write to the PRI capability does beside being stored */
+static void control_pri(struct device *s, bool was_on, bool resets, uint16_t cleared)
+{
+	bool on = pri_on(s);
+
+	s->pri_status &= ~cleared;
+	if (resets && !on)
+		forget_requests(s);
+	if (on && !was_on) {
+		R(s, PTD_N_EARLY) += R(s, PTD_OPEN_REQUESTS) && !(s->pri_status & PRI_FAILED);
+		s->pri_status = 0;
+	}
+}
+
+static void set_power(struct device *s, uint8_t power)
+{
+	bool wakes = in_d3(s) && power != PM_D3HOT;
+
+	say(s, "D%u", power);
+	s->power = power;
+	if (!wakes || pm_keeps)
+		return;
+	pci_default_write_config(s->pci, 0x04, 0, 2);
+	pci_default_write_config(s->pci, 0x10, 0, 4);
+	lose_state(s);
 }
 
 static void config_write(PCIDevice *pci, uint32_t at, uint32_t value, int size)
 {
-	struct device *s;
+	struct device *s = find_device(pci);
+	bool was_on = pri_on(s);
 
+	wake_chipset();
 	pci_default_write_config(pci, at, value, size);
-	if (!flr || at != CONFIG_EXPRESS + 8 || !(value & 0x8000))
-		return;
-	pcie_cap_flr_write_config(pci, at, value, size);
-	for (s = newest; s && s->pci != pci; s = s->older)
-		;
-	if (s)
-		flr_reset(s);
+	if (touches(at, size, CONFIG_PRI + 4, 4))
+		control_pri(s, was_on, placed(value, at, CONFIG_PRI + 4) & PRI_RESET,
+			    placed(value, at, CONFIG_PRI + 6) & (PRI_FAILED | PRI_UNEXPECTED));
+	if (pm && touches(at, size, CONFIG_PM + 4, 1))
+		set_power(s, placed(value, at, CONFIG_PM + 4) & PM_STATE);
+	if (touches(at, size, CONFIG_ATS + 6, 2) &&
+	    pci_default_read_config(pci, CONFIG_ATS + 6, 2) & ATS_ENABLE)
+		s->lost = false;
+	if (flr && at == CONFIG_EXPRESS + 8 && value & 0x8000) {
+		pcie_cap_flr_write_config(pci, at, value, size);
+		lose_state(s);
+	}
 }
 
 static void realize(PCIDevice *pci, void **errp)
@@ -933,18 +1135,24 @@ static void realize(PCIDevice *pci, void **errp)
 	pcie_endpoint_cap_init(pci, CONFIG_EXPRESS);
 	if (flr)
 		pcie_cap_flr_init(pci);
+	if (pm)
+		pci_pm_init(pci, CONFIG_PM, NULL);
 	pcie_ats_init(pci, CONFIG_ATS, true);
 	pcie_pasid_init(pci, CONFIG_PASID, 20, false, false);
 	pcie_pri_init(pci, CONFIG_PRI, PTD_CREDITS_MAX, true);
 	check_config(pci);
+	qemu_register_reset(system_reset, s);
 	say(s, "realized");
 }
 
 static void class_init(ObjectClass *class, const void *data)
 {
 	(void)data;
-	set_class(class, realize, PTD_VENDOR_ID, PTD_DEVICE_ID,
-		  PTD_VERSION_VALUE)->config_write = config_write;
+	struct pci_class_tail *tail = set_class(class, realize, PTD_VENDOR_ID, PTD_DEVICE_ID,
+						PTD_VERSION_VALUE);
+
+	tail->config_read = config_read;
+	tail->config_write = config_write;
 }
 
 static const struct symbol symbols[] = {
@@ -952,6 +1160,13 @@ static const struct symbol symbols[] = {
 	SYMBOL(type_register_static),
 	SYMBOL(object_class_by_name),
 	SYMBOL(pcie_endpoint_cap_init),
+	SYMBOL(pci_pm_init),
+	SYMBOL(qemu_register_reset),
+	SYMBOL(object_resolve_path_type),
+	SYMBOL(pci_host_config_write_common),
+	SYMBOL(pci_iommu_init_iotlb_notifier),
+	SYMBOL(pci_iommu_register_iotlb_notifier),
+	SYMBOL(pci_iommu_unregister_iotlb_notifier),
 	SYMBOL(pcie_cap_flr_init),
 	SYMBOL(pcie_cap_flr_write_config),
 	SYMBOL(pcie_ats_init),
@@ -973,8 +1188,9 @@ static const struct symbol symbols[] = {
 };
 
 /*
- * Arguments: debug=on traces to stderr; flr=on adds Function Level Reset;
- * version=X.Y tries out the version check.
+ * Arguments: debug=on traces to stderr; flr=on adds Function Level Reset, pm=on and
+ * pm=keep D3hot; failure=stops has a FAILURE stop page requests; version=X.Y tries out
+ * the version check.
  */
 __attribute__((visibility("default")))
 int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, char **argv)
@@ -995,6 +1211,10 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 			debug = true;
 		else if (!strcmp(argv[i], "flr=on"))
 			flr = true;
+		else if (!strcmp(argv[i], "pm=on") || !strcmp(argv[i], "pm=keep"))
+			pm = true, pm_keeps = !strcmp(argv[i], "pm=keep");
+		else if (!strcmp(argv[i], "failure=stops"))
+			failure_stops = true;
 		else if (strcmp(argv[i], "debug=off") && strcmp(argv[i], "flr=off"))
 			refuse("unknown argument %s", argv[i]);
 	}

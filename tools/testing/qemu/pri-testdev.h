@@ -30,6 +30,17 @@
 #define PTD_MAGIC_VALUE		0x50524954
 #define PTD_VERSION_VALUE	1
 
+/*
+ * PRI Status: a FAILURE, which stops the page requests with failure=stops, and a response
+ * to nothing are noted until they are cleared by writing ones, or PRI is enabled again. Stopped is set when
+ * PRI is off and no response is awaited, be it that a reset of PRI has it forget what
+ * it waits for. To enable PRI before that is an error of the driver, which is counted.
+ *
+ * A function that lost its state or is in D3hot is mute until ATS is enabled again, or
+ * until it is in D0: it sends nothing, and device-TLB invalidations that reach it then,
+ * which a real one might never complete, are counted.
+ */
+
 /* Limits of the device. */
 #define PTD_GROUP_IDS		512	/* group ids are 0..511 */
 #define PTD_CREDITS_MAX		256	/* requests in flight, as in the PRI capability */
@@ -91,8 +102,11 @@ enum ptd_register {
 	PTD_N_ATS_HIT		= 0x128,	/* engine: translations found */
 	PTD_N_ATS_MISS		= 0x12c,	/* engine: translations missing */
 	PTD_N_WATCH		= 0x130,	/* requests in the watch window */
+	PTD_N_EARLY		= 0x134,	/* PRI enabled before it was Stopped */
 	PTD_LOWEST		= 0x138,	/* 64: lowest address requested, or ~0 */
 	PTD_HIGHEST		= 0x140,	/* 64: highest address requested, or 0 */
+	PTD_N_INVALIDATED	= 0x148,	/* device-TLB invalidations of PASIDs in use */
+	PTD_N_MUTE		= 0x14c,	/* of these, while the function was mute */
 	/* responses by the time since LAST: bucket N is from 2^N ns on, on the guest's clock */
 	PTD_LATENCY		= 0x180,	/* 32 of 32 bit */
 	PTD_REGISTERS_END	= 0x200,

@@ -62,7 +62,7 @@ struct mmio_ops {
 struct pci_class_tail {
 	void (*realize)(PCIDevice *dev, void **errp);
 	void (*exit)(PCIDevice *dev);
-	void *config_read;
+	uint32_t (*config_read)(PCIDevice *dev, uint32_t at, int size);
 	void (*config_write)(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 	uint16_t vendor_id, device_id;
 	uint8_t revision;

@@ -26,6 +26,7 @@ ECAM = 0xB0000000
 BARS = 0xC0000000
 PASID = 5
 EPERM, EIO, EFAULT, EBUSY, EINVAL, ECANCELED = 1, 5, 14, 16, 22, 125
+FAILED, UNEXPECTED, STOPPED = 1, 2, 0x100  # PRI Status
 UNKNOWN_QEMU = 3
 
 
@@ -140,6 +141,12 @@ class Device:
         m.writel(self.config + 0x12C, credits)
         m.writel(self.config + 0x124, int(pri))
 
+    def pri_status(self):
+        return self.m.readl(self.config + 0x124) >> 16 & (FAILED | UNEXPECTED | STOPPED)
+
+    def power(self, state):
+        self.m.writel(self.config + 0x44, state)
+
     def get(self, name):
         return (self.m.readq if name in WIDE else self.m.readl)(self.bar + H[name])
 
@@ -225,6 +232,10 @@ class Iommu:
         self.m.writeq(self.leaf(iova), 0)
         # first-stage IOTLB, one page of domain 1 and PASID
         self.submit(PASID << 32 | 1 << 16 | 3 << 4 | 6, iova & -PAGE)
+
+    def invalidate_device(self, device, iova):
+        """The device TLB of one page of PASID."""
+        self.submit(PASID << 32 | device.rid << 16 | 8, iova & -PAGE)
 
     def fill(self, iova, data):
         while data:
@@ -547,6 +558,9 @@ def stopped_by(s, code, state, counter):
     equal((s.d.state()[0], s.d.get("FAULT_ADDR"), s.d.get("BYTES")), (H[state], bad, 7 * PAGE))
     equal(s.d.counters(counter, "SUCCESS"), (1, 14))
     s.settled()
+
+
+def goes_on(s):
     s.start(20 * PAGE)
     s.serve()
     equal(s.d.state()[0], H["STATE_DONE"])
@@ -554,10 +568,89 @@ def stopped_by(s, code, state, counter):
 
 def invalid_stops(s):
     stopped_by(s, 1, "STATE_STOPPED_INVALID", "INVALID")
+    equal(s.d.pri_status(), 0)
+    goes_on(s)
 
 
 def failure_stops(s):
     stopped_by(s, 15, "STATE_STOPPED_FAILURE", "FAILURE")
+    equal(s.d.pri_status(), FAILED)
+    # no more requests until it is enabled again, or told to forget it
+    equal(request(s, 0, "PASID", "READ", "LAST"), -EPERM)
+    s.d.enable(pri=False)
+    equal(s.d.pri_status(), FAILED | STOPPED)
+    s.d.enable()
+    equal((s.d.pri_status(), s.d.get("N_EARLY")), (0, 0))
+    goes_on(s)
+
+
+failure_stops.arguments = ",failure=stops"
+
+
+def failure_is_cleared(s):
+    equal(request(s, 0, "PASID", "READ", "LAST"), 0)
+    s.iommu.answer(s.iommu.requests()[0], 15)
+    s.m.writel(s.d.config + 0x124, FAILED << 16 | 1)
+    equal(s.d.pri_status(), 0)
+    goes_on(s)
+
+
+failure_is_cleared.arguments = ",failure=stops"
+
+
+def failure_is_noted(s):
+    stopped_by(s, 15, "STATE_STOPPED_FAILURE", "FAILURE")
+    equal(s.d.pri_status(), FAILED)
+    goes_on(s)
+
+
+def unexpected_response(s):
+    equal(request(s, 0, "PASID", "READ", "LAST", group=1), 0)
+    (r,) = s.iommu.requests()
+    s.iommu.answer(r)
+    s.iommu.answer(r)
+    equal(s.d.pri_status(), UNEXPECTED)
+    goes_on(s)
+    s.m.writel(s.d.config + 0x124, UNEXPECTED << 16 | 1)
+    equal(s.d.pri_status(), 0)
+
+
+def stops_when_answered(s):
+    equal(request(s, 0, "PASID", "READ", "LAST"), 0)
+    equal(s.d.pri_status(), 0)
+    s.d.enable(pri=False)
+    equal(s.d.pri_status(), 0)
+    s.iommu.answer(s.iommu.requests()[0])
+    equal((s.d.pri_status(), s.d.get("N_EARLY")), (STOPPED, 0))
+    s.d.enable()
+    equal((s.d.pri_status(), s.d.get("N_EARLY")), (0, 0))
+
+
+def enabled_early(s):
+    equal(request(s, 0, "PASID", "READ", "LAST"), 0)
+    s.d.enable(pri=False)
+    s.d.enable()
+    equal(s.d.get("N_EARLY"), 1)
+
+
+def pri_reset(s):
+    equal(request(s, 0, "PASID", "READ", "LAST"), 0)
+    s.m.writel(s.d.config + 0x124, 3)
+    equal((s.d.pri_status(), s.d.get("OPEN_REQUESTS")), (0, 1))
+    s.m.writel(s.d.config + 0x124, 2)
+    equal((s.d.pri_status(), s.d.get("OPEN_REQUESTS")), (STOPPED, 0))
+    s.d.enable()
+    equal(s.d.get("N_EARLY"), 0)
+    s.iommu.answer(s.iommu.requests()[0])
+    equal(s.d.counters("STALE", "UNMATCHED"), (1, 0))
+
+
+def invalidations(s):
+    equal(request(s, 0, "PASID", "READ", "LAST"), 0)
+    s.iommu.invalidate_device(s.d, 0)
+    equal(s.d.counters("INVALIDATED", "MUTE"), (1, 0))
+    s.iommu.invalidate_device(s.devices[1], 0)
+    equal(s.d.counters("INVALIDATED", "MUTE"), (1, 0))
 
 
 def success_without_page(s):
@@ -642,6 +735,60 @@ def function_level_reset(s):
 function_level_reset.arguments = ",flr=on"
 
 
+def mute_after_reset(s):
+    equal(request(s, 0, "PASID", "READ", "LAST"), 0)
+    s.m.writel(s.d.config + 0x68, s.m.readl(s.d.config + 0x68) | 0x8000)
+    s.iommu.invalidate_device(s.d, 0)
+    s.d.enable(ats=False)
+    equal(s.d.counters("INVALIDATED", "MUTE"), (1, 1))
+    equal(request(s, 0, "PASID", "READ", "LAST"), -EPERM)
+    s.d.enable()
+    s.iommu.invalidate_device(s.d, 0)
+    equal(s.d.counters("INVALIDATED", "MUTE"), (2, 1))
+
+
+mute_after_reset.arguments = ",flr=on"
+
+
+def mute_in_d3(s):
+    equal((s.m.readl(s.d.config + 0x40) & 0xFF, s.m.readl(s.d.config + 0x44)), (1, 8))
+    s.iommu.map(s.DST)
+    equal(s.d.do("ATS", IOVA=s.DST, FLAGS=flags("PASID", "READ"), PASID=PASID), 0)
+    s.start(2 * PAGE)
+    (r,) = [r for r in s.iommu.requests() if r["iova"] == s.SRC]
+    s.d.power(3)
+    s.iommu.invalidate_device(s.d, 0)
+    s.iommu.map(s.SRC)
+    s.iommu.answer(r)
+    s.m.step(1000)
+    s.d.power(0)
+    equal(s.d.counters("INVALIDATED", "MUTE"), (1, 1))
+    equal(s.d.state(), (H["STATE_STOPPED_ERROR"], H["STAGE_ATS"], EPERM))
+    equal(s.m.readl(s.d.config + 0x104) >> 31, 1)
+    goes_on(s)
+
+
+mute_in_d3.arguments = ",pm=keep"
+
+
+def loses_state_in_d3(s):
+    equal(s.m.readl(s.d.config + 0x44), 0)
+    equal(request(s, 0, "PASID", "READ", "LAST"), 0)
+    s.d.power(3)
+    equal(s.m.readl(s.d.config + 0x104) >> 31, 1)
+    s.d.power(0)
+    equal((s.m.readl(s.d.config + 0x04) & 7, s.m.readl(s.d.config + 0x10),
+           s.m.readl(s.d.config + 0x104) >> 31, s.m.readl(s.d.config + 0x124) & 1),
+          (0, 0, 0, 0))
+    s.d.enable()
+    s.iommu.answer(s.iommu.requests()[0])
+    equal(s.d.counters("RESPONSES", "STALE", "UNMATCHED"), (0, 1, 0))
+    goes_on(s)
+
+
+loses_state_in_d3.arguments = ",pm=on"
+
+
 def burst(s, count, *names, group=1):
     return s.d.do("BURST", IOVA=s.SRC, STRIDE=PAGE, COUNT=count, GROUP=group, GRPID=500,
                   PASID=PASID, FLAGS=flags("PASID", "READ", *names))
@@ -719,8 +866,12 @@ def two_devices(s):
 
 TESTS = (config_space, registers, bad_commands, not_enabled, single_fault, group_of_three,
          unmatched_responses, copy_by_page, copy_odd, copy_in_groups, copy_prefetches,
-         copy_within_credits, pinned_window, invalid_stops, failure_stops, success_without_page,
-         read_only_page, fill, abort, reset_while_open, function_level_reset, burst_256,
+         copy_within_credits, pinned_window, invalid_stops, failure_stops, failure_is_cleared,
+         failure_is_noted,
+         unexpected_response, stops_when_answered, enabled_early, pri_reset, invalidations,
+         success_without_page,
+         read_only_page, fill, abort, reset_while_open, function_level_reset,
+         mute_after_reset, mute_in_d3, loses_state_in_d3, burst_256,
          overflow, overflow_for_ever, two_devices)
 
 
