@@ -41,6 +41,7 @@
  */
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
+#include <linux/pci-ats.h>
 #include <linux/pci.h>
 #include <linux/slab.h>
 
@@ -57,10 +58,11 @@ static int attach_enable_iopf(struct iommufd_device *idev)
 		return 0;
 
 	/*
-	 * A VF shares the page request interface with its PF. A response
-	 * failure would stop both, and nobody could start them again.
+	 * A VF shares the page request interface with its PF, if that has one. A
+	 * response failure would stop both, and nobody could start them again. One
+	 * whose transactions stall concerns nobody else.
 	 */
-	if (dev_is_pci(dev) && to_pci_dev(dev)->is_virtfn)
+	if (dev_is_pci(dev) && to_pci_dev(dev)->is_virtfn && pci_pri_supported(to_pci_dev(dev)))
 		return -EINVAL;
 
 	mutex_lock(&idev->iopf_lock);
