@@ -438,6 +438,9 @@ void arm_smmu_priq_aborted(struct arm_smmu_device *smmu)
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_aborted);
 
+/* Only a queue that is broken takes so long; what it holds finds no handler later. */
+#define SMMU_DRAIN_TIMEOUT	(30 * HZ)
+
 /**
  * arm_smmu_iopf_drain() - Wait for the faults of a translation that is gone
  * @master: the device whose STE or CD was changed
@@ -469,7 +472,9 @@ void arm_smmu_iopf_drain(struct arm_smmu_master *master)
 
 	/* The message that is the interrupt may have been lost (GERROR.MSI_*_ABT_ERR). */
 	arm_smmu_wake_thread(smmu, q);
-	wait_event(q->handled_wait, (s32)(READ_ONCE(q->handled) - end) >= 0);
+	if (!wait_event_timeout(q->handled_wait, (s32)(READ_ONCE(q->handled) - end) >= 0,
+				SMMU_DRAIN_TIMEOUT))
+		dev_err(master->dev, "faults stay in the SMMU's queue\n");
 
 	iopf_queue_flush_dev(master->dev);
 }
