@@ -77,6 +77,7 @@ struct fake {
 	void (*on_acknowledge)(struct fake *fake, u32 bits);
 	u32 cleared;
 	bool woken;			/* the thread */
+	unsigned int kicks;		/* of the driver, as if the queue had interrupted */
 
 	/* of the invalidation queue's hardware */
 	struct q_inval qi;
@@ -137,6 +138,11 @@ static void fake_acknowledge(struct intel_iommu *iommu, u32 bits)
 static void fake_wake_thread(struct intel_iommu *iommu)
 {
 	fake_of(iommu)->woken = true;
+}
+
+static void fake_kick(struct intel_iommu *iommu)
+{
+	fake_of(iommu)->kicks++;
 }
 
 /* ---- the invalidation queue's hardware ---- */
@@ -390,6 +396,8 @@ static int prq_test_init(struct kunit *test)
 	kunit_activate_static_stub(test, qi_clear_fault, fake_clear_fault);
 	kunit_activate_static_stub(test, prq_acknowledge, fake_acknowledge);
 	kunit_activate_static_stub(test, prq_wake_thread, fake_wake_thread);
+	kunit_activate_static_stub(test, prq_kick, fake_kick);
+	kunit_activate_static_stub(test, prq_kick_later, fake_kick);
 	for (i = 0; i < DEVICES; i++)
 		device_init(test, fake, i);
 	return 0;
@@ -1151,6 +1159,117 @@ static void prq_test_drain(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 8, fake->n_groups);
 }
 
+/* No interrupt comes: the drain itself sees to the queue. */
+static void prq_test_drain_by_hand(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	kunit_deactivate_static_stub(test, prq_kick);
+	put(fake, &fake->device[0], PASID, 1, true);
+	put(fake, &fake->device[1], PASID, 2, true);
+	intel_iommu_page_drain(fake->device[0].dev);
+	/* the other's may be reported a moment later */
+	flush_work(&fake->iommu.prq_work);
+	KUNIT_EXPECT_EQ(test, 2, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, reg_get(fake, DMAR_PQT_REG), reg_get(fake, DMAR_PQH_REG));
+}
+
+/* Not even that helps: the drain ends, and what is reported later is served as ever. */
+static void prq_test_drain_gives_up(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	unsigned int patience = prq_patience;
+
+	prq_patience = 2;
+	put(fake, &fake->device[0], PASID, 1, true);
+	intel_iommu_page_drain(fake->device[0].dev);
+	intel_iommu_drain_pasid_prq(fake->device[0].dev, PASID, FLPT_DEFAULT_DID);
+	prq_patience = patience;
+	KUNIT_EXPECT_EQ(test, 4, fake->kicks);
+	KUNIT_EXPECT_EQ(test, 0, fake->n_groups);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_groups);
+}
+
+/* A device that will not answer gets no invalidation, of a drain or of a teardown. */
+static void prq_test_mute(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct device *dev = fake->device[0].dev;
+
+	intel_iommu_drain_pasid_prq(dev, PASID, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_invalidations);
+	intel_iommu_device_mute(dev, true);
+	intel_iommu_drain_pasid_prq(dev, PASID, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, 1, fake->n_invalidations);
+	intel_iommu_device_mute(dev, false);
+	intel_iommu_drain_pasid_prq(dev, PASID, FLPT_DEFAULT_DID);
+	KUNIT_EXPECT_EQ(test, 2, fake->n_invalidations);
+}
+
+/* ---- start and sleep ---- */
+
+/* Whoever had the IOMMU before left its status set, and its ring. */
+static void prq_test_start(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	put(fake, &fake->device[0], PASID, 1, true);
+	reg_set(fake, DMAR_PRS_REG, DMA_PRS_PPR | DMA_PRS_PRO);
+	prq_start(&fake->iommu);
+	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PRS_REG));
+	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PQH_REG));
+	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PQT_REG));
+	KUNIT_EXPECT_EQ(test, virt_to_phys(fake->iommu.prq) | PRQ_ORDER,
+			dmar_readq(fake->iommu.reg + DMAR_PQA_REG));
+	KUNIT_EXPECT_EQ(test, 1, fake->kicks);
+}
+
+/* The hardware forgets all; what stood in the ring is served after it. */
+static void prq_test_sleep(struct kunit *test)
+{
+	static const unsigned int msi[] = {
+		DMAR_PECTL_REG, DMAR_PEDATA_REG, DMAR_PEADDR_REG, DMAR_PEUADDR_REG,
+	};
+	struct fake *fake = test->priv;
+	unsigned int i;
+
+	put(fake, &fake->device[0], PASID, 1, true);
+	run(fake);
+	put(fake, &fake->device[0], PASID, 2, true);
+	put(fake, &fake->device[1], PASID, 3, true);
+	for (i = 0; i < ARRAY_SIZE(msi); i++)
+		reg_set(fake, msi[i], 0x1000 + i);
+
+	intel_iommu_suspend_prq(&fake->iommu);
+	memset((void __force *)fake->iommu.reg, 0, PAGE_SIZE);
+	reg_set(fake, DMAR_PRS_REG, DMA_PRS_PPR);
+	intel_iommu_resume_prq(&fake->iommu);
+
+	for (i = 0; i < ARRAY_SIZE(msi); i++)
+		KUNIT_EXPECT_EQ(test, 0x1000 + i, reg_get(fake, msi[i]));
+	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PRS_REG));
+	KUNIT_EXPECT_EQ(test, virt_to_phys(fake->iommu.prq) | PRQ_ORDER,
+			dmar_readq(fake->iommu.reg + DMAR_PQA_REG));
+	KUNIT_EXPECT_EQ(test, 1, fake->kicks);
+	run(fake);
+	KUNIT_EXPECT_EQ(test, 3, fake->n_groups);
+}
+
+/* Without a queue there is nothing to be saved, and nothing to be started. */
+static void prq_test_sleep_without_queue(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct page_req_dsc *prq = fake->iommu.prq;
+
+	fake->iommu.prq = NULL;
+	intel_iommu_suspend_prq(&fake->iommu);
+	intel_iommu_resume_prq(&fake->iommu);
+	fake->iommu.prq = prq;
+	KUNIT_EXPECT_EQ(test, 0, dmar_readq(fake->iommu.reg + DMAR_PQA_REG));
+	KUNIT_EXPECT_EQ(test, 0, fake->kicks);
+}
+
 /*
  * The RID's domain goes, and its requests are out of the queue by then. They are
  * handled later than a teardown would end that does not wait for it.
@@ -1174,7 +1293,10 @@ static void prq_test_rid_teardown(struct kunit *test)
 
 /* ---- a device's capability ---- */
 
-/* A device with the capability at PRI_CAP: the control register, and "stopped" */
+/*
+ * A device with the capability at PRI_CAP. It has stopped when its status was read
+ * @busy times.
+ */
 #define PRI_CAP		0x100
 
 struct fake_pci {
@@ -1183,6 +1305,7 @@ struct fake_pci {
 	struct dev_iommu iommu;
 	struct device_domain_info info;
 	u32 control;
+	unsigned int busy, resets, early;
 };
 
 static int config_read(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
@@ -1190,7 +1313,9 @@ static int config_read(struct pci_bus *bus, unsigned int devfn, int where, int s
 	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
 
 	*value = where == PRI_CAP + PCI_PRI_CTRL ? pci->control :
-		 where == PRI_CAP + PCI_PRI_STATUS ? PCI_PRI_STATUS_STOPPED : 0;
+		 where == PRI_CAP + PCI_PRI_STATUS && !pci->busy ? PCI_PRI_STATUS_STOPPED : 0;
+	if (where == PRI_CAP + PCI_PRI_STATUS && pci->busy)
+		pci->busy--;
 	return 0;
 }
 
@@ -1198,8 +1323,11 @@ static int config_write(struct pci_bus *bus, unsigned int devfn, int where, int 
 {
 	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
 
-	if (where == PRI_CAP + PCI_PRI_CTRL)
-		pci->control = value;
+	if (where != PRI_CAP + PCI_PRI_CTRL)
+		return 0;
+	pci->control = value & PCI_PRI_CTRL_ENABLE;
+	pci->resets += !!(value & PCI_PRI_CTRL_RESET);
+	pci->early += value && pci->busy;
 	return 0;
 }
 
@@ -1254,6 +1382,27 @@ static void prq_test_enable(struct kunit *test)
 	pci->pdev.pasid_required = 0;
 	pci->info.pasid_enabled = 0;
 	enable_and_disable(test, pci);
+}
+
+/* It still awaits answers: neither is its capability reset, nor enabled. */
+static void prq_test_enable_waits(struct kunit *test)
+{
+	struct fake_pci *pci = pci_init(test, test->priv);
+	const struct iommu_ops *ops = &intel_iommu_ops;
+	struct device *dev = &pci->pdev.dev;
+
+	pci->pdev.pasid_required = 1;
+	pci->busy = 3;
+	enable_and_disable(test, pci);
+	KUNIT_EXPECT_EQ(test, 0, pci->busy);
+	KUNIT_EXPECT_EQ(test, 1, pci->resets);
+	KUNIT_EXPECT_EQ(test, 0, pci->early);
+
+	/* one that never stops */
+	pci->busy = UINT_MAX;
+	KUNIT_EXPECT_EQ(test, -EBUSY, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_EQ(test, 1, pci->resets);
+	KUNIT_EXPECT_EQ(test, 0, pci->early);
 }
 
 /* The device may send requests only to a queue that is there. */
@@ -1620,6 +1769,33 @@ static void prq_test_slow_hardware(struct kunit *test)
 	check_answered_once(fake, 2);
 }
 
+/* Dead hardware: answers are given up, and taken again when it has moved. */
+static void prq_test_dead_hardware(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	u64 patience = qi_patience;
+
+	qi_patience = NSEC_PER_MSEC;
+	put_groups(fake, GROUP_IDS);
+	fake->hold = true;
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(test, 0, fake->n_answers);
+	/* found dead, it is not waited for again: else this never ended */
+	qi_patience = 1ULL << 62;
+	put_groups(fake, 64);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	qi_patience = patience;
+
+	fake->hold = false;
+	fake_fetch(fake);
+	KUNIT_EXPECT_GE(test, fake->n_answers, QI_LENGTH - 1 - 32);
+	KUNIT_EXPECT_LT(test, fake->n_answers, QI_LENGTH);
+	fake->n_answers = 0;
+	put_groups(fake, GROUP_IDS);
+	answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+	KUNIT_EXPECT_EQ(test, GROUP_IDS, fake->n_answers);
+}
+
 /*
  * 100 answers stand in the queue when an invalidation is submitted behind them;
  * the hardware has the error after so many descriptors.
@@ -1771,14 +1947,22 @@ static struct kunit_case prq_test_cases[] = {
 	KUNIT_CASE(prq_test_overflow_is_left),
 	KUNIT_CASE(prq_test_device_vanishes),
 	KUNIT_CASE(prq_test_drain),
+	KUNIT_CASE(prq_test_drain_by_hand),
+	KUNIT_CASE(prq_test_drain_gives_up),
+	KUNIT_CASE(prq_test_mute),
+	KUNIT_CASE(prq_test_start),
+	KUNIT_CASE(prq_test_sleep),
+	KUNIT_CASE(prq_test_sleep_without_queue),
 	KUNIT_CASE(prq_test_rid_teardown),
 	KUNIT_CASE(prq_test_enable),
+	KUNIT_CASE(prq_test_enable_waits),
 	KUNIT_CASE(prq_test_context_entry),
 	KUNIT_CASE(prq_test_drain_overflow),
 	KUNIT_CASE_PARAM(prq_test_replace, move_gen_params),
 	KUNIT_CASE_PARAM(prq_test_replace_rid, move_gen_params),
 	KUNIT_CASE(prq_test_batch),
 	KUNIT_CASE(prq_test_slow_hardware),
+	KUNIT_CASE(prq_test_dead_hardware),
 	KUNIT_CASE(prq_test_timeout_after_answers),
 	KUNIT_CASE(prq_test_timeout_amid_answers),
 	KUNIT_CASE(prq_test_timeout_of_absent_device),

@@ -16,6 +16,8 @@
  *				overflow
  *	prq_event_thread()	all that is there
  *
+ * How all this is set up, and put away while the system sleeps, is in prq-setup.c.
+ *
  * The two never run at the same time: the thread disables the work item of the
  * bottom half, which ends it, and an interrupt that cannot queue the work wakes the
  * thread, if it runs for another round. A bottom half that left something to the
@@ -108,7 +110,7 @@ static u32 prq_pasid(const struct page_req_dsc *req)
 }
 
 /* Bits of the Page Request Status Register (11.4.11.4) are cleared by writing ones. */
-VISIBLE_IF_KUNIT void prq_acknowledge(struct intel_iommu *iommu, u32 bits)
+void prq_acknowledge(struct intel_iommu *iommu, u32 bits)
 {
 	KUNIT_STATIC_STUB_REDIRECT(prq_acknowledge, iommu, bits);
 
@@ -480,7 +482,7 @@ static bool prq_recover(struct intel_iommu *iommu)
 	return true;
 }
 
-VISIBLE_IF_KUNIT irqreturn_t prq_event_thread(int irq, void *data)
+irqreturn_t prq_event_thread(int irq, void *data)
 {
 	struct intel_iommu *iommu = data;
 	bool done;
@@ -505,7 +507,7 @@ VISIBLE_IF_KUNIT void prq_wake_thread(struct intel_iommu *iommu)
 	irq_wake_thread(iommu->pr_irq, iommu);
 }
 
-VISIBLE_IF_KUNIT void prq_bottom_half(struct work_struct *work)
+void prq_bottom_half(struct work_struct *work)
 {
 	struct intel_iommu *iommu = container_of(work, struct intel_iommu, prq_work);
 
@@ -525,13 +527,29 @@ VISIBLE_IF_KUNIT void prq_bottom_half(struct work_struct *work)
  * of the queue already: another round of it is needed. Nor shall it be before the
  * thread has come to what was left to it.
  */
-VISIBLE_IF_KUNIT irqreturn_t prq_irq(int irq, void *data)
+irqreturn_t prq_irq(int irq, void *data)
 {
 	struct intel_iommu *iommu = data;
 
 	if (unlikely(READ_ONCE(iommu->prq_behind)))
 		return IRQ_WAKE_THREAD;
 	return queue_work(system_bh_wq, &iommu->prq_work) ? IRQ_HANDLED : IRQ_WAKE_THREAD;
+}
+
+/**
+ * prq_kick() - See to the queue as if it had interrupted
+ * @iommu: the IOMMU
+ *
+ * For where its interrupt may have got lost, or does not come yet.
+ *
+ * Context: Any.
+ */
+void prq_kick(struct intel_iommu *iommu)
+{
+	KUNIT_STATIC_STUB_REDIRECT(prq_kick, iommu);
+
+	if (prq_irq(iommu->pr_irq, iommu) == IRQ_WAKE_THREAD)
+		prq_wake_thread(iommu);
 }
 
 /**
@@ -564,24 +582,44 @@ static bool prq_has_request(struct intel_iommu *iommu, u16 sid, u32 pasid)
 	return false;
 }
 
+/* Tenths of a second that a drain waits; the hardware's requests take far less. */
+VISIBLE_IF_KUNIT unsigned int prq_patience = 300;
+
 /*
  * Wait until what the queue holds now is reported. The head is moved past a
  * request after that. Passes follow each other, so the second one to end from here
  * on began after now; later requests, which a device that was not stopped may send
  * forever, do not count.
+ *
+ * The interrupt is not waited for: while the system resumes, devices are restored
+ * before it is on again. Where nothing helps the drain ends with a message, and what
+ * is reported later finds no handler.
  */
 static void prq_wait_reported(struct intel_iommu *iommu, u16 sid, u32 pasid)
 {
-	unsigned int begin = READ_ONCE(iommu->prq_passes);
+	unsigned int begin = READ_ONCE(iommu->prq_passes), tries = 0;
+	bool done = !prq_has_request(iommu, sid, pasid);
 
-	wait_event(iommu->prq_wait, !prq_has_request(iommu, sid, pasid) ||
-		   READ_ONCE(iommu->prq_passes) - begin >= 2);
+	for (; !done && tries < prq_patience; tries++) {
+		prq_kick(iommu);
+		done = wait_event_timeout(iommu->prq_wait,
+					  !prq_has_request(iommu, sid, pasid) ||
+					  READ_ONCE(iommu->prq_passes) - begin >= 2, HZ / 10);
+	}
+	if (!done)
+		pr_err("%s: page requests of %04x stay in the queue\n", iommu->name, sid);
 }
 
-/* A fence, and invalidations of all that @pasid has, IOTLB and device (7.10) */
-static void prq_drain_descs(struct qi_desc *desc, const struct device_domain_info *info,
-			    u16 sid, u32 pasid, u16 did)
+/*
+ * A fence, and invalidations of all that @pasid has, IOTLB and device (7.10), but of
+ * no device that will not answer: it has sent nothing since it was drained.
+ *
+ * Return: how many
+ */
+static unsigned int prq_drain_descs(struct qi_desc *desc, const struct device_domain_info *info,
+				    u16 sid, u32 pasid, u16 did)
 {
+	bool mute = READ_ONCE(info->mute);
 	u16 depth = info->ats_qdep;
 
 	desc[0].qw0 = QI_IWD_STATUS_DATA(QI_DONE) | QI_IWD_FENCE | QI_IWD_TYPE;
@@ -589,10 +627,11 @@ static void prq_drain_descs(struct qi_desc *desc, const struct device_domain_inf
 		qi_desc_piotlb(did, pasid, 0, -1, 0, &desc[1]);
 		qi_desc_dev_iotlb_pasid(sid, info->pfsid, pasid, depth, 0, MAX_AGAW_PFN_WIDTH,
 					&desc[2]);
-		return;
+	} else {
+		qi_desc_iotlb(info->iommu, did, 0, 0, DMA_TLB_DSI_FLUSH, &desc[1]);
+		qi_desc_dev_iotlb(sid, info->pfsid, depth, 0, MAX_AGAW_PFN_WIDTH, &desc[2]);
 	}
-	qi_desc_iotlb(info->iommu, did, 0, 0, DMA_TLB_DSI_FLUSH, &desc[1]);
-	qi_desc_dev_iotlb(sid, info->pfsid, depth, 0, MAX_AGAW_PFN_WIDTH, &desc[2]);
+	return mute ? 2 : 3;
 }
 
 /*
@@ -633,8 +672,10 @@ void intel_iommu_drain_pasid_prq(struct device *dev, u32 pasid, u16 did)
 	if (!info->pri_enabled)
 		return;
 
-	prq_drain_descs(desc, info, sid, pasid, did);
-	prq_push(iommu, desc, 3);
+	/* See intel_iommu_device_mute() */
+	rcu_read_lock();
+	prq_push(iommu, desc, prq_drain_descs(desc, info, sid, pasid, did));
+	rcu_read_unlock();
 	prq_wait_reported(iommu, sid, pasid);
 	iopf_queue_flush_dev(dev);
 }
@@ -656,115 +697,4 @@ void intel_iommu_page_drain(struct device *dev)
 
 	prq_push(info->iommu, &none, 0);
 	prq_wait_reported(info->iommu, prq_source_of(dev), IOMMU_PASID_INVALID);
-}
-
-/* ---- setting up ---- */
-
-static void prq_write_base(struct intel_iommu *iommu, u64 base)
-{
-	dmar_writeq(iommu->reg + DMAR_PQH_REG, 0);
-	dmar_writeq(iommu->reg + DMAR_PQT_REG, 0);
-	dmar_writeq(iommu->reg + DMAR_PQA_REG, base);
-}
-
-static int prq_request_irq(struct intel_iommu *iommu)
-{
-	int irq, ret;
-
-	irq = dmar_alloc_hwirq(IOMMU_IRQ_ID_OFFSET_PRQ + iommu->seq_id, iommu->node, iommu);
-	if (irq <= 0)
-		return -EINVAL;
-
-	/* By its number the MSI code knows which registers it belongs to. */
-	iommu->pr_irq = irq;
-	snprintf(iommu->prq_name, sizeof(iommu->prq_name), "dmar%d-prq", iommu->seq_id);
-	/* ONESHOT: with threadirqs, too, the handler is what queues the work. */
-	ret = request_threaded_irq(irq, prq_irq, prq_event_thread, IRQF_ONESHOT,
-				   iommu->prq_name, iommu);
-	if (!ret)
-		return 0;
-
-	iommu->pr_irq = 0;
-	dmar_free_hwirq(irq);
-	return ret;
-}
-
-static void prq_free_irq(struct intel_iommu *iommu)
-{
-	int irq = iommu->pr_irq;
-
-	if (!irq)
-		return;
-	/* From now on interrupts go to the thread, which free_irq() waits for. */
-	disable_work_sync(&iommu->prq_work);
-	/* Its number stays known until it is masked, see prq_request_irq(). */
-	free_irq(irq, iommu);
-	iommu->pr_irq = 0;
-	dmar_free_hwirq(irq);
-}
-
-/* The ring and the fault queue, as far as they are there */
-static void prq_free(struct intel_iommu *iommu)
-{
-	if (iommu->iopf_queue)
-		iopf_queue_free(iommu->iopf_queue);
-	if (iommu->prq)
-		iommu_free_pages(iommu->prq, PRQ_ORDER);
-	iommu->iopf_queue = NULL;
-	iommu->prq = NULL;
-}
-
-static int prq_alloc(struct intel_iommu *iommu)
-{
-	snprintf(iommu->iopfq_name, sizeof(iommu->iopfq_name), "dmar%d-iopfq", iommu->seq_id);
-	iommu->iopf_queue = iopf_queue_alloc(iommu->iopfq_name);
-	iommu->prq = iommu_alloc_pages_node(iommu->node, GFP_KERNEL, PRQ_ORDER);
-	return iommu->iopf_queue && iommu->prq ? 0 : -ENOMEM;
-}
-
-/**
- * intel_iommu_enable_prq() - Let an IOMMU write page requests
- * @iommu: the IOMMU, with the capability for it
- *
- * Context: Process context, sleeps.
- *
- * Return: 0, -ENOMEM, or what stands in the way of an interrupt.
- */
-int intel_iommu_enable_prq(struct intel_iommu *iommu)
-{
-	int ret;
-
-	/* Without the core nothing enables page requests of a device. */
-	if (!IS_ENABLED(CONFIG_IOMMU_IOPF))
-		return 0;
-
-	init_waitqueue_head(&iommu->prq_wait);
-	INIT_WORK(&iommu->prq_work, prq_bottom_half);
-	ret = prq_alloc(iommu);
-	if (!ret)
-		ret = prq_request_irq(iommu);
-	if (ret) {
-		prq_free(iommu);
-		pr_err("%s: no page request queue: %d\n", iommu->name, ret);
-		return ret;
-	}
-
-	prq_write_base(iommu, virt_to_phys(iommu->prq) | PRQ_ORDER);
-	return 0;
-}
-
-/**
- * intel_iommu_finish_prq() - Take the page request queue from an IOMMU
- * @iommu: the IOMMU, whose devices make no page requests any more
- *
- * Context: Process context, sleeps until bottom half and thread are done.
- *
- * Return: 0.
- */
-int intel_iommu_finish_prq(struct intel_iommu *iommu)
-{
-	prq_write_base(iommu, 0);
-	prq_free_irq(iommu);
-	prq_free(iommu);
-	return 0;
 }

@@ -38,12 +38,17 @@ struct page_req_dsc {
 #define PRQ_INDEX		GENMASK_ULL(11, 3)
 #define PRQ_ADDR		GENMASK_ULL(63, 12)
 
-#if IS_ENABLED(CONFIG_KUNIT)
 irqreturn_t prq_irq(int irq, void *data);
 irqreturn_t prq_event_thread(int irq, void *data);
 void prq_bottom_half(struct work_struct *work);
-void prq_wake_thread(struct intel_iommu *iommu);
 void prq_acknowledge(struct intel_iommu *iommu, u32 bits);
+void prq_kick(struct intel_iommu *iommu);
+
+#if IS_ENABLED(CONFIG_KUNIT)
+extern unsigned int prq_patience;
+void prq_start(struct intel_iommu *iommu);
+void prq_kick_later(struct intel_iommu *iommu);
+void prq_wake_thread(struct intel_iommu *iommu);
 void prq_report(struct device *dev, struct iopf_fault *evt);
 #endif
 
