@@ -25,7 +25,7 @@
 #include <sys/time.h>
 
 #include "../../../iommu/lib/iopf.h"
-#include "../kselftest_harness.h"
+#include "iommufd_harness.h"
 #include "iommufd_fault_utils.h"
 
 #define ADDR 0x40000000ULL

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "../../../iommu/lib/iopf.h"
-#include "../kselftest_harness.h"
+#include "iommufd_harness.h"
 #include "iommufd_fault_utils.h"
 
 #define ADDR 0x40000000ULL

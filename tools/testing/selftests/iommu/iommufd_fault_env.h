@@ -18,7 +18,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-#include "../kselftest_harness.h"
+#include "iommufd_harness.h"
 #include "iommufd_fault_utils.h"
 
 #define ADDR 0x40000000ULL

@@ -179,6 +179,34 @@ TEST_F(pri_pair, answers_share_doorbells)
 		EXPECT_EQ(PTD_CREDITS_MAX, wait_reg(&unit[i], PTD_N_SUCCESS, PTD_CREDITS_MAX));
 }
 
+/* What drives the device, or "". */
+static void driver_of(const char *bdf, char *name, size_t size)
+{
+	char path[80];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", bdf);
+	n = readlink(path, name, size - 1);
+	name[n < 0 ? 0 : n] = '\0';
+}
+
+/* The second device is in use: the first one is given back, with nobody to run a teardown. */
+TEST(failed_setup)
+{
+	struct server owner, late;
+	char before[128], after[128];
+	struct pri_address found[2];
+
+	if (pri_find(found, 2) < 2)
+		SKIP(return, "fewer than two pri-testdev (1234:9171) here");
+	driver_of(found[0].bdf, before, sizeof(before));
+	ASSERT_EQ(0, server_open(&owner, 1, 1));
+	EXPECT_GT(0, server_open(&late, 0, 2));
+	driver_of(found[0].bdf, after, sizeof(after));
+	EXPECT_STREQ(before, after);
+	check_server(_metadata, &owner);
+}
+
 /* ---- all devices at once ---- */
 
 /* One device's requests, in bursts of random groups, until there were enough */

@@ -21,7 +21,7 @@
 
 #include "iommufd_fdinfo.h"
 #include "pri.h"
-#include "../kselftest_harness.h"
+#include "iommufd_harness.h"
 
 #define MAX_UNITS 8
 #define PAGE 0x1000ull
@@ -144,8 +144,9 @@ static int unit_open(struct server *server, const char *bdf, struct unit *unit)
 		return iopf_fail(io, errno, "allocate memory");
 	fill(unit->memory);
 	rc = pri_open(io, bdf, &unit->pri);
-	if (!rc)
-		rc = map_regs(io, bdf, unit);
+	if (rc)
+		return rc;
+	rc = map_regs(io, bdf, unit);
 	if (!rc)
 		rc = iopf_device_bus_master(&unit->pri.vfio, true);
 	if (!rc)
@@ -160,7 +161,18 @@ static int unit_open(struct server *server, const char *bdf, struct unit *unit)
 		rc = iopf_device_attach(&unit->pri.vfio, unit->plain);
 	if (!rc)
 		rc = iopf_device_attach_pasid(&unit->pri.vfio, PASID, unit->faulting);
+	if (rc)
+		pri_close(&unit->pri);
 	return rc;
+}
+
+/* After a setup that failed nobody runs a teardown: what was opened goes back here. */
+static void server_give_back(struct server *server)
+{
+	while (server->n_units)
+		pri_close(&server->unit[--server->n_units].pri);
+	iopf_queue_close(&server->queue);
+	iopf_close(&server->io);
 }
 
 /*
@@ -182,10 +194,12 @@ static int server_open_with(struct server *server, const struct iopf_queue_optio
 	while (!rc && server->n_units < n) {
 		rc = unit_open(server, found[first + server->n_units].bdf,
 			       &server->unit[server->n_units]);
-		server->n_units++;
+		server->n_units += !rc;
 	}
-	if (rc)
+	if (rc) {
 		ksft_print_msg("%s\n", iopf_error(&server->io));
+		server_give_back(server);
+	}
 	return rc;
 }
 

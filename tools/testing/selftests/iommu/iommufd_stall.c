@@ -17,7 +17,7 @@
 
 #include "lib/iopf.h"
 #include "smmu-testdev.h"
-#include "../kselftest_harness.h"
+#include "iommufd_harness.h"
 
 #define DEVICES "/sys/bus/pci/devices"
 #define HOST_BRIDGE "0000:00:00.0"
@@ -176,6 +176,46 @@ static int map_bar(struct rig *rig, const char *bdf)
 	return 0;
 }
 
+static int close_device(struct rig *rig)
+{
+	if (!rig->device_open)
+		return 0;
+	rig->device_open = false;
+	return iopf_device_close(&rig->dev);
+}
+
+static int rig_open(struct rig *rig, const char *bdf)
+{
+	const uint32_t flags = IOMMU_HWPT_ALLOC_PASID;
+	int rc;
+
+	rc = iopf_open(&rig->io);
+	if (!rc)
+		rc = iopf_queue_alloc(&rig->io, 0, &rig->queue);
+	rig->queue_open = !rc;
+	if (!rc)
+		rc = iopf_device_open(&rig->io, bdf, &rig->dev);
+	rig->device_open = !rc;
+	if (!rc)
+		rc = map_bar(rig, bdf);
+	if (!rc && (get(&rig->bar, STD_MAGIC) != STD_MAGIC_VALUE || get(&rig->bar, STD_STALLED)))
+		rc = -ENODEV;
+	if (rc)
+		return rc;
+	rig->stalls = get(&rig->bar, STD_N_STALLS);
+	rig->retries = get(&rig->bar, STD_N_RETRY);
+	rig->aborts = get(&rig->bar, STD_N_ABORT);
+	rc = iopf_device_bus_master(&rig->dev, true);
+	if (!rc)
+		rc = iopf_ioas_alloc(&rig->io, &rig->ioas);
+	if (!rc)
+		rc = iopf_hwpt_alloc(&rig->io, rig->dev.id, rig->ioas, flags, 0, &rig->plain);
+	if (!rc)
+		rc = iopf_hwpt_alloc(&rig->io, rig->dev.id, rig->ioas, flags, rig->queue.id,
+				     &rig->faulting);
+	return rc;
+}
+
 FIXTURE(stall) {
 	struct rig rig;
 };
@@ -183,9 +223,9 @@ FIXTURE(stall) {
 FIXTURE_SETUP(stall)
 {
 	struct rig *rig = &self->rig;
-	const uint32_t flags = IOMMU_HWPT_ALLOC_PASID;
 	char bdf[16];
 	size_t i;
+	int rc;
 
 	if (!find_device(bdf))
 		SKIP(return, "no smmu-testdev");
@@ -195,32 +235,13 @@ FIXTURE_SETUP(stall)
 	for (i = 0; i < PAGES * PAGE / 8; i++)
 		rig->memory[i] = i * 0x0101010101010101ull;
 
-	ASSERT_EQ(0, iopf_open(&rig->io));
-	ASSERT_EQ(0, iopf_queue_alloc(&rig->io, 0, &rig->queue));
-	rig->queue_open = true;
-	ASSERT_EQ(0, iopf_device_open(&rig->io, bdf, &rig->dev))
+	/* After a setup that failed nobody runs a teardown. */
+	rc = rig_open(rig, bdf);
+	if (rc) {
 		TH_LOG("%s", iopf_error(&rig->io));
-	rig->device_open = true;
-	ASSERT_EQ(0, map_bar(rig, bdf));
-	ASSERT_EQ(STD_MAGIC_VALUE, get(&rig->bar, STD_MAGIC));
-	ASSERT_EQ(0, get(&rig->bar, STD_STALLED));
-	rig->stalls = get(&rig->bar, STD_N_STALLS);
-	rig->retries = get(&rig->bar, STD_N_RETRY);
-	rig->aborts = get(&rig->bar, STD_N_ABORT);
-	ASSERT_EQ(0, iopf_device_bus_master(&rig->dev, true));
-	ASSERT_EQ(0, iopf_ioas_alloc(&rig->io, &rig->ioas));
-	ASSERT_EQ(0, iopf_hwpt_alloc(&rig->io, rig->dev.id, rig->ioas, flags, 0,
-				     &rig->plain));
-	ASSERT_EQ(0, iopf_hwpt_alloc(&rig->io, rig->dev.id, rig->ioas, flags, rig->queue.id,
-				     &rig->faulting));
-}
-
-static int close_device(struct rig *rig)
-{
-	if (!rig->device_open)
-		return 0;
-	rig->device_open = false;
-	return iopf_device_close(&rig->dev);
+		close_device(rig);
+	}
+	ASSERT_EQ(0, rc);
 }
 
 /* Every stall was resumed or aborted, once; and every object is free. */

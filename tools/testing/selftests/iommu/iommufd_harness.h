@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The harness, for programs that need a device: where every test was skipped,
+ * the program is skipped too. Otherwise who runs many programs would take it
+ * for one that has passed.
+ */
+#ifndef __SELFTEST_IOMMUFD_HARNESS_H
+#define __SELFTEST_IOMMUFD_HARNESS_H
+
+#include "../kselftest_harness.h"
+
+/* At the end of the program that has the plan: those that tests fork are not that far. */
+static inline void harness_exit(void)
+{
+	if (ksft_plan && ksft_cnt.ksft_xskip == ksft_plan) {
+		fflush(NULL);
+		_exit(KSFT_SKIP);
+	}
+}
+
+#undef TEST_HARNESS_MAIN
+#define TEST_HARNESS_MAIN						\
+	int main(int argc, char **argv)					\
+	{								\
+		atexit(harness_exit);					\
+		return test_harness_run(argc, argv);			\
+	}
+
+#endif
