@@ -18,12 +18,9 @@ static inline void harness_exit(void)
 	}
 }
 
-#undef TEST_HARNESS_MAIN
-#define TEST_HARNESS_MAIN						\
-	int main(int argc, char **argv)					\
-	{								\
-		atexit(harness_exit);					\
-		return test_harness_run(argc, argv);			\
-	}
+static void __attribute__((constructor)) harness_begin(void)
+{
+	atexit(harness_exit);
+}
 
 #endif
