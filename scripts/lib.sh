@@ -186,8 +186,23 @@ user_headers() {
 # fail if an option did not come out as asked for.  An equal .config is not touched.
 configure() {
 	new_config "$@" &&
-		"$scripts/config-check" "$3/.config.new" "${@:4}" &&
+		config_check "$3/.config.new" "${@:4}" &&
 		update_file "$3/.config" <"$3/.config.new"
+}
+
+# config_check CONFIG FRAGMENT...: name the options that CONFIG does not have as asked for.
+config_check() {
+	local said
+
+	said=$(cat "${@:2}" | sed -nE 's/^# (CONFIG_[A-Z0-9_a-z]+) is not set$/\1=n/p; /^CONFIG_/p' |
+		awk -F= -v OFS== 'FNR == NR { sub(/^# /, ""); sub(/ is not set$/, "=n"); $0 = $0
+				name = $1; sub(/^[^=]*=/, ""); have[name] = $0; next }
+			{ name = $1; sub(/^[^=]*=/, ""); wanted[name] = $0 }
+			END { for (name in wanted) {
+				got = name in have ? have[name] : "n"
+				if (got != wanted[name])
+					print name ": wanted " wanted[name] ", got " got } }' "$1" - | sort)
+	[ -z "$said" ] || { echo "$1: options that did not come out as asked for:"; echo "$said"; return 1; }
 }
 
 # fragments TREE KIND: the files that make the configuration of such a kernel.
@@ -237,13 +252,16 @@ checkpatch() {
 # checkpatch_excluded: read lines of 'checkpatch --terse --show-types --showfile' and
 # print those that scripts/checkpatch-excluded does not name.
 checkpatch_excluded() {
-	local line path type pattern excluded
+	local line excluded types=() patterns=() type pattern i
 
+	while read -r type pattern _; do
+		types+=("$type") patterns+=("$pattern")
+	done < <(grep -v '^#' "$scripts/checkpatch-excluded")
 	while IFS= read -r line; do
-		path=${line%%:*} excluded=
-		while read -r type pattern _; do
-			if [[ $line = *:$type:* && $path = $pattern ]]; then excluded=1; fi
-		done < <(grep -v '^#' "$scripts/checkpatch-excluded")
+		excluded=
+		for i in "${!types[@]}"; do
+			if [[ $line = *:${types[i]}:* && ${line%%:*} = ${patterns[i]} ]]; then excluded=1; fi
+		done
 		[ -n "$excluded" ] || printf '%s\n' "$line"
 	done
 }
