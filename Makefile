@@ -20,8 +20,8 @@ help: ## list the targets
 .PHONY: deps
 deps: ## install the Debian packages that are missing, fetch QEMU, liburing, busybox
 	@scripts/deps
-	@scripts/qemu-sysroot
-	@scripts/debs
+	@scripts/fetch qemu
+	@scripts/fetch debs
 
 .PHONY: run
 run: deps kernel user ## a PCIe device copies a real file by demand-paged DMA, served from user space
@@ -114,7 +114,7 @@ check-series: deps ## build every patch of the series by itself, in order (half 
 
 .PHONY: series-next
 series-next: deps ## try the series on Debian's newest kernel: the table in series/next.md
-	@scripts/next-source
+	@scripts/base next
 	@scripts/series-next --publish
 
 .PHONY: deb
