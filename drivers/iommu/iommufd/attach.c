@@ -18,7 +18,8 @@
  *	2. The attachment leaves the handle's list under the fault object's
  *	   lock: what the core still routes here is refused.
  *	3. iopf_quiesce(): no report is between finding the handle and queueing.
- *	4. iommufd_fault_drain(): what was queued is answered.
+ *	4. iommufd_demand_drain(), iommufd_fault_drain(): what is being resolved,
+ *	   or was queued, is answered.
  *	5. iopf_recall_sync(): what the core took back has left the object.
  *
  * tools/iommu/models/claims.pml: LISTED_LATE, NO_QUIESCE, NO_DRAIN_WAIT, NO_RECALL_SYNC
@@ -149,6 +150,10 @@ static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_devic
 	struct iommufd_attachment *attachment;
 	int rc;
 
+	/* What a driver finds does not come from the IOMMU, whose page table we would fill. */
+	if (handle->hwpt->demand && idev->reports_faults)
+		return -EOPNOTSUPP;
+
 	attachment = kzalloc(sizeof(*attachment), GFP_KERNEL_ACCOUNT);
 	if (!attachment)
 		return -ENOMEM;
@@ -187,6 +192,7 @@ struct attach_leave {
 static void attach_del(const struct attach_leave *leave, struct iommufd_attachment *attachment)
 {
 	struct iommufd_attach_handle *handle = leave->handle;
+	struct iommufd_demand *demand = handle->hwpt->demand;
 	struct iommufd_fault *fault = handle->hwpt->fault;
 
 	if (fault) {
@@ -196,6 +202,8 @@ static void attach_del(const struct attach_leave *leave, struct iommufd_attachme
 		spin_unlock_bh(&fault->lock);
 
 		iopf_quiesce(attachment->idev->dev, leave->forget, &handle->handle);
+		if (demand)
+			iommufd_demand_drain(demand, attachment, leave->code);
 		iommufd_fault_drain(fault, attachment, leave->code);
 		iopf_recall_sync(attachment->idev->dev);
 		attach_disable_iopf(attachment->idev);

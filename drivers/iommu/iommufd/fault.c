@@ -156,8 +156,17 @@ static void fault_note_loss(struct iommufd_fault *fault)
 	fault->lost = fault->flags & IOMMU_FAULT_ALLOC_REPORT_LOSS;
 }
 
-static struct iommufd_attachment *
-fault_find_attachment(struct iommufd_attach_handle *handle, struct device *dev)
+/**
+ * iommufd_fault_find_attachment() - Find through which attachment a device faults
+ * @handle: the handle
+ * @dev: the device
+ *
+ * Context: Under the lock of the fault object.
+ *
+ * Return: the attachment, or NULL if user space has not attached the device.
+ */
+struct iommufd_attachment *
+iommufd_fault_find_attachment(struct iommufd_attach_handle *handle, struct device *dev)
 {
 	struct iommufd_attachment *attachment;
 
@@ -293,7 +302,7 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 	int rc;
 
 	spin_lock_bh(&fault->lock);
-	attachment = fault_find_attachment(handle, group->fault_param->dev);
+	attachment = iommufd_fault_find_attachment(handle, group->fault_param->dev);
 	rc = attachment ? fault_enqueue(fault, attachment, group) : -ENODEV;
 	spin_unlock_bh(&fault->lock);
 
@@ -352,11 +361,17 @@ void iommufd_fault_end(struct iommufd_fault *fault, struct iommufd_fault_slot *s
 	iommufd_fault_take_out(fault, slot, tell ? FAULT_SLOT_STALE : FAULT_SLOT_FREE);
 }
 
-/*
- * The core has claimed the group. The object stays: who frees the attachment,
- * and then lets go of the object, has called iopf_recall_sync() before.
+/**
+ * iommufd_fault_recall() - The core has claimed a group
+ * @group: the group
+ * @cause: why
+ *
+ * The object stays: who frees the attachment, and then lets go of the object, has
+ * called iopf_recall_sync() before.
+ *
+ * Context: Under the device's fault lock.
  */
-static void fault_recall(struct iopf_group *group, enum iopf_cause cause)
+void iommufd_fault_recall(struct iopf_group *group, enum iopf_cause cause)
 {
 	struct iommufd_fault *fault = to_iommufd_handle(group->attach_handle)->hwpt->fault;
 	struct iommufd_fault_slot *slot;
@@ -380,7 +395,14 @@ static void fault_recall(struct iopf_group *group, enum iopf_cause cause)
 		wake_up_all(&fault->drain_wait);
 }
 
-static void fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause)
+/**
+ * iommufd_fault_lost() - Requests were answered by the core, or lost
+ * @handle: where they came through
+ * @cause: why
+ *
+ * Context: Under the device's fault lock.
+ */
+void iommufd_fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause)
 {
 	struct iommufd_fault *fault = to_iommufd_handle(handle)->hwpt->fault;
 
@@ -394,14 +416,14 @@ static void fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause
 }
 
 static const struct iopf_handler_ops fault_ops = {
-	.recall = fault_recall,
-	.lost = fault_lost,
+	.recall = iommufd_fault_recall,
+	.lost = iommufd_fault_lost,
 };
 
 static const struct iopf_handler_ops fault_immediate_ops = {
 	.request = iommufd_fault_iopf_handler,
-	.recall = fault_recall,
-	.lost = fault_lost,
+	.recall = iommufd_fault_recall,
+	.lost = iommufd_fault_lost,
 };
 
 /**

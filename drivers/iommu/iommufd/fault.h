@@ -257,6 +257,8 @@ struct iommufd_attach_handle {
  * @idev: the device, NULL for that of a &struct iommufd_fault_source
  * @dev_id: what user space calls it
  * @outstanding: its groups that are queued, delivered or being answered
+ * @resolving: its groups that the kernel resolves, or is answering for that; protected
+ *             by &iommufd_demand.lock
  * @slots: its groups that have a slot; IOMMUFD_FAULT_MAX_DEPTH more when it feeds the
  *         object no more. Protected by the fault object's lock, as is @sharing.
  * @sharing: node in &iommufd_fault.sharing
@@ -266,6 +268,7 @@ struct iommufd_attachment {
 	struct iommufd_device *idev;
 	u32 dev_id;
 	atomic_t outstanding;
+	unsigned int resolving;
 	u32 slots;
 	struct list_head sharing;
 };
@@ -382,10 +385,16 @@ int iommufd_fault_alloc(struct iommufd_ucmd *ucmd);
 void iommufd_fault_destroy(struct iommufd_object *obj);
 void iommufd_fault_leave(struct iommufd_fault *fault);
 void iommufd_fault_put(struct iommufd_fault *fault);
+void iommufd_fault_put_hwpt(struct iommufd_fault *fault);
+struct iommufd_fault *iommufd_fault_alloc_closed(void);
 
 /* fault.c: groups, from the fault core to the queue */
 int iommufd_fault_iopf_handler(struct iopf_group *group);
+void iommufd_fault_recall(struct iopf_group *group, enum iopf_cause cause);
+void iommufd_fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause);
 const struct iopf_handler_ops *iommufd_fault_iopf_ops(const struct iommufd_fault *fault);
+struct iommufd_attachment *
+iommufd_fault_find_attachment(struct iommufd_attach_handle *handle, struct device *dev);
 void iommufd_fault_join(struct iommufd_fault *fault, struct iommufd_attachment *attachment);
 void iommufd_fault_part_with(struct iommufd_fault *fault, struct iommufd_attachment *attachment);
 int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *attachment,

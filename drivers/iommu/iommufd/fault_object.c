@@ -176,6 +176,37 @@ static struct iommufd_fault *fault_alloc(const struct iommu_fault_alloc *cmd)
 }
 
 /**
+ * iommufd_fault_alloc_closed() - Make an object without an id, that takes no group
+ *
+ * For a HWPT that must have one, but was not given one by user space.
+ *
+ * Return: the object, with a reference for the caller, or an ERR_PTR.
+ */
+struct iommufd_fault *iommufd_fault_alloc_closed(void)
+{
+	struct iommufd_fault *fault = fault_alloc(&(struct iommu_fault_alloc){ .depth = 1 });
+
+	if (!IS_ERR(fault))
+		fault->closed = true;
+	return fault;
+}
+
+/**
+ * iommufd_fault_put_hwpt() - A HWPT is no user of its object any more
+ * @fault: the object
+ *
+ * Context: Process context, may sleep.
+ */
+void iommufd_fault_put_hwpt(struct iommufd_fault *fault)
+{
+	/* As long as it has users an id stays. */
+	if (fault->obj)
+		refcount_dec(&fault->obj->users);
+	else
+		iommufd_fault_put(fault);
+}
+
+/**
  * iommufd_fault_alloc() - ioctl(IOMMU_FAULT_QUEUE_ALLOC)
  * @ucmd: the ioctl
  *

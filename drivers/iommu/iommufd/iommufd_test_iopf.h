@@ -17,13 +17,17 @@ enum {
 	IOMMU_TEST_OP_IOPF_STATS,
 	/* Not in the peer; those between are in iommufd_test.h */
 	IOMMU_TEST_OP_IOPF_EVENT = 0x1010,
+	IOMMU_TEST_OP_DEMAND_AUDIT = 0x1020,
 };
 
 /* IOMMU_TEST_CMD's argument for these, as long as struct iommu_test_cmd. */
 struct iommu_test_iopf_cmd {
 	__u32 size;
 	__u32 op;
-	/* STATS, EVENT: a mock device's idev id; STATS: 0 for all that have gone away */
+	/*
+	 * STATS, EVENT: a mock device's idev id; STATS: 0 for all that have gone away.
+	 * DEMAND_AUDIT: an IOAS
+	 */
 	__u32 id;
 	/* STATS: IOMMU_TEST_IOPF_STATS_RESET; EVENT: enum iommu_test_iopf_event */
 	__u32 flags;
@@ -80,6 +84,24 @@ struct iommu_test_iopf_batch {
 	__u32 perm;
 	__u32 prm_flags;
 	__u32 out_accepted;
+};
+
+/**
+ * struct iommu_test_demand_audit - What is mapped of the areas on demand of an IOAS
+ * @pages: Pages that are mapped
+ * @writable: Those of them that are mapped for writing
+ * @huge: Huge pages that are mapped by one leaf
+ * @chunks: Chunks that there are
+ * @wrong: Pages that are mapped but not in all page tables, or in one although they are
+ *         not; or that are mapped although the owner does not have that page there, or
+ *         for writing although it cannot write. Of any IOAS, at any time: 0.
+ */
+struct iommu_test_demand_audit {
+	__aligned_u64 pages;
+	__aligned_u64 writable;
+	__aligned_u64 huge;
+	__aligned_u64 chunks;
+	__aligned_u64 wrong;
 };
 
 enum {
