@@ -12,6 +12,7 @@
 #include <linux/iommu.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
+#include <linux/sizes.h>
 #include <linux/refcount.h>
 #include <linux/rwsem.h>
 #include <linux/wait.h>
@@ -27,7 +28,7 @@ struct vhost_task;
 /* What a chunk covers: as much as a huge page of the CPU */
 #define DEMAND_CHUNK_PAGES	(PMD_SIZE / PAGE_SIZE)
 /* The most that is covered by one notifier */
-#define DEMAND_SLAB_SIZE	(1UL << 30)
+#define DEMAND_SLAB_SIZE	SZ_1G
 /* Pages around the one that is asked for, which are mapped as well if they are there */
 #define DEMAND_WINDOW		16UL
 /* Threads of each owner; more than one is used while others wait for a page */
@@ -97,7 +98,7 @@ struct iommufd_demand {
 	struct list_head domains;
 	unsigned long pgsizes;
 	struct list_head areas;
-	struct mutex owner_mutex;
+	struct mutex owner_mutex;	/* one owner is made at a time */
 	wait_queue_head_t drain_wait;
 	struct work_struct work;
 

@@ -91,9 +91,9 @@ struct bench {
 /* Nanoseconds of CLOCK_MONOTONIC */
 uint64_t now(void);
 
-extern const struct source mock_source, pri_source;
+extern const struct source mock_source, pri_source, demand_source;
 extern const struct mode serve_mode, poll_mode, read_mode;
-extern const struct mode posted_mode, multishot_mode, sqpoll_mode;
+extern const struct mode posted_mode, multishot_mode, sqpoll_mode, kernel_mode;
 
 /* Read what one queue has and answer it, by read(2) and write(2); returns how many. */
 int take_by_read(struct bench *b, const struct iopf_queue *queue);
