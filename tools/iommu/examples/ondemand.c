@@ -56,7 +56,8 @@ int main(int argc, char **argv)
 	    iopf_device_attach(&dev, hwpt) || iopf_device_attach_pasid(&dev, PASID, hwpt) ||
 	    iopf_map(&io, ioas, IOVA, memory, sizeof(memory), ACCESS | IOMMU_IOAS_MAP_ON_FAULT) ||
 	    iopf_device_map_bar(&dev, 0, &bar) || iopf_device_bus_master(&dev, true)) {
-		fprintf(stderr, "ondemand: %s\n", argc == 2 ? iopf_error(&io) : "usage: ondemand BDF");
+		fprintf(stderr, "ondemand: %s\n",
+			argc == 2 ? iopf_error(&io) : "usage: ondemand BDF");
 	} else {
 		filled = fill_memory(bar.base);
 		/* The memory goes, from the device too; the next access makes it anew. */

@@ -34,7 +34,8 @@
  * PRI Status: a FAILURE, which stops the page requests with failure=stops, and a response
  * to nothing are noted until they are cleared by writing ones, or PRI is enabled again.
  * Stopped is set when PRI is off and no response is awaited, be it that a reset of PRI has
- * it forget what it waits for. To enable PRI before that is an error of the driver, which is counted.
+ * it forget what it waits for. To enable PRI before that is an error of the driver, which
+ * is counted.
  *
  * A function that lost its state or is in D3hot is mute until ATS is enabled again, or
  * until it is in D0: it sends nothing, and device-TLB invalidations that reach it then,
