@@ -171,8 +171,9 @@ umake() {
 
 	if [ "$1" = arm64 ]; then cross=aarch64-linux-gnu-; fi
 	mkdir -p "$3"
-	LDFLAGS=-static make -C "$src/$2" -j"$jobs" OUTPUT="$3" CROSS_COMPILE="$cross" \
-		KHDR_INCLUDES="-isystem $headers/usr/include" LIBURING="$build/debs/$1" "${@:4}"
+	LDFLAGS=-static CFLAGS="-O2 -g -Werror" make -C "$src/$2" -j"$jobs" OUTPUT="$3" \
+		CROSS_COMPILE="$cross" KHDR_INCLUDES="-isystem $headers/usr/include" \
+		LIBURING="$build/debs/$1" "${@:4}"
 }
 
 # Make the kernel's headers for user programs of ARCH.
