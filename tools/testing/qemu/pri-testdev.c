@@ -112,6 +112,7 @@ struct listener {
 	struct tlb_notifier tlb;
 	struct device *dev;
 	bool used;
+	bool told;				/* of invalidations */
 	uint32_t pasid;
 	uint32_t requests[PTD_GROUP_IDS];	/* sent, in groups not answered */
 	uint32_t open[PTD_GROUP_IDS];		/* LASTs sent, not answered */
@@ -353,7 +354,8 @@ static struct listener *find_listener(struct device *s, uint32_t pasid)
 static void drop_listener(struct listener *l)
 {
 	pci_pri_unregister_notifier(l->dev->pci, l->pasid);
-	pci_iommu_unregister_iotlb_notifier(l->dev->pci, l->pasid, &l->tlb);
+	if (l->told)
+		pci_iommu_unregister_iotlb_notifier(l->dev->pci, l->pasid, &l->tlb);
 	l->used = false;
 }
 
@@ -378,8 +380,8 @@ static struct listener *new_listener(struct device *s, uint32_t pasid)
 	l->dev = s;
 	l->pasid = pasid;
 	pci_iommu_init_iotlb_notifier(s->pci, &l->tlb, got_invalidation, NULL);
-	if (pci_iommu_register_iotlb_notifier(s->pci, pasid, &l->tlb))
-		return NULL;
+	/* An SMMU tells of no invalidations: then none is counted. */
+	l->told = !pci_iommu_register_iotlb_notifier(s->pci, pasid, &l->tlb);
 	l->used = true;
 	return l;
 }
