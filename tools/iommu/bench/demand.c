@@ -146,6 +146,7 @@ static int kernel_serve(struct bench *b)
 
 static void kernel_close(struct bench *b)
 {
+	(void)b;
 }
 
 const struct mode kernel_mode = {
