@@ -1020,12 +1020,13 @@ static bool chipset_asleep;
 /* At the first access to a device, which the guest makes by the legacy ports. */
 static void wake_chipset(void)
 {
-	PCIDevice *mch = (PCIDevice *)object_resolve_path_type("", "mch", NULL);
-	PCIDevice *lpc = (PCIDevice *)object_resolve_path_type("", "ICH9-LPC", NULL);
+	PCIDevice *mch, *lpc;
 
 	if (!chipset_asleep)
 		return;
 	chipset_asleep = false;
+	mch = (PCIDevice *)object_resolve_path_type("", "mch", NULL);
+	lpc = (PCIDevice *)object_resolve_path_type("", "ICH9-LPC", NULL);
 	if (!mch || !lpc)
 		return;
 	pci_host_config_write_common(mch, 0x60, 0x100, pci_default_read_config(mch, 0x60, 4) | 1,
@@ -1149,10 +1150,10 @@ static void realize(PCIDevice *pci, void **errp)
 
 static void class_init(ObjectClass *class, const void *data)
 {
-	(void)data;
 	struct pci_class_tail *tail = set_class(class, realize, PTD_VENDOR_ID, PTD_DEVICE_ID,
 						PTD_VERSION_VALUE);
 
+	(void)data;
 	tail->config_read = config_read;
 	tail->config_write = config_write;
 }
@@ -1221,11 +1222,7 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 			refuse("unknown argument %s", argv[i]);
 	}
 	check_symbols(symbols, sizeof(symbols) / sizeof(symbols[0]));
-	if (info->version.cur < PLUGIN_API || info->version.min > PLUGIN_API ||
-	    !info->system_emulation ||
-	    (strcmp(info->target, "x86_64") && strcmp(info->target, "aarch64")))
-		refuse("unknown QEMU: wanted is a system emulation of %s with plugin API %d",
-		       "x86_64 or aarch64", PLUGIN_API);
+	check_host(info, "x86_64", "aarch64");
 	check_version(version);
 	type_register_static(&type);
 	return 0;

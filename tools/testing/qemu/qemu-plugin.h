@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * How a PCI device is added to an unmodified QEMU by a plugin, and what that relies
- * on of QEMU's inside. For pri-testdev.c, smmu-testdev.c and vtd-nest.c, which define
- * PLUGIN_NAME.
+ * on of QEMU's inside. For the plugins here, and vmm-prq.c, which define PLUGIN_NAME.
  *
  * No QEMU headers are used, only functions that the executable exports and the
  * declarations here and in the plugins, so each of them is checked as far as a check
@@ -176,6 +175,17 @@ static void check_version(const char *pretended)
 	if (major != QEMU_MAJOR || minor < QEMU_MINOR)
 		refuse("unknown QEMU: version %d.%d, wanted %d.%d or a later %d.x", major, minor,
 		       QEMU_MAJOR, QEMU_MINOR, QEMU_MAJOR);
+}
+
+/* The plugin is for @target, and for @other if that is not NULL. */
+static inline void check_host(const struct plugin_info *info, const char *target,
+			      const char *other)
+{
+	if (info->version.cur < PLUGIN_API || info->version.min > PLUGIN_API ||
+	    !info->system_emulation ||
+	    (strcmp(info->target, target) && (!other || strcmp(info->target, other))))
+		refuse("unknown QEMU: wanted is a system emulation of %s%s%s with plugin API %d",
+		       target, other ? " or " : "", other ? other : "", PLUGIN_API);
 }
 
 __attribute__((visibility("default"))) int qemu_plugin_version = PLUGIN_API;

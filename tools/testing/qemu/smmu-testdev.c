@@ -33,56 +33,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/types.h>
 
 #define PLUGIN_NAME "smmu-testdev"
 #include "smmu-testdev.h"
-#include "qemu-plugin.h"
+#include "qemu-iommu.h"
 
 /* ---- what is relied on of QEMU's inside ---- */
-typedef struct PCIBus PCIBus;
 typedef struct IRQState *qemu_irq;
-
-struct iotlb_entry {
-	AddressSpace *target;
-	hwaddr iova, addr, mask;
-	int perm;
-	uint32_t pasid;
-};
-
-/* PCIIOMMUOps */
-struct iommu_ops {
-	void *supports_address_space;
-	AddressSpace *(*get_address_space)(PCIBus *bus, void *opaque, int devfn);
-	void *set_iommu_device, *unset_iommu_device, *get_viommu_flags, *get_host_iommu_quirks;
-	void *get_iotlb_info, *init_iotlb_notifier, *register_iotlb_notifier;
-	void *unregister_iotlb_notifier;
-	ssize_t (*ats_request)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv,
-			       bool exec, hwaddr addr, size_t length, bool no_write,
-			       struct iotlb_entry *result, size_t max, uint32_t *errors);
-	void (*pri_register)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid,
-			     struct pri_notifier *n);
-	void (*pri_unregister)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid);
-	int (*pri_request)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv,
-			   bool exec, hwaddr addr, bool last, uint16_t group_id, bool read,
-			   bool write);
-	void *get_msi_direct_gpa;
-};
 
 #define MACHINE_FDT		0x28	/* MachineState's device tree */
 #define FDT_MAGIC		0xedfe0dd0u	/* as a little-endian host reads it */
 
 extern void *current_machine WEAK;
-WEAK Object *object_resolve_path_type(const char *path, const char *type, bool *ambiguous);
-WEAK uint16_t pci_requester_id(PCIDevice *dev);
-WEAK PCIBus *pci_device_root_bus(const PCIDevice *dev);
-WEAK void pci_setup_iommu(PCIBus *bus, const struct iommu_ops *ops, void *opaque);
-WEAK void memory_region_add_subregion_overlap(MemoryRegion *mr, hwaddr at, MemoryRegion *sub,
-					      int priority);
-WEAK uint32_t memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr, uint64_t *value,
-					  int op, uint64_t attrs);
-WEAK uint32_t memory_region_dispatch_write(MemoryRegion *mr, hwaddr addr, uint64_t value,
-					   int op, uint64_t attrs);
 WEAK MemoryRegion *sysbus_mmio_get_region(Object *dev, int n);
 WEAK qemu_irq sysbus_get_connected_irq(const Object *dev, int n);
 WEAK void qemu_set_irq(qemu_irq irq, int level);
@@ -752,10 +714,7 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 			refuse("unknown argument %s", argv[i]);
 	}
 	check_symbols(symbols, sizeof(symbols) / sizeof(symbols[0]));
-	if (info->version.cur < PLUGIN_API || info->version.min > PLUGIN_API ||
-	    !info->system_emulation || strcmp(info->target, "aarch64"))
-		refuse("unknown QEMU: system emulation of aarch64 with plugin API %d is wanted",
-		       PLUGIN_API);
+	check_host(info, "aarch64", NULL);
 	check_version(NULL);
 	type_register_static(&type);
 	return 0;

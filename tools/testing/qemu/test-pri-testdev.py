@@ -288,8 +288,8 @@ class Setup:
 
     SRC, DST = 0x7F0000000000, 0x400000
 
-    def __init__(self, qemu, plugin):
-        self.m = Machine(qemu, plugin)
+    def __init__(self, machine):
+        self.m = machine
         self.devices = [Device(self.m, i) for i in range(2)]
         self.iommu = Iommu(self.m, self.devices)
         for d in self.devices:
@@ -899,41 +899,58 @@ def run_test(number, name, test):
     return True
 
 
-def with_machine(qemu, plugin, test):
-    s = Setup(qemu, plugin + getattr(test, "arguments", ""))
+def with_machine(machine, setup, test):
+    """Run TEST on what SETUP makes of a machine that is just started."""
+    m = machine()
     try:
-        test(s)
+        test(setup(m))
     finally:
-        status, errors = s.m.stop()
+        status, errors = m.stop()
         if os.environ.get("PRI_DEBUG"):
             sys.stderr.write(errors)
     equal(status, 0)
 
 
+def built(name, variable, scratch):
+    """The plugin that VARIABLE names, or one built from NAME.c in SCRATCH."""
+    if os.environ.get(variable):
+        return os.path.abspath(os.environ[variable])
+    out = f"{scratch}/{name}.so"
+    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-Wall", "-Wextra", "-Werror", "-shared",
+                    "-fPIC", "-o", out, f"{HERE}/{name}.c"], check=True)
+    return out
+
+
+def run_all(machine, checks):
+    """Run CHECKS, by name, unless MACHINE does not know this QEMU; return an exit status."""
+    print("KTAP version 1")
+    try:
+        machine().stop()
+    except QemuRefused as refused:
+        status, errors = refused.args[0]
+        if status == UNKNOWN_QEMU:
+            print("1..0 # SKIP", errors.strip())
+            return 0
+        sys.exit(f"QEMU ended with {status}: {errors}")
+    print(f"1..{len(checks)}")
+    return 1 - all([run_test(i + 1, name, test) for i, (name, test) in enumerate(checks)])
+
+
+QEMU = shlex.split(os.environ.get("QEMU", "")) or ["bash", "-c", '. "$0"; qemu x86_64 "$@"', LIB]
+DEBUG = ",debug=on" if os.environ.get("PRI_DEBUG") else ""
+
+
 def main():
-    qemu = shlex.split(os.environ.get("QEMU", "")) or [
-        "bash", "-c", '. "$0"; qemu x86_64 "$@"', LIB]
     with tempfile.TemporaryDirectory() as scratch:
-        plugin = os.path.abspath(os.environ.get("PRI_TESTDEV") or scratch + "/pri-testdev.so")
-        if not os.environ.get("PRI_TESTDEV"):
-            subprocess.run([os.environ.get("CC", "cc"), "-O2", "-Wall", "-Wextra", "-Werror",
-                            "-shared", "-fPIC", "-o", plugin, HERE + "/pri-testdev.c"], check=True)
-        if os.environ.get("PRI_DEBUG"):
-            plugin += ",debug=on"
-        print("KTAP version 1")
-        try:
-            Machine(qemu, plugin).stop()
-        except QemuRefused as refused:
-            status, errors = refused.args[0]
-            if status == UNKNOWN_QEMU:
-                print("1..0 # SKIP", errors.strip())
-                return 0
-            sys.exit(f"QEMU ended with {status}: {errors}")
-        print(f"1..{len(TESTS) + 1}")
-        passed = run_test(1, "refuses_other_version", lambda: refuses_other_version(qemu, plugin))
-        for i, test in enumerate(TESTS):
-            passed &= run_test(i + 2, test.__name__, lambda t=test: with_machine(qemu, plugin, t))
-        return 0 if passed else 1
+        plugin = built("pri-testdev", "PRI_TESTDEV", scratch) + DEBUG
+
+        def machine(arguments=""):
+            return Machine(QEMU, plugin + arguments)
+
+        checks = [("refuses_other_version", lambda: refuses_other_version(QEMU, plugin))]
+        checks += [(t.__name__, lambda t=t: with_machine(
+            lambda: machine(getattr(t, "arguments", "")), Setup, t)) for t in TESTS]
+        return run_all(machine, checks)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ built for this run), PRI_DEBUG=1.
 """
 import importlib.util
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -67,8 +66,8 @@ class Tables:
 class Nest:
     """A machine whose PASID, and whose requests without one, have the tables of this."""
 
-    def __init__(self, qemu, plugin, nest):
-        self.m = pri.Machine(qemu, plugin, more=("-plugin", nest))
+    def __init__(self, machine):
+        self.m = machine
         self.devices = [pri.Device(self.m, i) for i in range(2)]
         self.iommu = pri.Iommu(self.m, self.devices)
         for d in self.devices:
@@ -435,12 +434,12 @@ TESTS = (registers, second_stage, no_permission_unasked, nested, other_types,
          not_allowed, interrupt, overflow)
 
 
-def refuses(qemu, plugin, nest, says, iommu=None):
+def refuses(plugin, nest, says, iommu=None):
     try:
         if iommu is None:
-            pri.Machine(qemu, plugin, more=("-plugin", nest)).stop()
+            pri.Machine(pri.QEMU, plugin, more=("-plugin", nest)).stop()
         else:
-            command = qemu + ["-machine", "q35", "-accel", "qtest", "-display", "none",
+            command = pri.QEMU + ["-machine", "q35", "-accel", "qtest", "-display", "none",
                               "-nodefaults", "-plugin", nest, *iommu]
             run = subprocess.run(command, capture_output=True, text=True, timeout=60,
                                  stdin=subprocess.DEVNULL, check=False)
@@ -453,57 +452,32 @@ def refuses(qemu, plugin, nest, says, iommu=None):
     raise AssertionError("it was taken")
 
 
-def with_machine(qemu, plugin, nest, test):
-    s = Nest(qemu, plugin, nest)
-    try:
+def nested_first(test):
+    """TEST begins with nested tables."""
+    def run(s):
         s.use(NESTED)
         test(s)
-    finally:
-        status, errors = s.m.stop()
-        if os.environ.get("PRI_DEBUG"):
-            sys.stderr.write(errors)
-    equal(status, 0)
-
-
-def built(name, variable, scratch):
-    if os.environ.get(variable):
-        return os.path.abspath(os.environ[variable])
-    out = f"{scratch}/{name}.so"
-    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-Wall", "-Wextra", "-Werror", "-shared",
-                    "-fPIC", "-o", out, f"{HERE}/{name}.c"], check=True)
-    return out
+    return run
 
 
 def main():
-    qemu = shlex.split(os.environ.get("QEMU", "")) or [
-        "bash", "-c", '. "$0"; qemu x86_64 "$@"', pri.LIB]
     with tempfile.TemporaryDirectory() as scratch:
-        plugin = built("pri-testdev", "PRI_TESTDEV", scratch)
-        nest = built("vtd-nest", "VTD_NEST", scratch)
-        print("KTAP version 1")
-        try:
-            pri.Machine(qemu, plugin, more=("-plugin", nest)).stop()
-        except pri.QemuRefused as refused:
-            status, errors = refused.args[0]
-            if status == pri.UNKNOWN_QEMU:
-                print("1..0 # SKIP", errors.strip())
-                return 0
-            sys.exit(f"QEMU ended with {status}: {errors}")
+        plugin = pri.built("pri-testdev", "PRI_TESTDEV", scratch)
+        nest = pri.built("vtd-nest", "VTD_NEST", scratch)
+
+        def machine():
+            return pri.Machine(pri.QEMU, plugin, more=("-plugin", nest + pri.DEBUG))
+
         checks = [("refuses_other_version", lambda: refuses(
-                      qemu, plugin, nest + ",version=99.0", "unknown QEMU: version 99.0")),
+                      plugin, nest + ",version=99.0", "unknown QEMU: version 99.0")),
                   ("refuses_no_iommu", lambda: refuses(
-                      qemu, plugin, nest, "unknown QEMU: there is no intel-iommu", [])),
+                      plugin, nest, "unknown QEMU: there is no intel-iommu", [])),
                   ("refuses_lesser_iommu", lambda: refuses(
-                      qemu, plugin, nest, "unknown QEMU: intel-iommu with fsts",
+                      plugin, nest, "unknown QEMU: intel-iommu with fsts",
                       ["-device", "intel-iommu"]))]
-        if os.environ.get("PRI_DEBUG"):
-            nest += ",debug=on"
-        checks += [(t.__name__, lambda t=t: with_machine(qemu, plugin, nest, t)) for t in TESTS]
-        print(f"1..{len(checks)}")
-        passed = True
-        for i, (name, test) in enumerate(checks):
-            passed &= pri.run_test(i + 1, name, test)
-        return 0 if passed else 1
+        checks += [(t.__name__, lambda t=t: pri.with_machine(machine, Nest, nested_first(t)))
+                   for t in TESTS]
+        return pri.run_all(machine, checks)
 
 
 if __name__ == "__main__":

@@ -45,29 +45,11 @@
 #include "lib/iopf.h"
 
 #define PLUGIN_NAME "vmm-prq"
-#include "qemu-plugin.h"
+#include "qemu-iommu.h"
 
 /* ---- what is relied on of QEMU's inside ---- */
-typedef struct PCIBus PCIBus;
-
-struct iommu_ops {
-	void *others[11];
-	void (*pri_register)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid,
-			     struct pri_notifier *notifier);
-	void (*pri_unregister)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid);
-	int (*pri_request)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv,
-			   bool exec, uint64_t addr, bool last, uint16_t group, bool read,
-			   bool write);
-};
-
-WEAK Object *x86_iommu_get_default(void);
-WEAK Object *object_resolve_path_type(const char *path, const char *type, bool *ambiguous);
-WEAK PCIBus *pci_device_root_bus(const PCIDevice *dev);
-WEAK uint16_t pci_requester_id(PCIDevice *dev);
 WEAK void qemu_set_fd_handler(int fd, void (*can_read)(void *opaque),
 			      void (*can_write)(void *opaque), void *opaque);
-
-#define BUS_WORDS	64
 
 static const struct symbol symbols[] = {
 	SYMBOL(x86_iommu_get_default),
@@ -244,13 +226,10 @@ static void readable(void *opaque)
 
 /* ---- what QEMU tells the kernel ---- */
 
-/* The operations of the bus, in front of their argument, which is the IOMMU */
 static bool find_iommu(void)
 {
-	const void *const *words;
 	bool ambiguous = false;
 	PCIDevice *dev;
-	unsigned int i;
 
 	if (ops)
 		return true;
@@ -264,13 +243,7 @@ static bool find_iommu(void)
 		return false;
 	bus = pci_device_root_bus(dev);
 	devfn = pci_requester_id(dev) & 0xff;
-	words = (const void *const *)bus;
-	for (i = 1; i < BUS_WORDS && !ops; i++) {
-		if (words[i] == vtd)
-			ops = words[i - 1];
-	}
-	if (!ops || !ops->pri_register || !ops->pri_request)
-		refuse("unknown QEMU: an IOMMU's operations are not where they are looked for");
+	ops = find_iommu_ops(bus, vtd);
 	return true;
 }
 

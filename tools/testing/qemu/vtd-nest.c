@@ -33,58 +33,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/types.h>
 
 #define PLUGIN_NAME "vtd-nest"
-#include "qemu-plugin.h"
+#include "qemu-iommu.h"
 
 /* ---- what is relied on of QEMU's inside ---- */
-typedef struct PCIBus PCIBus;
-
-struct iotlb_entry {
-	AddressSpace *target;
-	hwaddr iova, addr, mask;
-	int perm;
-	uint32_t pasid;
-};
-
-struct iommu_ops {
-	void *supports_address_space, *get_address_space;
-	void *set_iommu_device, *unset_iommu_device, *get_viommu_flags, *get_host_iommu_quirks;
-	void *get_iotlb_info, *init_iotlb_notifier, *register_iotlb_notifier;
-	void *unregister_iotlb_notifier;
-	ssize_t (*ats_request)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv,
-			       bool exec, hwaddr addr, size_t length, bool no_write,
-			       struct iotlb_entry *result, size_t max, uint32_t *errors);
-	void (*pri_register)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid,
-			     struct pri_notifier *notifier);
-	void (*pri_unregister)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid);
-	int (*pri_request)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv,
-			   bool exec, hwaddr addr, bool last, uint16_t group, bool read,
-			   bool write);
-	void *get_msi_direct_gpa;
-};
-
 struct notifier {
 	void (*notify)(struct notifier *notifier, void *data);
 	void *node[2];
 };
 
-#define BUS_WORDS	64		/* the ops of a bus and their argument are among these */
 #define SIZE_4		2		/* of an access, as QEMU writes it: log2 of the bytes */
 #define SIZE_8		3
 
-WEAK Object *x86_iommu_get_default(void);
 WEAK Object *object_resolve_path(const char *path, bool *ambiguous);
 WEAK Object *object_resolve_path_component(Object *parent, const char *part);
 WEAK int pci_bus_num(PCIBus *bus);
-WEAK void pci_setup_iommu(PCIBus *bus, const struct iommu_ops *ops, void *opaque);
-WEAK void memory_region_add_subregion_overlap(MemoryRegion *mr, hwaddr at, MemoryRegion *sub,
-					      int priority);
-WEAK uint32_t memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr, uint64_t *value,
-					  int op, uint64_t attrs);
-WEAK uint32_t memory_region_dispatch_write(MemoryRegion *mr, hwaddr addr, uint64_t value,
-					   int op, uint64_t attrs);
 WEAK void *address_space_map(AddressSpace *as, hwaddr addr, hwaddr *len, bool write,
 			     uint64_t attrs);
 WEAK void address_space_unmap(AddressSpace *as, void *buffer, hwaddr len, bool write,
@@ -775,24 +739,6 @@ static void lay_window(hwaddr at, uint64_t size, uint8_t *mr)
 	memory_region_add_subregion_overlap(csr, at, (MemoryRegion *)mr, 1);
 }
 
-/* The operations of the bus, in front of their argument, which is the IOMMU */
-static const struct iommu_ops *find_ops(const PCIBus *bus, const Object *vtd)
-{
-	const void *const *words = (const void *const *)bus;
-	const struct iommu_ops *ops;
-	unsigned int i;
-
-	for (i = 1; i < BUS_WORDS; i++) {
-		ops = words[i - 1];
-		if (words[i] != vtd || !ops)
-			continue;
-		if (ops->get_address_space && ops->ats_request && ops->pri_register &&
-		    ops->pri_unregister && ops->pri_request)
-			return ops;
-	}
-	refuse("unknown QEMU: the operations of an IOMMU are not where they are looked for");
-}
-
 static void machine_complete(struct notifier *notifier, void *data)
 {
 	/* QEMU's structures, with room to spare and aligned for Int128 */
@@ -810,7 +756,7 @@ static void machine_complete(struct notifier *notifier, void *data)
 	if ((get(ECAP, 8) & needed) != needed)
 		refuse("unknown QEMU: intel-iommu with fsts and svm is wanted, not ECAP %#llx",
 		       (unsigned long long)get(ECAP, 8));
-	qemu_ops = find_ops(bus, vtd);
+	qemu_ops = find_iommu_ops(bus, vtd);
 	ops = *qemu_ops;
 	ops.ats_request = ats_request;
 	ops.pri_register = pri_register;
@@ -861,10 +807,7 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 			refuse("unknown argument %s", argv[i]);
 	}
 	check_symbols(symbols, sizeof(symbols) / sizeof(symbols[0]));
-	if (info->version.cur < PLUGIN_API || info->version.min > PLUGIN_API ||
-	    !info->system_emulation || strcmp(info->target, "x86_64"))
-		refuse("unknown QEMU: wanted is a system emulation of x86_64 with plugin API %d",
-		       PLUGIN_API);
+	check_host(info, "x86_64", NULL);
 	check_version(version);
 	qemu_add_machine_init_done_notifier(&complete);
 	return 0;
