@@ -33,28 +33,15 @@
  *	iommufd_demand::lock (spin)	the lists, &iommufd_attachment.resolving
  *	iommufd_fault::lock (spin)	the attachments, and to pass a group on
  */
-#include <linux/hmm.h>
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
-#include <linux/module.h>
-#include <linux/sched/mm.h>
-#include <linux/sched/signal.h>
-#include <linux/sched/vhost_task.h>
 #include <linux/seq_file.h>
-#include <linux/slab.h>
 #include <uapi/linux/iommufd.h>
 
 #include "fault_slot.h"
-#include "fault_demand.h"
-#include "io_pagetable.h"
 
 /* Requests of a group that are looked at to find out whether it is for us */
 #define DEMAND_LOOK	8
-
-static struct iommufd_demand *batch_demand(const struct demand_batch *batch)
-{
-	return batch->thread->owner->demand;
-}
 
 /* ---- groups ---- */
 
@@ -82,14 +69,6 @@ static bool demand_forget(struct iommufd_demand *demand, struct iopf_group *grou
 	return !--group->refs;
 }
 
-static struct demand_owner *demand_owner_at(struct iommufd_demand *demand, unsigned long iova)
-{
-	struct interval_tree_node *node;
-
-	node = interval_tree_iter_first(&demand->ranges, iova, iova);
-	return node ? container_of(node, struct iommufd_demand_area, range)->owner : NULL;
-}
-
 /*
  * Whose threads are to look at a group: the owner of the first area that is asked for. Of
  * a long group only the begin is looked at here, as others wait meanwhile: any owner's
@@ -98,15 +77,17 @@ static struct demand_owner *demand_owner_at(struct iommufd_demand *demand, unsig
 static struct demand_owner *demand_owner_of(struct iommufd_demand *demand,
 					    const struct iopf_group *group)
 {
-	struct demand_owner *owner = NULL;
+	struct iommufd_demand_area *area = NULL;
+	struct demand_owner *owner;
 	struct iopf_fault *iopf;
 	unsigned int n = 0;
 
 	list_for_each_entry(iopf, &group->faults, list) {
-		owner = demand_owner_at(demand, iopf->fault.prm.addr);
-		if (owner || ++n == DEMAND_LOOK)
+		area = demand_first_area(demand, iopf->fault.prm.addr, iopf->fault.prm.addr);
+		if (area || ++n == DEMAND_LOOK)
 			break;
 	}
+	owner = area ? area->owner : NULL;
 	if (!owner && group->fault_count > DEMAND_LOOK)
 		owner = list_first_entry_or_null(&demand->owners, struct demand_owner, node);
 	return owner && !owner->gone ? owner : NULL;
@@ -249,7 +230,7 @@ static void demand_answer(struct iommufd_demand *demand, struct iopf_answer *ans
  */
 void iommufd_demand_flush(struct demand_batch *batch)
 {
-	demand_answer(batch_demand(batch), batch->answers, batch->n);
+	demand_answer(demand_of_batch(batch), batch->answers, batch->n);
 	batch->n = 0;
 }
 
@@ -260,8 +241,8 @@ static bool batch_claim(struct demand_batch *batch, struct iopf_group *group,
 	bool success = code == IOMMU_PAGE_RESP_SUCCESS;
 
 	if (!iopf_group_claim(group))
-		return demand_forget(batch_demand(batch), group);
-	iommufd_demand_count(batch_demand(batch), success ? DEMAND_GROUPS : DEMAND_REFUSED, 1);
+		return demand_forget(demand_of_batch(batch), group);
+	iommufd_demand_count(demand_of_batch(batch), success ? DEMAND_GROUPS : DEMAND_REFUSED, 1);
 	list_del_init(&group->node);
 	batch->answers[batch->n++] = (struct iopf_answer){
 		.group = group,
@@ -281,7 +262,7 @@ static bool demand_hand_over(struct demand_batch *batch, struct iopf_group *grou
 {
 	struct iommufd_fault *fault = to_iommufd_handle(group->attach_handle)->hwpt->fault;
 	struct iommufd_attachment *attachment = group->priv;
-	struct iommufd_demand *demand = batch_demand(batch);
+	struct iommufd_demand *demand = demand_of_batch(batch);
 	int rc;
 
 	lockdep_assert_held(&demand->lock);
@@ -314,7 +295,7 @@ static bool demand_hand_over(struct demand_batch *batch, struct iopf_group *grou
  */
 void iommufd_demand_finish(struct demand_batch *batch, struct iopf_group *group, int rc)
 {
-	struct iommufd_demand *demand = batch_demand(batch);
+	struct iommufd_demand *demand = demand_of_batch(batch);
 	bool unused;
 
 	spin_lock_bh(&demand->lock);

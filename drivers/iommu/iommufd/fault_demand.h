@@ -12,9 +12,9 @@
 #include <linux/iommu.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
-#include <linux/sizes.h>
 #include <linux/refcount.h>
 #include <linux/rwsem.h>
+#include <linux/sizes.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
@@ -245,6 +245,23 @@ static inline void iommufd_demand_count(struct iommufd_demand *demand,
 	atomic64_add(n, &demand->counters[counter]);
 }
 
+static inline struct iommufd_demand *demand_of_batch(const struct demand_batch *batch)
+{
+	return batch->thread->owner->demand;
+}
+
+/* The first area that has an address from @first to @last */
+static inline struct iommufd_demand_area *
+demand_first_area(struct iommufd_demand *demand, unsigned long first, unsigned long last)
+{
+	struct interval_tree_node *node;
+
+	lockdep_assert_held(&demand->lock);
+
+	node = interval_tree_iter_first(&demand->ranges, first, last);
+	return node ? container_of(node, struct iommufd_demand_area, range) : NULL;
+}
+
 static inline unsigned long demand_slab_iova(const struct demand_slab *slab)
 {
 	return slab->area->range.start + slab->offset;
@@ -267,6 +284,8 @@ iommufd_demand_area_alloc(struct io_pagetable *iopt, struct mm_struct *mm,
 			  unsigned long va, unsigned long length);
 void iommufd_demand_area_start(struct iommufd_demand_area *area, unsigned long iova, int prot);
 void iommufd_demand_area_stop(struct iommufd_demand_area *area);
+struct iommufd_demand_area *iommufd_demand_area_get(struct iommufd_demand *demand,
+						    unsigned long first, unsigned long last);
 void iommufd_demand_area_put(struct iommufd_demand_area *area);
 
 /* fault_demand_map.c: what is mapped, and how it goes again */

@@ -39,6 +39,29 @@ static void area_free(struct iommufd_demand_area *area)
 }
 
 /**
+ * iommufd_demand_area_get() - Find an area by IOVA
+ * @demand: of the IOAS
+ * @first: the first address that it may have
+ * @last: the last one
+ *
+ * Context: Process context.
+ *
+ * Return: the first such area, with a reference, or NULL.
+ */
+struct iommufd_demand_area *iommufd_demand_area_get(struct iommufd_demand *demand,
+						    unsigned long first, unsigned long last)
+{
+	struct iommufd_demand_area *area;
+
+	spin_lock_bh(&demand->lock);
+	area = demand_first_area(demand, first, last);
+	if (area)
+		refcount_inc(&area->refs);
+	spin_unlock_bh(&demand->lock);
+	return area;
+}
+
+/**
  * iommufd_demand_area_put() - Let go of an area
  * @area: the area
  *
@@ -296,8 +319,8 @@ void iommufd_demand_put(struct iommufd_demand *demand)
 	kfree(demand);
 }
 
-/* Take everything out of all page tables. */
-static void demand_unmap_all(struct iommufd_demand *demand)
+/* Take everything out of @leaving, while the others keep it; without it out of all. */
+static void demand_unmap(struct iommufd_demand *demand, struct iommu_domain *leaving)
 {
 	struct iommufd_demand_area *area;
 	unsigned int i;
@@ -305,22 +328,12 @@ static void demand_unmap_all(struct iommufd_demand *demand)
 	lockdep_assert_held_write(&demand->rwsem);
 
 	list_for_each_entry(area, &demand->areas, node) {
-		for (i = 0; i < area->n_slabs; i++)
-			iommufd_demand_slab_clear(&area->slabs[i], false);
-	}
-}
-
-/* The same of one page table; the others keep it. */
-static void demand_unmap_domain(struct iommufd_demand *demand, struct iommu_domain *domain)
-{
-	struct iommufd_demand_area *area;
-	unsigned int i;
-
-	lockdep_assert_held_write(&demand->rwsem);
-
-	list_for_each_entry(area, &demand->areas, node) {
-		for (i = 0; i < area->n_slabs; i++)
-			iommufd_demand_slab_leave(&area->slabs[i], domain);
+		for (i = 0; i < area->n_slabs; i++) {
+			if (leaving)
+				iommufd_demand_slab_leave(&area->slabs[i], leaving);
+			else
+				iommufd_demand_slab_clear(&area->slabs[i], false);
+		}
 	}
 }
 
@@ -341,7 +354,7 @@ static int demand_add_domain(struct iommufd_demand *demand, struct iommu_domain 
 		return -ENOMEM;
 	table->domain = domain;
 	down_write(&demand->rwsem);
-	demand_unmap_all(demand);
+	demand_unmap(demand, NULL);
 	demand->pgsizes &= domain->pgsize_bitmap;
 	list_add_tail(&table->node, &demand->domains);
 	up_write(&demand->rwsem);
@@ -390,7 +403,7 @@ void iommufd_demand_leave(struct iommufd_hw_pagetable *hwpt)
 	list_for_each_entry_safe(table, next, &demand->domains, node) {
 		if (table->domain != hwpt->domain)
 			continue;
-		demand_unmap_domain(demand, hwpt->domain);
+		demand_unmap(demand, hwpt->domain);
 		list_del(&table->node);
 		kfree(table);
 	}

@@ -76,6 +76,19 @@ static void chunk_unmap(const struct demand_slab *slab, const struct demand_chun
 			     (end - first) * PAGE_SIZE, gather);
 }
 
+/* Free the table of small leaves, an empty one, of every page table. */
+static void chunk_free_table(const struct demand_slab *slab, struct demand_chunk *chunk,
+			     unsigned long index)
+{
+	struct demand_domain *table;
+
+	if (!chunk->table)
+		return;
+	list_for_each_entry(table, &slab->area->demand->domains, node)
+		iommu_unmap(table->domain, chunk_first(index), PMD_SIZE);
+	chunk->table = false;
+}
+
 static unsigned int chunk_forget(struct demand_chunk *chunk, unsigned int from, unsigned int to)
 {
 	bool all = !from && to == DEMAND_CHUNK_PAGES - 1;
@@ -219,17 +232,11 @@ const struct mmu_interval_notifier_ops iommufd_demand_notifier_ops = {
 /* Free the tables of small leaves that are empty; a new page table does not have them. */
 static void slab_free_tables(struct demand_slab *slab)
 {
-	struct demand_domain *table;
 	struct demand_chunk *chunk;
 	unsigned long index;
 
-	xa_for_each(&slab->chunks, index, chunk) {
-		if (!chunk->table)
-			continue;
-		list_for_each_entry(table, &slab->area->demand->domains, node)
-			iommu_unmap(table->domain, chunk_first(index), PMD_SIZE);
-		chunk->table = false;
-	}
+	xa_for_each(&slab->chunks, index, chunk)
+		chunk_free_table(slab, chunk, index);
 }
 
 /**
@@ -411,14 +418,8 @@ static int map_huge(struct demand_slab *slab, struct demand_chunk *chunk, unsign
 
 	if (slab_unmap(slab, &part))
 		iommufd_demand_count(demand, DEMAND_UPGRADED, 1);
-	if (chunk->table) {
-		struct demand_domain *table;
-
-		/* An empty table, which must go before the leaf takes its place */
-		list_for_each_entry(table, &demand->domains, node)
-			iommu_unmap(table->domain, first, PMD_SIZE);
-		chunk->table = false;
-	}
+	/* It must be gone before the leaf takes its place. */
+	chunk_free_table(slab, chunk, index);
 	rc = map_all(demand, first,
 		     PFN_PHYS(ALIGN_DOWN(pfn & ~HMM_PFN_FLAGS, DEMAND_CHUNK_PAGES)), PMD_SIZE,
 		     map_prot(slab, write));

@@ -24,11 +24,6 @@
 
 static struct workqueue_struct *demand_wq;
 
-static struct iommufd_demand *batch_demand(const struct demand_batch *batch)
-{
-	return batch->thread->owner->demand;
-}
-
 /* ---- resolving ---- */
 
 /* The thread may sleep for long: it answers what it has, and others take the list. */
@@ -122,7 +117,7 @@ static int request_handle(struct demand_batch *batch, struct demand_request *rq)
 
 	if (rq->write)
 		flags |= FAULT_FLAG_WRITE;
-	iommufd_demand_count(batch_demand(batch), DEMAND_FAULTED, 1);
+	iommufd_demand_count(demand_of_batch(batch), DEMAND_FAULTED, 1);
 	batch_pause(batch);
 	rc = mmap_read_lock_killable(mm);
 	if (!rc) {
@@ -153,7 +148,7 @@ static void demand_reclaim(struct demand_batch *batch)
 {
 	struct page *page;
 
-	iommufd_demand_count(batch_demand(batch), DEMAND_NO_MEMORY, 1);
+	iommufd_demand_count(demand_of_batch(batch), DEMAND_NO_MEMORY, 1);
 	batch_pause(batch);
 	page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (page)
@@ -165,7 +160,7 @@ static void demand_reclaim(struct demand_batch *batch)
 
 static int request_resolve(struct demand_batch *batch, struct demand_request *rq)
 {
-	struct iommufd_demand *demand = batch_demand(batch);
+	struct iommufd_demand *demand = demand_of_batch(batch);
 	unsigned int tries;
 	int rc;
 
@@ -186,22 +181,6 @@ static int request_resolve(struct demand_batch *batch, struct demand_request *rq
 	}
 	iommufd_demand_count(demand, DEMAND_RETRIED, 1);
 	return 0;
-}
-
-static struct iommufd_demand_area *demand_area_at(struct iommufd_demand *demand,
-						  unsigned long iova)
-{
-	struct iommufd_demand_area *area = NULL;
-	struct interval_tree_node *node;
-
-	spin_lock_bh(&demand->lock);
-	node = interval_tree_iter_first(&demand->ranges, iova, iova);
-	if (node) {
-		area = container_of(node, struct iommufd_demand_area, range);
-		refcount_inc(&area->refs);
-	}
-	spin_unlock_bh(&demand->lock);
-	return area;
 }
 
 static bool area_permits(const struct iommufd_demand_area *area, u32 perm)
@@ -233,7 +212,7 @@ static int demand_resolve(struct demand_batch *batch, const struct iommu_fault_p
 	};
 	int rc = -EACCES;
 
-	area = demand_area_at(batch_demand(batch), rq.iova);
+	area = iommufd_demand_area_get(demand_of_batch(batch), rq.iova, rq.iova);
 	if (!area)
 		return -ENOENT;
 	if (!area_permits(area, prm->perm))
@@ -315,6 +294,21 @@ static void owner_try_end(struct demand_owner *owner)
 	queue_work(demand_wq, &owner->end_work);
 }
 
+/* Take the oldest group that is queued, with a reference, or NULL. */
+static struct iopf_group *owner_take(struct demand_owner *owner)
+{
+	struct iopf_group *group;
+
+	lockdep_assert_held(&owner->demand->lock);
+
+	group = list_first_entry_or_null(&owner->queued, struct iopf_group, node);
+	if (group) {
+		list_move_tail(&group->node, &owner->busy);
+		group->refs++;
+	}
+	return group;
+}
+
 /* The next group for a thread, with a reference; it is idle if there is none. */
 static struct iopf_group *thread_next(struct demand_thread *thread, bool may_idle)
 {
@@ -322,15 +316,11 @@ static struct iopf_group *thread_next(struct demand_thread *thread, bool may_idl
 	struct iopf_group *group;
 
 	spin_lock_bh(&owner->demand->lock);
-	group = list_first_entry_or_null(&owner->queued, struct iopf_group, node);
-	if (group) {
-		if (thread->idle) {
-			thread->idle = false;
-			owner->active++;
-		}
-		list_move_tail(&group->node, &owner->busy);
-		group->refs++;
-	} else if (may_idle && !thread->idle) {
+	group = owner_take(owner);
+	if (group && thread->idle) {
+		thread->idle = false;
+		owner->active++;
+	} else if (!group && may_idle && !thread->idle) {
 		thread->idle = true;
 		owner->active--;
 		owner_try_end(owner);
@@ -375,11 +365,7 @@ static void owner_pass_all_on(struct demand_thread *thread)
 	for (;;) {
 		spin_lock_bh(&owner->demand->lock);
 		owner->gone = true;
-		group = list_first_entry_or_null(&owner->queued, struct iopf_group, node);
-		if (group) {
-			list_move_tail(&group->node, &owner->busy);
-			group->refs++;
-		}
+		group = owner_take(owner);
 		spin_unlock_bh(&owner->demand->lock);
 		if (!group)
 			break;

@@ -106,41 +106,20 @@ static int audit_area(struct iommufd_demand_area *area, unsigned long *pfns,
 	return rc;
 }
 
-/* The area after @last, with a reference */
-static struct iommufd_demand_area *next_area(struct iommufd_demand *demand,
-					     struct iommufd_demand_area *last)
-{
-	struct iommufd_demand_area *area = NULL;
-	struct interval_tree_node *node;
-
-	spin_lock_bh(&demand->lock);
-	node = interval_tree_iter_first(&demand->ranges, last ? last->range.last + 1 : 0,
-					ULONG_MAX);
-	if (node) {
-		area = container_of(node, struct iommufd_demand_area, range);
-		refcount_inc(&area->refs);
-	}
-	spin_unlock_bh(&demand->lock);
-	return area;
-}
-
 static int audit_all(struct iommufd_demand *demand, struct iommu_test_demand_audit *audit)
 {
-	struct iommufd_demand_area *area, *last = NULL;
-	unsigned long *pfns;
+	struct iommufd_demand_area *area;
+	unsigned long *pfns, next = 0;
 	int rc = 0;
 
 	pfns = kvcalloc(DEMAND_CHUNK_PAGES, sizeof(*pfns), GFP_KERNEL);
 	if (!pfns)
 		return -ENOMEM;
-	while (!rc && (area = next_area(demand, last))) {
+	while (!rc && (area = iommufd_demand_area_get(demand, next, ULONG_MAX))) {
 		rc = audit_area(area, pfns, audit);
-		if (last)
-			iommufd_demand_area_put(last);
-		last = area;
+		next = area->range.last + 1;
+		iommufd_demand_area_put(area);
 	}
-	if (last)
-		iommufd_demand_area_put(last);
 	kvfree(pfns);
 	return rc;
 }
