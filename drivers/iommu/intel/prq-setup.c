@@ -18,11 +18,12 @@
 #include "prq.h"
 #include "../iommu-pages.h"
 
-static void prq_write_base(struct intel_iommu *iommu, u64 base)
+/* The ring, if there is one, and what of it is to be read */
+static void prq_write_ring(struct intel_iommu *iommu, u64 head, u64 tail, void *ring)
 {
-	dmar_writeq(iommu->reg + DMAR_PQH_REG, 0);
-	dmar_writeq(iommu->reg + DMAR_PQT_REG, 0);
-	dmar_writeq(iommu->reg + DMAR_PQA_REG, base);
+	dmar_writeq(iommu->reg + DMAR_PQH_REG, head);
+	dmar_writeq(iommu->reg + DMAR_PQT_REG, tail);
+	dmar_writeq(iommu->reg + DMAR_PQA_REG, ring ? virt_to_phys(ring) | PRQ_ORDER : 0);
 }
 
 /*
@@ -32,7 +33,7 @@ static void prq_write_base(struct intel_iommu *iommu, u64 base)
  */
 VISIBLE_IF_KUNIT void prq_start(struct intel_iommu *iommu)
 {
-	prq_write_base(iommu, virt_to_phys(iommu->prq) | PRQ_ORDER);
+	prq_write_ring(iommu, 0, 0, iommu->prq);
 	prq_acknowledge(iommu, DMA_PRS_PPR | DMA_PRS_PRO);
 	prq_kick(iommu);
 }
@@ -139,7 +140,7 @@ int intel_iommu_enable_prq(struct intel_iommu *iommu)
  */
 int intel_iommu_finish_prq(struct intel_iommu *iommu)
 {
-	prq_write_base(iommu, 0);
+	prq_write_ring(iommu, 0, 0, NULL);
 	prq_free_irq(iommu);
 	prq_free(iommu);
 	return 0;
@@ -190,9 +191,7 @@ void intel_iommu_resume_prq(struct intel_iommu *iommu)
 	if (!iommu->prq)
 		return;
 
-	dmar_writeq(iommu->reg + DMAR_PQH_REG, iommu->prq_saved.head);
-	dmar_writeq(iommu->reg + DMAR_PQT_REG, iommu->prq_saved.tail);
-	dmar_writeq(iommu->reg + DMAR_PQA_REG, virt_to_phys(iommu->prq) | PRQ_ORDER);
+	prq_write_ring(iommu, iommu->prq_saved.head, iommu->prq_saved.tail, iommu->prq);
 	prq_acknowledge(iommu, DMA_PRS_PPR);
 	writel(iommu->prq_saved.data, iommu->reg + DMAR_PEDATA_REG);
 	writel(iommu->prq_saved.addr, iommu->reg + DMAR_PEADDR_REG);
