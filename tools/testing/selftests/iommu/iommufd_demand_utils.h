@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Memory on demand, for tests: maps, what the kernel says of them, and userfaultfd
+ * Memory on demand, for tests: what the kernel says of it, and userfaultfd
  *
  * To be included where a test has struct iommu_test_iopf_cmd.
  */
@@ -16,34 +16,6 @@
 #define ON_FAULT IOMMU_IOAS_MAP_ON_FAULT
 #define READ_ONLY IOMMU_IOAS_MAP_READABLE
 #define WRITE_TOO (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
-
-/* 0 or -errno */
-static inline int demand_map(int fd, uint32_t ioas_id, uint64_t iova, const void *va,
-			     uint64_t length, uint32_t flags)
-{
-	struct iommu_ioas_map cmd = {
-		.size = sizeof(cmd),
-		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | flags,
-		.ioas_id = ioas_id,
-		.user_va = (uintptr_t)va,
-		.length = length,
-		.iova = iova,
-	};
-
-	return ioctl(fd, IOMMU_IOAS_MAP, &cmd) ? -errno : 0;
-}
-
-static inline int demand_unmap(int fd, uint32_t ioas_id, uint64_t iova, uint64_t length)
-{
-	struct iommu_ioas_unmap cmd = {
-		.size = sizeof(cmd),
-		.ioas_id = ioas_id,
-		.iova = iova,
-		.length = length,
-	};
-
-	return ioctl(fd, IOMMU_IOAS_UNMAP, &cmd) ? -errno : 0;
-}
 
 /* What is mapped on demand in an IOAS, compared with the memory of the owner */
 static inline int demand_audit(int fd, uint32_t ioas_id, struct iommu_test_demand_audit *audit)

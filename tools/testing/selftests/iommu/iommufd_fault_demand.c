@@ -57,8 +57,8 @@ static void attach(struct __test_metadata *_metadata, struct _test_data_demand *
 
 static void map(struct __test_metadata *_metadata, struct _test_data_demand *self, uint32_t flags)
 {
-	ASSERT_EQ(0, demand_map(self->env.fd, self->env.ioas_id, ADDR, self->memory, LENGTH,
-				ON_FAULT | flags));
+	ASSERT_EQ(0, ioas_map(self->env.fd, self->env.ioas_id, ADDR, self->memory, LENGTH,
+			      ON_FAULT | flags));
 }
 
 /* A group for @n pages from the @page-th on; not waited for */
@@ -280,18 +280,18 @@ TEST_F(demand, refused_maps)
 	uint32_t ioas = self->env.ioas_id;
 	char *va = self->memory;
 
-	EXPECT_EQ(-EINVAL, demand_map(fd, ioas, ADDR + 1, va, PAGE, ON_FAULT | READ_ONLY));
-	EXPECT_EQ(-EINVAL, demand_map(fd, ioas, ADDR, va + 1, PAGE, ON_FAULT | READ_ONLY));
-	EXPECT_EQ(-EINVAL, demand_map(fd, ioas, ADDR, va, PAGE + 1, ON_FAULT | READ_ONLY));
-	EXPECT_EQ(-EINVAL, demand_map(fd, ioas, ADDR, va, 0, ON_FAULT | READ_ONLY));
-	EXPECT_EQ(-EINVAL, demand_map(fd, ioas, ADDR, va, PAGE, ON_FAULT));
-	EXPECT_EQ(0, demand_map(fd, ioas, ADDR, va, PAGE, ON_FAULT | READ_ONLY));
-	EXPECT_EQ(-EEXIST, demand_map(fd, ioas, ADDR, va, PAGE, ON_FAULT | READ_ONLY));
-	EXPECT_EQ(-EEXIST, demand_map(fd, ioas, ADDR, va, PAGE, READ_ONLY));
-	EXPECT_EQ(-EOPNOTSUPP, demand_map(fd, ioas, ADDR + LENGTH, va, PAGE,
-					  ON_FAULT << 1 | READ_ONLY));
-	EXPECT_EQ(0, demand_unmap(fd, ioas, ADDR, PAGE));
-	EXPECT_EQ(-ENOENT, demand_unmap(fd, ioas, ADDR, PAGE));
+	EXPECT_EQ(-EINVAL, ioas_map(fd, ioas, ADDR + 1, va, PAGE, ON_FAULT | READ_ONLY));
+	EXPECT_EQ(-EINVAL, ioas_map(fd, ioas, ADDR, va + 1, PAGE, ON_FAULT | READ_ONLY));
+	EXPECT_EQ(-EINVAL, ioas_map(fd, ioas, ADDR, va, PAGE + 1, ON_FAULT | READ_ONLY));
+	EXPECT_EQ(-EINVAL, ioas_map(fd, ioas, ADDR, va, 0, ON_FAULT | READ_ONLY));
+	EXPECT_EQ(-EINVAL, ioas_map(fd, ioas, ADDR, va, PAGE, ON_FAULT));
+	EXPECT_EQ(0, ioas_map(fd, ioas, ADDR, va, PAGE, ON_FAULT | READ_ONLY));
+	EXPECT_EQ(-EEXIST, ioas_map(fd, ioas, ADDR, va, PAGE, ON_FAULT | READ_ONLY));
+	EXPECT_EQ(-EEXIST, ioas_map(fd, ioas, ADDR, va, PAGE, READ_ONLY));
+	EXPECT_EQ(-EOPNOTSUPP, ioas_map(fd, ioas, ADDR + LENGTH, va, PAGE,
+					ON_FAULT << 1 | READ_ONLY));
+	EXPECT_EQ(0, ioas_unmap(fd, ioas, ADDR, PAGE));
+	EXPECT_EQ(-ENOENT, ioas_unmap(fd, ioas, ADDR, PAGE));
 }
 
 TEST_F(demand, refused_page_tables)
@@ -303,8 +303,8 @@ TEST_F(demand, refused_page_tables)
 	ASSERT_EQ(0, ioas_alloc(env->fd, &other));
 	self->dev = env_device(_metadata, env, other, 0);
 	/* the device has put a page table without the flag there */
-	EXPECT_EQ(-EOPNOTSUPP, demand_map(env->fd, other, ADDR, self->memory, PAGE,
-					  ON_FAULT | READ_ONLY));
+	EXPECT_EQ(-EOPNOTSUPP, ioas_map(env->fd, other, ADDR, self->memory, PAGE,
+					ON_FAULT | READ_ONLY));
 	map(_metadata, self, READ_ONLY);
 	EXPECT_EQ(-EOPNOTSUPP, hwpt_alloc_paging(env->fd, self->dev->idev_id, env->ioas_id, 0, 0,
 						 &id));
@@ -421,7 +421,7 @@ TEST_F(demand, detach_waits_for_nobody)
 	expect_gone(_metadata, &self->env, 0, WAIT);
 	EXPECT_EQ(WAIT, counter(self, "dropped"));
 	EXPECT_EQ(0, iommufd_destroy(self->env.fd, self->hwpt_id));
-	EXPECT_EQ(0, demand_unmap(self->env.fd, self->env.ioas_id, ADDR, LENGTH));
+	EXPECT_EQ(0, ioas_unmap(self->env.fd, self->env.ioas_id, ADDR, LENGTH));
 	EXPECT_EQ(0, iommufd_destroy(self->env.fd, self->env.ioas_id));
 	/* what slept finds that it is late */
 	close(pfd.fd);
@@ -440,8 +440,8 @@ static void owner_maps(struct __test_metadata *_metadata, struct _test_data_dema
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		if (demand_map(self->env.fd, self->env.ioas_id, ADDR, self->memory, LENGTH,
-			       ON_FAULT | WRITE_TOO))
+		if (ioas_map(self->env.fd, self->env.ioas_id, ADDR, self->memory, LENGTH,
+			     ON_FAULT | WRITE_TOO))
 			_exit(1);
 		if (write(ready[1], "", 1) != 1)
 			_exit(2);
@@ -465,7 +465,7 @@ TEST_F(demand, owner_is_killed)
 	ask(_metadata, self, 0, 1, PERM_WRITE);
 	ask(_metadata, self, 1, 1, PERM_WRITE);
 	expect(_metadata, self, 1, 2);
-	EXPECT_EQ(0, demand_unmap(self->env.fd, self->env.ioas_id, ADDR, LENGTH));
+	EXPECT_EQ(0, ioas_unmap(self->env.fd, self->env.ioas_id, ADDR, LENGTH));
 	map(_metadata, self, WRITE_TOO);
 	ask(_metadata, self, 1, 1, PERM_WRITE);
 	expect(_metadata, self, 2, 2);
@@ -545,7 +545,7 @@ TEST_F(demand, mapping_while_asking)
 	for (i = 0; i < ROUNDS_HERE; i++) {
 		map(_metadata, self, WRITE_TOO);
 		ask(_metadata, self, i, 4, PERM_WRITE);
-		ASSERT_EQ(0, demand_unmap(self->env.fd, self->env.ioas_id, ADDR, LENGTH));
+		ASSERT_EQ(0, ioas_unmap(self->env.fd, self->env.ioas_id, ADDR, LENGTH));
 	}
 	s = wait_answered(_metadata, self);
 	EXPECT_EQ(ROUNDS_HERE, s.responses[SUCCESS] + s.responses[INVALID]);

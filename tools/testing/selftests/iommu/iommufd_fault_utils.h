@@ -45,20 +45,31 @@ static inline int ioas_alloc(int fd, uint32_t *ioas_id)
 	return rc;
 }
 
-static inline int ioas_map_fixed(int fd, uint32_t ioas_id, uint64_t iova, const void *buffer,
-				 size_t length)
+static inline int ioas_map(int fd, uint32_t ioas_id, uint64_t iova, const void *va,
+			   uint64_t length, uint32_t flags)
 {
 	struct iommu_ioas_map cmd = {
 		.size = sizeof(cmd),
-		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
-			 IOMMU_IOAS_MAP_WRITEABLE,
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | flags,
 		.ioas_id = ioas_id,
-		.user_va = (uintptr_t)buffer,
+		.user_va = (uintptr_t)va,
 		.length = length,
 		.iova = iova,
 	};
 
 	return iommufd_call(fd, IOMMU_IOAS_MAP, &cmd);
+}
+
+static inline int ioas_unmap(int fd, uint32_t ioas_id, uint64_t iova, uint64_t length)
+{
+	struct iommu_ioas_unmap cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = ioas_id,
+		.iova = iova,
+		.length = length,
+	};
+
+	return iommufd_call(fd, IOMMU_IOAS_UNMAP, &cmd);
 }
 
 /* The fault queue: its object and its file. */

@@ -133,27 +133,31 @@ static uint64_t read_at(struct unit *unit, uint64_t offset)
 	return dma_read(unit, PASID, BASE + offset);
 }
 
-/* The device asks for a page, and then writes to it; 0 or what the device said. */
-static int write_at(struct unit *unit, uint64_t offset, uint64_t value)
+/* The device asks for a page, and has its answer; 0 or what the device said. */
+static int ask(struct unit *unit, uint64_t offset, uint32_t flags, uint32_t id)
 {
 	uint32_t n = reg(unit, PTD_N_RESPONSES);
-	int rc = request(unit, PASID, BASE + offset, FLAGS_WRITE, 1);
+	int rc = request(unit, PASID, BASE + offset, flags, id);
+
+	if (!rc)
+		wait_reg(unit, PTD_N_RESPONSES, n + 1);
+	return rc;
+}
+
+/* It asks for a page, and then writes to it; 0 or what the device said. */
+static int write_at(struct unit *unit, uint64_t offset, uint64_t value)
+{
+	int rc = ask(unit, offset, FLAGS_WRITE, 1);
 
 	if (rc)
 		return rc;
-	wait_reg(unit, PTD_N_RESPONSES, n + 1);
 	pri_set64(&unit->pri, PTD_DATA, value);
 	return command(unit, PTD_CMD_DMA_WRITE, PASID, BASE + offset, FLAGS_WRITE);
 }
 
 static uint64_t asked_read_at(struct unit *unit, uint64_t offset)
 {
-	uint32_t n = reg(unit, PTD_N_RESPONSES);
-
-	if (request(unit, PASID, BASE + offset, FLAGS_READ, 2))
-		return 0;
-	wait_reg(unit, PTD_N_RESPONSES, n + 1);
-	return read_at(unit, offset);
+	return ask(unit, offset, FLAGS_READ, 2) ? 0 : read_at(unit, offset);
 }
 
 static uint64_t word_at(const struct unit *unit, uint64_t offset)

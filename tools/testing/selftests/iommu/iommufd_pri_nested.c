@@ -46,13 +46,12 @@ FIXTURE_VARIANT_ADD(nested, pasid_on_large_pages)
 	.mmap_flags = MAP_HUGETLB,
 };
 
-static int attach(const struct nested *n,
-		  uint32_t hwpt)
+static int attach(const struct nested *n, uint32_t hwpt)
 {
 	struct iopf_device *vfio = &n->unit->pri.vfio;
 
 	return n->pasid ? iopf_device_attach_pasid(vfio, PASID, hwpt) :
-				iopf_device_attach(vfio, hwpt);
+			  iopf_device_attach(vfio, hwpt);
 }
 
 static int detach(const struct nested *n)
@@ -105,8 +104,7 @@ static uint32_t with(const struct nested *n, uint32_t flags)
 	return n->pasid ? flags | PTD_F_PASID : flags;
 }
 
-static int read_at(const struct nested *n,
-		   uint64_t iova, uint64_t *value)
+static int read_at(const struct nested *n, uint64_t iova, uint64_t *value)
 {
 	int rc = command(n->unit, PTD_CMD_DMA_READ, PASID, iova, with(n, PTD_F_READ));
 
@@ -114,15 +112,13 @@ static int read_at(const struct nested *n,
 	return rc;
 }
 
-static int write_at(const struct nested *n,
-		    uint64_t iova, uint64_t value)
+static int write_at(const struct nested *n, uint64_t iova, uint64_t value)
 {
 	pri_set64(&n->unit->pri, PTD_DATA, value);
 	return command(n->unit, PTD_CMD_DMA_WRITE, PASID, iova, with(n, PTD_F_WRITE));
 }
 
-static int ask(const struct nested *n,
-	       uint64_t iova, uint32_t flags, uint32_t id)
+static int ask(const struct nested *n, uint64_t iova, uint32_t flags, uint32_t id)
 {
 	return request(n->unit, PASID, iova, with(n, flags), id);
 }
@@ -148,8 +144,7 @@ static uint64_t content(const struct guest *guest, uint64_t gpa)
 	EXPECT_EQ(-EFAULT, read_at(n, iova, &_value));		\
 } while (0)
 
-static int copy(const struct nested *n,
-		uint64_t length, uint32_t group, uint32_t depth)
+static int copy(const struct nested *n, uint64_t length, uint32_t group, uint32_t depth)
 {
 	struct pri_device *pri = &n->unit->pri;
 
