@@ -3,35 +3,69 @@
  * Faults from the emulated PRI device, from end to end: the doorbell, the page
  * request queue's interrupt and thread, the queue's file, and the response
  * that the device gets.  Nothing is mapped, as the device is not to go on.
+ *
+ * Or faults that nobody serves: the kernel resolves them, from memory that is there.
+ * Each request is for the first page of 16, as many as the kernel maps together: a device
+ * that asked for the next page would find it mapped.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "bench.h"
 #include "../pri.h"
 
 #define PASID 5
 #define FIRST_IOVA 0x100000000ull
+#define DEMAND_STRIDE (16 * 4096u)
+#define DEMAND_STEPS 5120
+#define DEMAND_LENGTH ((uint64_t)DEMAND_STEPS * DEMAND_STRIDE)
 
 struct pri_state {
 	struct pri_device pri;
 	uint32_t ioas_id;
 	uint32_t rid_hwpt, pasid_hwpt;
 	bool opened;
+	/* of what the kernel resolves: the memory, and how often a page of it was asked for */
+	void *memory;
+	unsigned int step;
 };
+
+static bool on_demand(const struct bench *b)
+{
+	return b->spec.source == &demand_source;
+}
+
+static int demand_map(struct bench *b, struct pri_state *s)
+{
+	void *memory = mmap(NULL, DEMAND_LENGTH, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return iopf_fail(&b->io, errno, "memory for the device");
+	s->memory = memory;
+	return iopf_map(&b->io, s->ioas_id, FIRST_IOVA, memory, DEMAND_LENGTH,
+			IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE |
+			IOMMU_IOAS_MAP_ON_FAULT);
+}
 
 static int pri_attach(struct bench *b, struct pri_state *s)
 {
+	uint32_t flags = IOMMU_HWPT_ALLOC_PASID | (on_demand(b) ? IOMMU_HWPT_ALLOC_ON_FAULT : 0);
 	struct iopf_device *vfio = &s->pri.vfio;
 	int rc;
 
 	rc = iopf_ioas_alloc(&b->io, &s->ioas_id);
 	if (!rc)
-		rc = iopf_hwpt_alloc(&b->io, vfio->id, s->ioas_id, IOMMU_HWPT_ALLOC_PASID, 0,
-				     &s->rid_hwpt);
-	if (!rc)
-		rc = iopf_hwpt_alloc(&b->io, vfio->id, s->ioas_id, IOMMU_HWPT_ALLOC_PASID,
-				     b->queues[0].id, &s->pasid_hwpt);
+		rc = iopf_hwpt_alloc(&b->io, vfio->id, s->ioas_id, flags, 0, &s->rid_hwpt);
+	/* Of several tables on demand each gets every page: one is enough for both. */
+	s->pasid_hwpt = s->rid_hwpt;
+	if (!rc && !on_demand(b))
+		rc = iopf_hwpt_alloc(&b->io, vfio->id, s->ioas_id, flags, b->queues[0].id,
+				     &s->pasid_hwpt);
+	if (!rc && on_demand(b))
+		rc = demand_map(b, s);
 	if (!rc)
 		rc = iopf_device_attach(vfio, s->rid_hwpt);
 	if (!rc)
@@ -50,6 +84,8 @@ static int pri_source_open(struct bench *b)
 	if (!s)
 		return iopf_fail(&b->io, ENOMEM, "PRI device");
 	b->source = s;
+	if (on_demand(b) && b->spec.batch != 1)
+		return iopf_fail(&b->io, EINVAL, "resolve more than one at a time");
 	if (!pri_find(found, 1))
 		return iopf_fail(&b->io, ENODEV, "look for a PRI device");
 	rc = pri_open(&b->io, found[0].bdf, &s->pri);
@@ -103,9 +139,12 @@ static void pri_source_close(struct bench *b)
 		iopf_device_bus_master(&s->pri.vfio, false);
 		iopf_device_detach_pasid(&s->pri.vfio, PASID);
 		iopf_device_detach(&s->pri.vfio);
-		iopf_destroy(&b->io, s->pasid_hwpt);
+		if (s->pasid_hwpt != s->rid_hwpt)
+			iopf_destroy(&b->io, s->pasid_hwpt);
 		iopf_destroy(&b->io, s->rid_hwpt);
 		pri_close(&s->pri);
+		if (s->memory)
+			munmap(s->memory, DEMAND_LENGTH);
 	}
 	free(s);
 }
@@ -113,4 +152,45 @@ static void pri_source_close(struct bench *b)
 const struct source pri_source = {
 	.name = "pri", .open = pri_source_open, .inject = pri_inject, .check = pri_check,
 	.close = pri_source_close,
+};
+
+static int demand_inject(struct bench *b)
+{
+	struct pri_state *s = b->source;
+
+	if (s->step == DEMAND_STEPS)
+		return iopf_fail(&b->io, EOVERFLOW, "take more than %u steps", DEMAND_STEPS);
+	pri_set64(&s->pri, PTD_IOVA, FIRST_IOVA + (uint64_t)s->step++ * DEMAND_STRIDE);
+	return pri_inject(b);
+}
+
+const struct source demand_source = {
+	.name = "demand", .open = pri_source_open, .inject = demand_inject, .check = pri_check,
+	.close = pri_source_close,
+};
+
+static int kernel_open(struct bench *b)
+{
+	return on_demand(b) ? 0 : iopf_fail(&b->io, EINVAL, "let the kernel serve a fault queue");
+}
+
+/* The processor is given to the kernel's thread until the device has its answer. */
+static int kernel_serve(struct bench *b)
+{
+	struct pri_state *s = b->source;
+
+	while (pri_get(&s->pri, PTD_N_RESPONSES) != s->step)
+		sched_yield();
+	b->messages++;
+	b->answers++;
+	return 0;
+}
+
+static void kernel_close(struct bench *b)
+{
+	(void)b;
+}
+
+const struct mode kernel_mode = {
+	.name = "kernel", .open = kernel_open, .serve = kernel_serve, .close = kernel_close,
 };
