@@ -191,19 +191,26 @@ configure() {
 		update_file "$3/.config" <"$3/.config.new"
 }
 
+# config_options FILE...: the options that they set, as lines NAME=VALUE.
+config_options() { sed -nE 's/^# (CONFIG_\w+) is not set$/\1=n/p; /^CONFIG_/p' "$@"; }
+
 # config_check CONFIG FRAGMENT...: name the options that CONFIG does not have as asked for.
 config_check() {
 	local said
 
-	said=$(cat "${@:2}" | sed -nE 's/^# (CONFIG_[A-Z0-9_a-z]+) is not set$/\1=n/p; /^CONFIG_/p' |
-		awk -F= -v OFS== 'FNR == NR { sub(/^# /, ""); sub(/ is not set$/, "=n"); $0 = $0
-				name = $1; sub(/^[^=]*=/, ""); have[name] = $0; next }
-			{ name = $1; sub(/^[^=]*=/, ""); wanted[name] = $0 }
-			END { for (name in wanted) {
+	said=$(awk -F= '{ value = substr($0, length($1) + 2) }
+		FNR == NR { have[$1] = value; next }
+		{ wanted[$1] = value }
+		END {
+			for (name in wanted) {
 				got = name in have ? have[name] : "n"
 				if (got != wanted[name])
-					print name ": wanted " wanted[name] ", got " got } }' "$1" - | sort)
-	[ -z "$said" ] || { echo "$1: options that did not come out as asked for:"; echo "$said"; return 1; }
+					print name ": wanted " wanted[name] ", got " got
+			}
+		}' <(config_options "$1") <(config_options "${@:2}") | sort)
+	[ -n "$said" ] || return 0
+	printf '%s\n' "$1: options that did not come out as asked for:" "$said"
+	return 1
 }
 
 # fragments TREE KIND: the files that make the configuration of such a kernel.
