@@ -44,12 +44,12 @@ typedef struct IRQState *qemu_irq;
 #define MACHINE_FDT		0x28	/* MachineState's device tree */
 #define FDT_MAGIC		0xedfe0dd0u	/* as a little-endian host reads it */
 
-extern void *current_machine WEAK;
-WEAK MemoryRegion *sysbus_mmio_get_region(Object *dev, int n);
-WEAK qemu_irq sysbus_get_connected_irq(const Object *dev, int n);
 WEAK void qemu_set_irq(qemu_irq irq, int level);
+WEAK qemu_irq sysbus_get_connected_irq(const Object *dev, int n);
+WEAK MemoryRegion *sysbus_mmio_get_region(Object *dev, int n);
 WEAK int qemu_fdt_setprop(void *fdt, const char *node, const char *property, const void *value,
 			  int size);
+extern void *current_machine WEAK;
 
 /* ---- the SMMU: registers, IHI 0070, 6.3 ---- */
 #define PAGE			4096ull
