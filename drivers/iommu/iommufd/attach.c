@@ -16,7 +16,8 @@
  *	1. The IOMMU core forgets the handle (if it was the last device), and
  *	   the driver drains the hardware queue.
  *	2. The attachment leaves the handle's list under the fault object's
- *	   lock: what the core still routes here is refused.
+ *	   lock: what the core still routes here is refused, or told to ask
+ *	   again if another handle has taken the place of this one.
  *	3. iopf_quiesce(): no report is between finding the handle and queueing.
  *	4. iommufd_demand_drain(), iommufd_fault_drain(): what is being resolved,
  *	   or was queued, is answered.
@@ -198,6 +199,7 @@ static void attach_del(const struct attach_leave *leave, struct iommufd_attachme
 	if (fault) {
 		spin_lock_bh(&fault->lock);
 		list_del(&attachment->node);
+		handle->moved = leave->code == IOMMU_PAGE_RESP_SUCCESS;
 		iommufd_fault_part_with(fault, attachment);
 		spin_unlock_bh(&fault->lock);
 

@@ -163,7 +163,9 @@ static void fault_note_loss(struct iommufd_fault *fault)
  *
  * Context: Under the lock of the fault object.
  *
- * Return: the attachment, or NULL if user space has not attached the device.
+ * Return: the attachment, or an ERR_PTR: -EAGAIN if the fault was on its way here when
+ * another handle took the place of this one: the device is to ask that. -ENODEV if user
+ * space has not attached the device.
  */
 struct iommufd_attachment *
 iommufd_fault_find_attachment(struct iommufd_attach_handle *handle, struct device *dev)
@@ -174,7 +176,7 @@ iommufd_fault_find_attachment(struct iommufd_attach_handle *handle, struct devic
 		if (attachment->idev->dev == dev)
 			return attachment;
 	}
-	return NULL;
+	return ERR_PTR(handle->moved ? -EAGAIN : -ENODEV);
 }
 
 /**
@@ -291,8 +293,8 @@ static int fault_enqueue(struct iommufd_fault *fault, struct iommufd_attachment 
  *
  * Return: 0, -ENODEV if its device is not attached to the HWPT (although
  * another one of its iommu group is), -EPIPE if the file is closed. If the object
- * has no room: -EAGAIN, or -ENOSPC if user space wants such groups refused. With an
- * error the core answers.
+ * has no room: -EAGAIN, or -ENOSPC if user space wants such groups refused; -EAGAIN
+ * also if the HWPT was replaced meanwhile. With an error the core answers.
  */
 int iommufd_fault_iopf_handler(struct iopf_group *group)
 {
@@ -303,7 +305,9 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 
 	spin_lock_bh(&fault->lock);
 	attachment = iommufd_fault_find_attachment(handle, group->fault_param->dev);
-	rc = attachment ? fault_enqueue(fault, attachment, group) : -ENODEV;
+	rc = PTR_ERR_OR_ZERO(attachment);
+	if (likely(!rc))
+		rc = fault_enqueue(fault, attachment, group);
 	spin_unlock_bh(&fault->lock);
 
 	if (likely(!rc))

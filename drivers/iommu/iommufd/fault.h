@@ -244,11 +244,13 @@ struct iommufd_fault_id {
  * @attachments: one for each device of the group that user space attached;
  *               changed under igroup->lock and, if the HWPT has a fault object,
  *               also under that object's lock
+ * @moved: another handle has taken its place; protected as @attachments
  */
 struct iommufd_attach_handle {
 	struct iommu_attach_handle handle;
 	struct iommufd_hw_pagetable *hwpt;
 	struct list_head attachments;
+	bool moved;
 };
 
 /**

@@ -102,8 +102,8 @@ static int demand_queue(struct iommufd_demand *demand, struct demand_owner *owne
 	spin_lock(&fault->lock);
 	attachment = iommufd_fault_find_attachment(handle, group->fault_param->dev);
 	spin_unlock(&fault->lock);
-	if (!attachment)
-		return -ENODEV;
+	if (IS_ERR(attachment))
+		return PTR_ERR(attachment);
 
 	/* Until iommufd_demand_drain() of it, which takes demand->lock */
 	attachment->resolving++;
