@@ -1306,6 +1306,8 @@ struct fake_pci {
 	struct device_domain_info info;
 	u32 control;
 	unsigned int busy, resets, early;
+	/* not even a reset makes it stop */
+	bool stuck;
 };
 
 static int config_read(struct pci_bus *bus, unsigned int devfn, int where, int size, u32 *value)
@@ -1326,8 +1328,11 @@ static int config_write(struct pci_bus *bus, unsigned int devfn, int where, int 
 	if (where != PRI_CAP + PCI_PRI_CTRL)
 		return 0;
 	pci->control = value & PCI_PRI_CTRL_ENABLE;
-	pci->resets += !!(value & PCI_PRI_CTRL_RESET);
-	pci->early += value && pci->busy;
+	if (value & PCI_PRI_CTRL_RESET) {
+		pci->resets++;
+		pci->busy = pci->stuck ? pci->busy : 0;
+	}
+	pci->early += pci->control && pci->busy;
 	return 0;
 }
 
@@ -1384,7 +1389,10 @@ static void prq_test_enable(struct kunit *test)
 	enable_and_disable(test, pci);
 }
 
-/* It still awaits answers: neither is its capability reset, nor enabled. */
+/*
+ * It still awaits answers: its capability is not enabled, and not reset either before
+ * those that come have come.
+ */
 static void prq_test_enable_waits(struct kunit *test)
 {
 	struct fake_pci *pci = pci_init(test, test->priv);
@@ -1398,10 +1406,15 @@ static void prq_test_enable_waits(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 1, pci->resets);
 	KUNIT_EXPECT_EQ(test, 0, pci->early);
 
-	/* one that never stops */
+	/* One whose group never ends forgets it. */
+	pci->busy = UINT_MAX;
+	enable_and_disable(test, pci);
+	KUNIT_EXPECT_EQ(test, 2, pci->resets);
+	KUNIT_EXPECT_EQ(test, 0, pci->early);
+
+	pci->stuck = true;
 	pci->busy = UINT_MAX;
 	KUNIT_EXPECT_EQ(test, -EBUSY, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
-	KUNIT_EXPECT_EQ(test, 1, pci->resets);
 	KUNIT_EXPECT_EQ(test, 0, pci->early);
 }
 
