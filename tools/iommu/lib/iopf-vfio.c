@@ -351,28 +351,26 @@ int iopf_pci_expect(struct iopf *io, const char *bdf, uint16_t vendor, uint16_t 
 			ids[1], vendor, device);
 }
 
-/* VFIO does not show the capability. */
 int iopf_device_pri_capacity(struct iopf_device *dev)
 {
 	unsigned int at = PCI_CFG_SPACE_SIZE, tries = PCI_CFG_SPACE_EXP_SIZE / 8;
 	uint32_t header, capacity = 0;
-	int fd = open_config(dev->bdf), rc = 0;
+	int rc;
 
-	if (fd < 0)
-		return iopf_fail(dev->io, errno, "open the configuration space of %s", dev->bdf);
-	/* no capability, or what cannot be read: the end */
+	/* no capability, or no more configuration space: the end */
 	while (at >= PCI_CFG_SPACE_SIZE && tries-- &&
-	       pread(fd, &header, sizeof(header), at) == sizeof(header)) {
+	       pread(dev->fd, &header, sizeof(header), (off_t)(dev->config_offset + at)) ==
+	       sizeof(header)) {
 		if (PCI_EXT_CAP_ID(header) == PCI_EXT_CAP_ID_PRI) {
-			if (pread(fd, &capacity, sizeof(capacity), at + PCI_PRI_MAX_REQ) < 0)
-				rc = iopf_fail(dev->io, errno, "read the PRI capability of %s",
-					       dev->bdf);
+			rc = iopf_device_config_read(dev, at + PCI_PRI_MAX_REQ, &capacity,
+						     sizeof(capacity));
+			if (rc)
+				return rc;
 			break;
 		}
 		at = PCI_EXT_CAP_NEXT(header);
 	}
-	close(fd);
-	return rc ? rc : capacity < INT_MAX ? (int)capacity : INT_MAX;
+	return capacity < INT_MAX ? (int)capacity : INT_MAX;
 }
 
 int iopf_device_close(struct iopf_device *dev)

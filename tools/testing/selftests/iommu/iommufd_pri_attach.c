@@ -3,6 +3,7 @@
  * Page tables of a device's RID and PASIDs are attached, replaced and detached, and
  * all is closed, while page requests are on their way.
  */
+#include <linux/pci_regs.h>
 #include <pthread.h>
 
 #include "iommufd_pri_device.h"
@@ -49,6 +50,67 @@ static void check_pending_gone(struct __test_metadata *_metadata, struct server 
 	EXPECT_EQ(0, read_some(&server->queue, m, 1, 0));
 	for (i = 0; i < PENDING / 2; i++)
 		EXPECT_EQ(-EINVAL, answer(server, read[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+}
+
+/* Where the user of VFIO finds an extended capability, or 0 */
+static unsigned int find_capability(struct iopf_device *dev, uint16_t id)
+{
+	unsigned int at = PCI_CFG_SPACE_SIZE;
+	uint32_t header;
+
+	while (at && !iopf_device_config_read(dev, at, &header, sizeof(header))) {
+		if (PCI_EXT_CAP_ID(header) == id)
+			return at;
+		at = PCI_EXT_CAP_NEXT(header);
+	}
+	return 0;
+}
+
+/* The same capability as the host has it */
+static uint32_t in_hardware(const struct iopf_device *dev, unsigned int reg)
+{
+	uint32_t value = UINT32_MAX;
+	char path[80];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", dev->bdf);
+	fd = open(path, O_RDONLY);
+	if (pread(fd, &value, sizeof(value), reg) != sizeof(value))
+		value = UINT32_MAX;
+	close(fd);
+	return value;
+}
+
+/* A guest's driver finds PRI as after a reset, and what it writes stays its own. */
+TEST_F(pri, capability_is_virtual)
+{
+	struct iopf_device *dev = &self->unit->pri.vfio;
+	unsigned int pri = find_capability(dev, PCI_EXT_CAP_ID_PRI);
+	uint32_t on = PCI_PRI_CTRL_ENABLE, off = 0, reset = PCI_PRI_CTRL_RESET;
+	uint32_t before, control, allocation, seven = 7;
+
+	ASSERT_NE(0, pri);
+	EXPECT_NE(0, find_capability(dev, PCI_EXT_CAP_ID_ATS));
+	EXPECT_NE(0, find_capability(dev, PCI_EXT_CAP_ID_PASID));
+	before = in_hardware(dev, pri + PCI_PRI_CTRL);
+	ASSERT_EQ(PCI_PRI_CTRL_ENABLE, before & 0xffff);
+	allocation = in_hardware(dev, pri + PCI_PRI_ALLOC_REQ);
+
+	ASSERT_EQ(0, iopf_device_config_read(dev, pri + PCI_PRI_CTRL, &control, 4));
+	EXPECT_EQ(0, control & 0xffff);
+	EXPECT_EQ(PCI_PRI_STATUS_STOPPED | PCI_PRI_STATUS_PASID, control >> 16);
+
+	EXPECT_EQ(0, iopf_device_config_write(dev, pri + PCI_PRI_ALLOC_REQ, &seven, 4));
+	EXPECT_EQ(0, iopf_device_config_write(dev, pri + PCI_PRI_CTRL, &on, 2));
+	EXPECT_EQ(0, iopf_device_config_read(dev, pri + PCI_PRI_CTRL, &control, 2));
+	EXPECT_EQ(PCI_PRI_CTRL_ENABLE, control & 0xffff);
+	EXPECT_EQ(0, iopf_device_config_read(dev, pri + PCI_PRI_ALLOC_REQ, &control, 4));
+	EXPECT_EQ(7, control);
+	EXPECT_EQ(0, iopf_device_config_write(dev, pri + PCI_PRI_CTRL, &off, 2));
+	EXPECT_EQ(0, iopf_device_config_write(dev, pri + PCI_PRI_CTRL, &reset, 2));
+
+	EXPECT_EQ(before, in_hardware(dev, pri + PCI_PRI_CTRL));
+	EXPECT_EQ(allocation, in_hardware(dev, pri + PCI_PRI_ALLOC_REQ));
 }
 
 TEST_F(pri, detach_pasid)
