@@ -264,6 +264,7 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 	group->refs = 1;
 	atomic_inc(&attachment->outstanding);
 	slot->group = group;
+	slot->read = 0;
 	slot->state = FAULT_SLOT_QUEUED;
 	list_add_tail(&group->node, &fault->deliver);
 	iommufd_fault_set_queued(fault, fault->queued + 1);

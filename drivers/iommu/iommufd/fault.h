@@ -35,8 +35,8 @@ struct iov_iter;
  * @FAULT_SLOT_STALE: no group; the last one was recalled or timed out, -ESTALE
  * @FAULT_SLOT_QUEUED: a group on &iommufd_fault.deliver; -EINVAL, or -EBUSY if
  *                     user space has seen a part of it
- * @FAULT_SLOT_OPEN: immediate delivery: a group that a reader is copying, or of
- *                   which more requests are to come; -EBUSY
+ * @FAULT_SLOT_OPEN: a group of which a reader is copying a part, or (immediate
+ *                   delivery) of which more requests are to come; -EBUSY
  * @FAULT_SLOT_DELIVERED: a group that user space was given whole; it is answered
  */
 enum iommufd_fault_slot_state {
@@ -52,13 +52,17 @@ enum iommufd_fault_slot_state {
  * @group: the group, if @state is not one of the two without
  * @cookie: number of uses times the depth, plus the index of the slot; never 0
  * @next: index of the next free slot
+ * @read: of a group: messages that reads have got which had no room for all
  * @state: enum iommufd_fault_slot_state
  * @uncounted: none of the slots of the group's attachment any more
  */
 struct iommufd_fault_slot {
 	struct iopf_group *group;
 	u32 cookie;
-	u16 next;
+	union {
+		u16 next;
+		u16 read;
+	};
 	u8 state;
 	bool uncounted;
 };
@@ -159,6 +163,7 @@ struct iommufd_fault_stats {
  * @lock: protects all below and the attachments of every handle that feeds it
  * @closed: the file is gone; nothing is queued any more
  * @hung_up: the id is gone; nothing will be queued any more. Read without @lock.
+ * @splits: reads with some room get a group that is larger in several parts
  * @has_file: the file is one of the users of @obj
  * @lost: requests were lost, and user space asked to be told and was not yet
  * @timing: @timer is started, or @work will start it
@@ -204,6 +209,7 @@ struct iommufd_fault {
 	spinlock_t lock;	/* all below, and attachments */
 	bool closed;
 	bool hung_up;
+	bool splits;
 	bool has_file;
 	bool lost;
 	bool timing;

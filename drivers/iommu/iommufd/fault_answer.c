@@ -89,6 +89,10 @@ static int fault_refuse(struct iommufd_fault *fault, u32 cookie)
 		rc = -ESTALE;
 	else if (slot->cookie == cookie && fault->parts)
 		rc = iommufd_fault_part_refuse(fault, slot);
+	else if (slot->cookie == cookie &&
+		 (slot->state == FAULT_SLOT_OPEN ||
+		  (slot->state == FAULT_SLOT_QUEUED && slot->read)))
+		rc = -EBUSY;
 
 	if (rc == -ESTALE)
 		fault->stats.stale++;

@@ -237,6 +237,9 @@ int iommufd_fault_alloc(struct iommufd_ucmd *ucmd)
 	id->fault = fault;
 	fault->obj = &id->obj;
 	fault->id = id->obj.id;
+	/* A program that knows the structure's rest knows how large its buffer must be. */
+	fault->splits = ucmd->user_size <= offsetof(struct iommu_fault_alloc, depth) &&
+			!fault->parts;
 
 	filep = iommufd_fault_file_create(fault);
 	if (IS_ERR(filep)) {

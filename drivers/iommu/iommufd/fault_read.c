@@ -14,6 +14,10 @@
  * may be answered or recalled meanwhile, and goes back to the head of the queue if
  * the copy fails. The reader's reference keeps its memory.
  *
+ * Programs of Linux 6.12 have a buffer of some size, 100 messages say, and would never
+ * get past a group that is larger. Where they read it is copied in parts, and goes back
+ * to the head of the queue until the last is copied.
+ *
  * With immediate delivery a read gets single messages, as many as fit, in the
  * second way; see fault_immediate.c.
  */
@@ -38,6 +42,7 @@ static __always_inline size_t fault_store(struct iommufd_fault *fault,
 					  struct list_head **end)
 {
 	const struct iommu_fault_page_request *prm;
+	const bool splits = fault->splits;
 	u32 flags = iommufd_fault_loss(fault);
 	const struct iopf_fault *iopf;
 	struct iopf_group *group;
@@ -49,7 +54,8 @@ static __always_inline size_t fault_store(struct iommufd_fault *fault,
 		return 0;
 	for (node = *end; node != &fault->deliver; node = node->next) {
 		group = list_entry(node, struct iopf_group, node);
-		if (group->fault_count > left)
+		if (group->fault_count > left ||
+		    (unlikely(splits) && iommufd_fault_slot(fault, group->cookie)->read))
 			break;
 		list_for_each_entry(iopf, &group->faults, list) {
 			prm = &iopf->fault.prm;
@@ -116,36 +122,68 @@ static size_t fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault 
 	return done;
 }
 
-/* Take the first group, to be copied with no lock held (claims.pml: COPY_NO_REFERENCE). */
-static struct iopf_group *fault_hold(struct iommufd_fault *fault, size_t room, u32 *flags)
-{
+/* What one reader copies of a group, with no lock held */
+struct fault_piece {
 	struct iopf_group *group;
+	/* messages of it that came before, and how many are to be copied */
+	size_t first, count;
+	/* more will be left */
+	bool part;
+	u32 flags;
+};
+
+/*
+ * Take the first group, or what there is room for, to be copied with no lock held
+ * (claims.pml: COPY_NO_REFERENCE). Returns how many messages that is, or an error.
+ */
+static ssize_t fault_hold(struct iommufd_fault *fault, size_t room, struct fault_piece *piece)
+{
+	struct iommufd_fault_slot *slot;
+	struct iopf_group *group;
+	ssize_t count = 0;
 
 	spin_lock_bh(&fault->lock);
 	group = list_first_entry_or_null(&fault->deliver, struct iopf_group, node);
-	if (group && group->fault_count > room) {
-		group = ERR_PTR(-EINVAL);
-	} else if (group) {
-		list_del(&group->node);
-		fault_deliver(fault, group);
-		fault_count_delivered(fault, 1);
-		group->refs++;
-		*flags = iommufd_fault_loss(fault);
-		fault->lost = false;
+	if (!group)
+		goto out_unlock;
+	slot = iommufd_fault_slot(fault, group->cookie);
+	count = group->fault_count - slot->read;
+	piece->part = count > room;
+	if (piece->part && (!fault->splits || room < FAULT_TAKE)) {
+		count = -EINVAL;
+		goto out_unlock;
 	}
+	count = min_t(size_t, count, room);
+	piece->group = group;
+	piece->first = slot->read;
+	piece->count = count;
+	piece->flags = iommufd_fault_loss(fault);
+
+	list_del(&group->node);
+	fault_deliver(fault, group);
+	if (piece->part)
+		slot->state = FAULT_SLOT_OPEN;
+	fault_count_delivered(fault, 1);
+	group->refs++;
+	fault->lost = false;
+out_unlock:
 	spin_unlock_bh(&fault->lock);
-	return group;
+	return count;
 }
 
-/* Put a group that reached nobody back to the head of the queue. */
-static void fault_restore(struct iommufd_fault *fault, struct iopf_group *group)
+/* Put a group that nobody has, or not all of it, back to the head of the queue. */
+static void fault_restore(struct iommufd_fault *fault, const struct fault_piece *piece,
+			  bool copied)
 {
+	struct iopf_group *group = piece->group;
 	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, group->cookie);
 
 	/* Somebody may have claimed it while it was copied (claims.pml: RESTORE_NO_CHECK). */
-	if (slot->cookie != group->cookie || slot->state != FAULT_SLOT_DELIVERED)
+	if (slot->cookie != group->cookie || slot->state < FAULT_SLOT_OPEN)
 		return;
 	iopf_group_restore(group);
+	if (copied)
+		slot->read = piece->first + piece->count;
 	slot->state = FAULT_SLOT_QUEUED;
 	list_add(&group->node, &fault->deliver);
 	fault->delivered--;
@@ -153,17 +191,17 @@ static void fault_restore(struct iommufd_fault *fault, struct iopf_group *group)
 	iommufd_fault_set_queued(fault, fault->queued + 1);
 }
 
-static void fault_unhold(struct iommufd_fault *fault, struct iopf_group *group, u32 flags,
+static void fault_unhold(struct iommufd_fault *fault, const struct fault_piece *piece,
 			 bool copied)
 {
 	LIST_HEAD(unused);
 
 	spin_lock_bh(&fault->lock);
-	if (!copied) {
-		fault->lost |= !!flags;
-		fault_restore(fault, group);
-	}
-	iommufd_fault_put_group(group, &unused);
+	if (!copied)
+		fault->lost |= !!piece->flags;
+	if (!copied || piece->part)
+		fault_restore(fault, piece, copied);
+	iommufd_fault_put_group(piece->group, &unused);
 	spin_unlock_bh(&fault->lock);
 
 	iopf_free_groups(&unused);
@@ -183,13 +221,19 @@ bool iommufd_fault_copy_message(const struct iommu_hwpt_pgfault *message, struct
 	return copy_to_iter(message, FAULT_MESSAGE_SIZE, to) == FAULT_MESSAGE_SIZE;
 }
 
-static bool fault_copy_group(const struct iopf_group *group, u32 flags, struct iov_iter *to)
+static bool fault_copy(const struct fault_piece *piece, struct iov_iter *to)
 {
 	struct iommu_hwpt_pgfault message;
+	u32 flags = piece->flags;
 	struct iopf_fault *iopf;
+	size_t at = 0;
 
-	list_for_each_entry(iopf, &group->faults, list) {
-		iommufd_fault_message(&message, group, &iopf->fault.prm);
+	list_for_each_entry(iopf, &piece->group->faults, list) {
+		if (at++ < piece->first)
+			continue;
+		if (at > piece->first + piece->count)
+			break;
+		iommufd_fault_message(&message, piece->group, &iopf->fault.prm);
 		message.flags |= flags;
 		flags = 0;
 		if (!iommufd_fault_copy_message(&message, to))
@@ -198,22 +242,22 @@ static bool fault_copy_group(const struct iopf_group *group, u32 flags, struct i
 	return true;
 }
 
-/* Read one group; returns the number of its messages, 0 if none is queued, or an error. */
+/*
+ * Read one group, or a part of it; returns the number of messages, 0 if none is queued, or
+ * an error.
+ */
 static noinline_for_stack ssize_t fault_read_group(struct iommufd_fault *fault,
 						   struct iov_iter *to, size_t room)
 {
-	struct iopf_group *group;
+	struct fault_piece piece;
 	ssize_t count;
 	bool copied;
-	u32 flags;
 
-	group = fault_hold(fault, room, &flags);
-	if (IS_ERR_OR_NULL(group))
-		return PTR_ERR_OR_ZERO(group);
-
-	count = group->fault_count;
-	copied = fault_copy_group(group, flags, to);
-	fault_unhold(fault, group, flags, copied);
+	count = fault_hold(fault, room, &piece);
+	if (count <= 0)
+		return count;
+	copied = fault_copy(&piece, to);
+	fault_unhold(fault, &piece, copied);
 	return copied ? count : -EFAULT;
 }
 
@@ -248,7 +292,8 @@ static __always_inline ssize_t fault_read_some(struct iommufd_fault *fault,
  * Context: Process context, may sleep to fault user memory in.
  *
  * Return: the number of messages, 0 if nothing is queued, -EINVAL if the first
- * group does not fit, -EFAULT if it could not be copied; it stays queued then.
+ * group does not fit (and is not split), -EFAULT if it could not be copied; it stays
+ * queued then.
  * Groups that are delivered immediately need room for one message only.
  */
 ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
@@ -288,7 +333,8 @@ u32 iommufd_fault_first(struct iommufd_fault *fault)
 
 	spin_lock_bh(&fault->lock);
 	group = list_first_entry_or_null(&fault->deliver, struct iopf_group, node);
-	count = group ? group->fault_count : 0;
+	count = group ? group->fault_count -
+			iommufd_fault_slot(fault, group->cookie)->read : 0;
 	spin_unlock_bh(&fault->lock);
 	return count;
 }

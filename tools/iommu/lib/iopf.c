@@ -136,14 +136,6 @@ int iopf_hwpt_alloc(struct iopf *io, uint32_t dev_id, uint32_t pt_id, uint32_t f
 	return 0;
 }
 
-/* Kernels without depth and deadline know the first 16 bytes. */
-static uint32_t alloc_size(const struct iopf_queue_options *options)
-{
-	if (options->depth || options->deadline_ms || options->deadline_code)
-		return sizeof(struct iommu_fault_alloc);
-	return offsetof(struct iommu_fault_alloc, depth);
-}
-
 /* The errno of a kernel that lacks something does not tell what. */
 static int queue_failed(struct iopf *io, int err, const struct iommu_fault_alloc *cmd)
 {
@@ -164,7 +156,7 @@ int iopf_queue_alloc_with(struct iopf *io, const struct iopf_queue_options *opti
 			  struct iopf_queue *queue)
 {
 	struct iommu_fault_alloc cmd = {
-		.size = alloc_size(options),
+		.size = sizeof(cmd),
 		.flags = options->flags,
 		.depth = options->depth,
 		.deadline_ms = options->deadline_ms,

@@ -32,7 +32,7 @@
 #define MSG sizeof(struct iommu_hwpt_pgfault)
 #define ANSWER sizeof(struct iommu_hwpt_page_response)
 #define SUCCESS IOMMUFD_PAGE_RESP_SUCCESS
-#define WAIT_MS 10000
+#define WAIT_MS 60000
 /* as QEMU has it */
 #define QEMU_MESSAGES 100
 /* More groups than any client has room for. */
@@ -47,6 +47,17 @@ struct client {
 	/* the kernel has more of this series than the injector */
 	bool additions;
 };
+
+/* With the structure of that time */
+static int fault_queue_alloc_6_12(int fd, uint32_t *fault_id, int *fault_fd)
+{
+	struct iommu_fault_alloc cmd = { .size = offsetof(struct iommu_fault_alloc, depth) };
+	int rc = iommufd_call(fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd);
+
+	*fault_id = cmd.out_fault_id;
+	*fault_fd = cmd.out_fault_fd;
+	return rc;
+}
 
 FIXTURE(client)
 {
@@ -65,7 +76,7 @@ FIXTURE_SETUP(client)
 	self->c.additions = mock_pasid_check(self->c.fd, self->c.dev.stdev_id, 1, 0) != -EOPNOTSUPP;
 	ASSERT_EQ(0, hwpt_alloc_paging(self->c.fd, self->c.dev.idev_id, self->c.ioas_id,
 				       IOMMU_HWPT_ALLOC_NEST_PARENT, 0, &self->c.parent_id));
-	ASSERT_EQ(0, fault_queue_alloc(self->c.fd, &self->c.fault_id, &self->c.fault_fd));
+	ASSERT_EQ(0, fault_queue_alloc_6_12(self->c.fd, &self->c.fault_id, &self->c.fault_fd));
 	ASSERT_EQ(0, hwpt_alloc_nested(self->c.fd, self->c.dev.idev_id, self->c.parent_id,
 				       IOMMU_HWPT_FAULT_ID_VALID, self->c.fault_id,
 				       &self->c.hwpt_id));
@@ -105,6 +116,7 @@ static unsigned int qemu_drain(struct __test_metadata *_metadata, int fd)
 	struct iommu_hwpt_pgfault m[QEMU_MESSAGES];
 	unsigned int groups = 0, i, n;
 	uint32_t cookie = 0;
+	uint64_t addr = 0;
 	ssize_t bytes;
 
 	for (;;) {
@@ -113,23 +125,27 @@ static unsigned int qemu_drain(struct __test_metadata *_metadata, int fd)
 			continue;
 		if (bytes < 0)
 			ASSERT_EQ(EAGAIN, errno);
-		if (bytes <= 0)
+		if (bytes <= 0) {
+			/* it ends with a group */
+			EXPECT_EQ(0, cookie);
 			return groups;
+		}
 		ASSERT_EQ(0, bytes % MSG);
 		n = bytes / MSG;
 		for (i = 0; i < n; i++) {
 			/* the messages of a group follow each other */
-			if (cookie)
+			if (cookie) {
 				EXPECT_EQ(cookie, m[i].cookie);
+				EXPECT_EQ(addr + 4096, m[i].addr);
+			}
 			cookie = m[i].cookie;
+			addr = m[i].addr;
 			if (!(m[i].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE))
 				continue;
 			ASSERT_EQ(0, fault_answer(fd, cookie, SUCCESS));
 			cookie = 0;
 			groups++;
 		}
-		/* a read ends with a group */
-		EXPECT_EQ(0, cookie);
 	}
 }
 
@@ -170,6 +186,71 @@ TEST_F(client, qemu_many)
 	EXPECT_TRUE(fault_poll(self->c.fault_fd, WAIT_MS) & POLLIN);
 	EXPECT_EQ(sent, qemu_drain(_metadata, self->c.fault_fd));
 	EXPECT_EQ(0, fault_poll(self->c.fault_fd, 0) & POLLIN);
+}
+
+/* Groups for which its buffer is too small, among others. */
+TEST_F(client, qemu_large)
+{
+	static const unsigned int sizes[] = { 1, 101, 3, 300, 100, 1024, 200, 2000 };
+	unsigned int i, sent = 0;
+
+	if (!self->c.additions)
+		SKIP(return, "a read gets none of a group that is too large");
+	set_nonblock(_metadata, self->c.fault_fd);
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		send_groups(_metadata, &self->c, 2, sizes[i]);
+		sent += 2;
+		EXPECT_TRUE(fault_poll(self->c.fault_fd, WAIT_MS) & POLLIN);
+		if (i % 3 == 2) {
+			EXPECT_EQ(sent, qemu_drain(_metadata, self->c.fault_fd));
+			sent = 0;
+		}
+	}
+	EXPECT_EQ(sent, qemu_drain(_metadata, self->c.fault_fd));
+	EXPECT_EQ(0, fault_poll(self->c.fault_fd, 0) & POLLIN);
+}
+
+/* No answer before its end, no end without its rest; one with too little room waits. */
+TEST_F(client, qemu_large_answered_early)
+{
+	struct iommu_hwpt_pgfault m[QEMU_MESSAGES];
+	int fd = self->c.fault_fd;
+
+	if (!self->c.additions)
+		SKIP(return, "a read gets none of a group that is too large");
+	set_nonblock(_metadata, fd);
+	send_groups(_metadata, &self->c, 1, 150);
+	EXPECT_EQ(-EINVAL, fault_read(fd, m, 10));
+	ASSERT_EQ(QEMU_MESSAGES, fault_read(fd, m, QEMU_MESSAGES));
+	EXPECT_EQ(-EBUSY, fault_answer(fd, m[0].cookie, SUCCESS));
+	EXPECT_TRUE(fault_poll(fd, 0) & POLLIN);
+	EXPECT_EQ(-EINVAL, fault_read(fd, m, 10));
+	ASSERT_EQ(50, fault_read(fd, m, QEMU_MESSAGES));
+	EXPECT_TRUE(m[49].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE);
+	EXPECT_EQ(0, fault_answer(fd, m[49].cookie, SUCCESS));
+	EXPECT_EQ(-EINVAL, fault_answer(fd, m[49].cookie, SUCCESS));
+}
+
+/* It was detached in the middle of one: no rest is left for the next reader. */
+TEST_F(client, qemu_large_detached)
+{
+	struct iommu_hwpt_pgfault m[QEMU_MESSAGES];
+	struct client *c = &self->c;
+	struct iommu_test_iopf_stats s;
+
+	if (!c->additions)
+		SKIP(return, "a read gets none of a group that is too large");
+	set_nonblock(_metadata, c->fault_fd);
+	send_groups(_metadata, c, 1, 150);
+	ASSERT_EQ(QEMU_MESSAGES, fault_read(c->fault_fd, m, QEMU_MESSAGES));
+	ASSERT_EQ(0, mock_replace(c->fd, c->dev.stdev_id, c->ioas_id));
+	EXPECT_EQ(0, fault_poll(c->fault_fd, 0) & POLLIN);
+	EXPECT_EQ(-EINVAL, fault_answer(c->fault_fd, m[0].cookie, SUCCESS));
+	ASSERT_EQ(0, iopf_stats(c->fd, 0, &s));
+	EXPECT_EQ(0, s.outstanding);
+	ASSERT_EQ(0, mock_replace(c->fd, c->dev.stdev_id, c->hwpt_id));
+	send_groups(_metadata, c, 3, 70);
+	EXPECT_EQ(3, qemu_drain(_metadata, c->fault_fd));
 }
 
 /* POLLIN stays for what a read has left behind. */
