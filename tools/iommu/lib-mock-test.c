@@ -12,7 +12,7 @@
 #include "lib/iopf.h"
 #include "lib-test.h"
 #include "../testing/selftests/iommu/iommufd_fault_utils.h"
-#include "../testing/selftests/kselftest_harness.h"
+#include "../testing/selftests/iommu/iommufd_harness.h"
 
 /*
  * A fault queue with faults of the mock device.  Where there is no IOMMU_FAULT_SERVE,

@@ -15,7 +15,7 @@
 #include "lib-test.h"
 #include "lib-test-socket.h"
 #include "server/server.h"
-#include "../testing/selftests/kselftest_harness.h"
+#include "../testing/selftests/iommu/iommufd_harness.h"
 
 #define READS 8
 

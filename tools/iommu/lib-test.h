@@ -8,7 +8,7 @@
 #include <sys/time.h>
 
 #define SLOT_SIZE 16
-#define WAIT_MS 1000
+#define WAIT_MS 20000
 
 static void on_alarm(int number)
 {

@@ -2,12 +2,16 @@
 /*
  * The harness, for programs that need a device: where every test was skipped,
  * the program is skipped too. Otherwise who runs many programs would take it
- * for one that has passed.
+ * for one that has passed. A test may take its time: an emulated machine beside
+ * others, with KASAN, is a hundred times slower than most.
  */
 #ifndef __SELFTEST_IOMMUFD_HARNESS_H
 #define __SELFTEST_IOMMUFD_HARNESS_H
 
 #include "../kselftest_harness.h"
+
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT 300
 
 /* At the end of the program that has the plan: those that tests fork are not that far. */
 static inline void harness_exit(void)

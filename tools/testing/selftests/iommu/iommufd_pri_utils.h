@@ -25,7 +25,7 @@
 
 #define MAX_UNITS 8
 #define PAGE 0x1000ull
-#define WAIT_MS 10000
+#define WAIT_MS 60000
 #define QUIET_MS 50
 
 /*
