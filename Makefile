@@ -54,8 +54,8 @@ pictures: deps kernel user ## draw how long a server holds a fault, and iopf-top
 	@scripts/screenshot
 
 .PHONY: vmm
-vmm: deps kernel user ## a fault of a guest's own page table: QEMU in QEMU, a guest in a guest (minutes)
-	@$(vm) --nested --timeout 1800 -- iommufd_pri -r pri.single_fault
+vmm: deps kernel user ## faults of a guest's own page tables: QEMU in QEMU, a guest in a guest (minutes)
+	@scripts/check --tests scripts/tests-vmm
 
 .PHONY: kernel
 kernel: ## build the kernel with the overlay (x86_64)
