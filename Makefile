@@ -29,7 +29,7 @@ run: deps kernel user ## a PCIe device copies a real file by demand-paged DMA, s
 		iopf-server --file /data/file --pin src:1M+1M --fault-outside
 
 .PHONY: check
-check: deps deps-docs kernel debug arm64 peer user ## run every test
+check: deps deps-docs kernels user ## run every test
 	@scripts/check
 
 .PHONY: quick
@@ -56,6 +56,14 @@ pictures: deps kernel user ## draw how long a server holds a fault, and iopf-top
 .PHONY: vmm
 vmm: deps kernel user ## faults of a guest's own page tables: QEMU in QEMU, a guest in a guest (minutes)
 	@scripts/check --tests scripts/tests-vmm
+
+# Two at a time, as each has minutes in which it has work for one CPU only. The peer has
+# most of its objects from the first, by ccache.
+.PHONY: kernels
+kernels: deps ## build all the kernels that 'make check' needs, and arm64's programs
+	@scripts/base
+	@printf '%s\n' x86_64 debug '--peer x86_64' arm64 | xargs -P 2 -L 1 scripts/kernel
+	@scripts/user arm64
 
 .PHONY: kernel
 kernel: ## build the kernel with the overlay (x86_64)
