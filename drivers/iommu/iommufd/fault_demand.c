@@ -90,6 +90,8 @@ static struct demand_owner *demand_owner_of(struct iommufd_demand *demand,
 	owner = area ? area->owner : NULL;
 	if (!owner && group->fault_count > DEMAND_LOOK)
 		owner = list_first_entry_or_null(&demand->owners, struct demand_owner, node);
+	if (!owner)
+		iommufd_demand_count(demand, DEMAND_OUTSIDE, 1);
 	return owner && !owner->gone ? owner : NULL;
 }
 
@@ -426,6 +428,7 @@ void iommufd_demand_show(struct seq_file *m, u32 ioas_id, struct iommufd_demand 
 		[DEMAND_NO_MEMORY] = "no-memory",
 		[DEMAND_PASSED_ON] = "passed-on",
 		[DEMAND_REFUSED] = "refused",
+		[DEMAND_OUTSIDE] = "outside",
 		[DEMAND_DROPPED] = "dropped",
 		[DEMAND_STEALS] = "steals",
 		[DEMAND_STOLEN] = "stolen",

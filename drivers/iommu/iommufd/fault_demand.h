@@ -50,6 +50,8 @@ struct vhost_task;
  * @DEMAND_NO_MEMORY: times that memory for an I/O page table was missing
  * @DEMAND_PASSED_ON: groups that the fault queue got, as the kernel could not resolve them
  * @DEMAND_REFUSED: groups that were answered INVALID, as there was no queue either
+ * @DEMAND_OUTSIDE: groups that asked for no area on demand: they go where faults go
+ *                  without one. What is pinned beside the areas is never asked for.
  * @DEMAND_DROPPED: groups that were detached, recalled or removed before that
  * @DEMAND_STEALS: invalidations that found something mapped
  * @DEMAND_STOLEN: pages that they took out
@@ -68,6 +70,7 @@ enum iommufd_demand_counter {
 	DEMAND_NO_MEMORY,
 	DEMAND_PASSED_ON,
 	DEMAND_REFUSED,
+	DEMAND_OUTSIDE,
 	DEMAND_DROPPED,
 	DEMAND_STEALS,
 	DEMAND_STOLEN,

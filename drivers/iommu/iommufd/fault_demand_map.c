@@ -354,45 +354,27 @@ err_unmap:
 
 /*
  * The device may write from now on, and nobody is told when it does. This cannot come too
- * late: the page stays in the owner's page table as long as the notifier waits for the
- * slab's mutex. Whoever cleans the page calls the notifier first, too.
+ * late: the pages stay in the owner's page table as long as the notifier waits for the
+ * slab's mutex. Whoever cleans a page calls the notifier first, too.
  */
-static void mark_dirty(unsigned long pfn)
+static void mark_dirty(unsigned long pfn, unsigned int n)
 {
 	/* A filesystem may allocate here; reclaim would wait for our mutex. */
 	unsigned int flags = memalloc_noreclaim_save();
+	unsigned long end = pfn + n;
+	struct folio *folio;
 
-	folio_mark_dirty(page_folio(hmm_pfn_to_page(pfn)));
+	while (pfn < end) {
+		folio = page_folio(pfn_to_page(pfn));
+		folio_mark_dirty(folio);
+		pfn = folio_pfn(folio) + folio_nr_pages(folio);
+	}
 	memalloc_noreclaim_restore(flags);
 }
 
 static int map_prot(const struct demand_slab *slab, bool write)
 {
 	return write ? slab->area->prot : slab->area->prot & ~IOMMU_WRITE;
-}
-
-static int map_page(struct demand_slab *slab, struct demand_chunk *chunk, unsigned long iova,
-		    unsigned long pfn, bool write)
-{
-	struct iommufd_demand *demand = slab->area->demand;
-	unsigned int page = chunk_page(iova);
-	int rc;
-
-	if (test_bit(page, chunk->present)) {
-		slab_unmap(slab, &(struct slab_part){ iova, iova + (PAGE_SIZE - 1) });
-		iommufd_demand_count(demand, DEMAND_UPGRADED, 1);
-	}
-	rc = map_all(demand, iova, PFN_PHYS(pfn & ~HMM_PFN_FLAGS), PAGE_SIZE,
-		     map_prot(slab, write));
-	if (rc)
-		return rc;
-	chunk->table = chunk_is_whole(slab, iova >> PMD_SHIFT) && (demand->pgsizes & PMD_SIZE);
-	__set_bit(page, chunk->present);
-	if (write) {
-		__set_bit(page, chunk->writable);
-		mark_dirty(pfn);
-	}
-	return 0;
 }
 
 /* Whether the owner has a huge page there that fits one leaf of every page table */
@@ -429,32 +411,100 @@ static int map_huge(struct demand_slab *slab, struct demand_chunk *chunk, unsign
 	bitmap_fill(chunk->present, DEMAND_CHUNK_PAGES);
 	if (write) {
 		bitmap_fill(chunk->writable, DEMAND_CHUNK_PAGES);
-		mark_dirty(pfn);
+		mark_dirty(pfn & ~HMM_PFN_FLAGS, 1);
 	}
 	iommufd_demand_count(demand, DEMAND_HUGE, 1);
 	return 0;
 }
 
-/* The neighbours, as far as they are there and not mapped; it is no harm if one is not. */
-static void map_around(struct demand_slab *slab, struct demand_chunk *chunk, unsigned long first,
-		       const unsigned long *pfns, unsigned int n, bool write)
-{
-	unsigned int i, done = 0;
-	bool writable;
+/* The part of the owner's page table that is looked at together, in one chunk */
+struct map_window {
+	struct demand_slab *slab;
+	struct demand_chunk *chunk;
+	unsigned long first;	/* IOVA */
+	const unsigned long *pfns;
+	unsigned int n;
+	bool write;
+};
 
-	for (i = 0; i < n; i++) {
-		if (!(pfns[i] & HMM_PFN_VALID) || pfns[i] & HMM_PFN_ERROR ||
-		    chunk_serves(chunk, chunk_page(first) + i, false))
-			continue;
-		writable = write && pfns[i] & HMM_PFN_WRITE;
-		/* an area that is not for reading */
-		if (!(map_prot(slab, writable) & (IOMMU_READ | IOMMU_WRITE)))
-			continue;
-		if (map_page(slab, chunk, first + i * PAGE_SIZE, pfns[i], writable))
-			break;
-		done++;
+/* How a page of a window is to be mapped; 0 if it cannot be */
+static int window_prot(const struct map_window *w, unsigned int i)
+{
+	unsigned long pfn = w->pfns[i];
+	int prot = map_prot(w->slab, w->write && pfn & HMM_PFN_WRITE);
+
+	if ((pfn & (HMM_PFN_VALID | HMM_PFN_ERROR)) != HMM_PFN_VALID)
+		return 0;
+	/* an area that is not for reading */
+	return prot & (IOMMU_READ | IOMMU_WRITE) ? prot : 0;
+}
+
+/* The pages from the @i-th on that are not mapped, and one piece of physical memory */
+static unsigned int window_run(const struct map_window *w, unsigned int i)
+{
+	unsigned int page = chunk_page(w->first), n = 1;
+	unsigned int end = find_next_bit(w->chunk->present, page + w->n, page + i) - page;
+
+	/* The flags are in there, too: they are alike in all of them. */
+	while (i + n < end && w->pfns[i + n] == w->pfns[i] + n)
+		n++;
+	return n;
+}
+
+static int map_run(const struct map_window *w, unsigned int i, unsigned int n, int prot)
+{
+	unsigned long pfn = w->pfns[i] & ~HMM_PFN_FLAGS;
+	unsigned int page = chunk_page(w->first) + i;
+	int rc;
+
+	rc = map_all(w->slab->area->demand, w->first + i * PAGE_SIZE, PFN_PHYS(pfn),
+		     n * PAGE_SIZE, prot);
+	if (rc)
+		return rc;
+	bitmap_set(w->chunk->present, page, n);
+	if (prot & IOMMU_WRITE) {
+		bitmap_set(w->chunk->writable, page, n);
+		mark_dirty(pfn, n);
 	}
-	iommufd_demand_count(slab->area->demand, DEMAND_AROUND, done);
+	return 0;
+}
+
+/*
+ * Map the page that is asked for, and the others as far as they are there and not mapped,
+ * as many at a time as lie together. It is no harm if one of the others is not.
+ */
+static int map_window(const struct map_window *w, unsigned int asked)
+{
+	unsigned int page = chunk_page(w->first), done = 0, i, n;
+	struct iommufd_demand *demand = w->slab->area->demand;
+	int prot, rc = 0;
+
+	if (test_bit(page + asked, w->chunk->present)) {
+		unsigned long iova = w->first + asked * PAGE_SIZE;
+
+		slab_unmap(w->slab, &(struct slab_part){ iova, iova + (PAGE_SIZE - 1) });
+		iommufd_demand_count(demand, DEMAND_UPGRADED, 1);
+	}
+	for (i = 0; i < w->n && !rc; i += n) {
+		n = 1;
+		prot = window_prot(w, i);
+		if (!prot || test_bit(page + i, w->chunk->present))
+			continue;
+		n = window_run(w, i);
+		rc = map_run(w, i, n, prot);
+		if (!rc)
+			done += n;
+	}
+	if (done)
+		w->chunk->table = chunk_is_whole(w->slab, w->first >> PMD_SHIFT) &&
+				  demand->pgsizes & PMD_SIZE;
+	if (!test_bit(page + asked, w->chunk->present)) {
+		iommufd_demand_count(demand, DEMAND_AROUND, done);
+		return rc ?: -EACCES;
+	}
+	iommufd_demand_count(demand, DEMAND_PAGES, 1);
+	iommufd_demand_count(demand, DEMAND_AROUND, done - 1);
+	return 0;
 }
 
 /**
@@ -477,9 +527,11 @@ int iommufd_demand_map(struct demand_slab *slab, unsigned long iova, bool write,
 		       unsigned long seq, unsigned long first, const unsigned long *pfns,
 		       unsigned int n)
 {
-	unsigned long pfn = pfns[(iova - first) / PAGE_SIZE];
+	struct map_window w = {
+		.slab = slab, .first = first, .pfns = pfns, .n = n, .write = write,
+	};
 	struct iommufd_demand *demand = slab->area->demand;
-	struct demand_chunk *chunk;
+	unsigned int asked = (iova - first) / PAGE_SIZE;
 	int rc = 0;
 
 	down_read(&demand->rwsem);
@@ -493,18 +545,13 @@ int iommufd_demand_map(struct demand_slab *slab, unsigned long iova, bool write,
 		goto out_unlock;
 	}
 
-	chunk = xa_load(&slab->chunks, iova >> PMD_SHIFT);
-	if (chunk_serves(chunk, chunk_page(iova), write)) {
+	w.chunk = xa_load(&slab->chunks, iova >> PMD_SHIFT);
+	if (chunk_serves(w.chunk, chunk_page(iova), write))
 		iommufd_demand_count(demand, DEMAND_PRESENT, 1);
-	} else if (can_map_huge(slab, iova, pfn)) {
-		rc = map_huge(slab, chunk, iova, pfn, write);
-	} else {
-		rc = map_page(slab, chunk, iova, pfn, write);
-		if (!rc) {
-			iommufd_demand_count(demand, DEMAND_PAGES, 1);
-			map_around(slab, chunk, first, pfns, n, write);
-		}
-	}
+	else if (can_map_huge(slab, iova, pfns[asked]))
+		rc = map_huge(slab, w.chunk, iova, pfns[asked], write);
+	else
+		rc = map_window(&w, asked);
 
 out_unlock:
 	mutex_unlock(&slab->mutex);

@@ -206,12 +206,13 @@ static struct demand_slab *area_slab(struct iommufd_demand_area *area, unsigned 
 static int demand_resolve(struct demand_batch *batch, const struct iommu_fault_page_request *prm)
 {
 	struct iommufd_demand_area *area;
-	struct demand_request rq = {
-		.iova = prm->addr & PAGE_MASK,
-		.write = prm->perm & IOMMU_FAULT_PERM_WRITE,
-	};
+	struct demand_request rq;
 	int rc = -EACCES;
 
+	/* The window is filled in when it is looked at. */
+	rq.iova = prm->addr & PAGE_MASK;
+	rq.write = prm->perm & IOMMU_FAULT_PERM_WRITE;
+	rq.handled = false;
 	area = iommufd_demand_area_get(demand_of_batch(batch), rq.iova, rq.iova);
 	if (!area)
 		return -ENOENT;
@@ -333,10 +334,13 @@ static struct iopf_group *thread_next(struct demand_thread *thread, bool may_idl
 static bool thread_run(void *data)
 {
 	struct demand_thread *thread = data;
-	struct demand_batch batch = { .thread = thread };
+	struct demand_batch batch;
 	struct iopf_group *group;
 	bool worked = false;
 
+	/* The answers are filled in one by one. */
+	batch.thread = thread;
+	batch.n = 0;
 	for (;;) {
 		group = thread_next(thread, !batch.n);
 		if (!group && !batch.n)

@@ -35,6 +35,8 @@ struct source {
 	int (*inject)(struct bench *b);
 	/* Were exactly so many groups raised, and each answered with success once? */
 	int (*check)(struct bench *b, uint64_t groups);
+	/* What a server does for a fault before it answers, and its answer; NULL for nothing. */
+	uint32_t (*resolve)(struct bench *b, const struct iommu_hwpt_pgfault *message);
 	void (*close)(struct bench *b);
 };
 
@@ -91,7 +93,7 @@ struct bench {
 /* Nanoseconds of CLOCK_MONOTONIC */
 uint64_t now(void);
 
-extern const struct source mock_source, pri_source, demand_source;
+extern const struct source mock_source, pri_source, demand_source, scattered_source;
 extern const struct mode serve_mode, poll_mode, read_mode;
 extern const struct mode posted_mode, multishot_mode, sqpoll_mode, kernel_mode;
 
@@ -108,7 +110,9 @@ static inline void answer_all(struct bench *b, const struct iommu_hwpt_pgfault *
 	for (i = 0; i < n; i++)
 		answers[i] = (struct iommu_hwpt_page_response){
 			.cookie = messages[i].cookie,
-			.code = IOMMUFD_PAGE_RESP_SUCCESS,
+			.code = b->spec.source->resolve ?
+				b->spec.source->resolve(b, &messages[i]) :
+				IOMMUFD_PAGE_RESP_SUCCESS,
 		};
 	b->messages += n;
 	b->answers += n;

@@ -15,13 +15,15 @@
  *   posted      one-shot reads of io_uring, each posted again with the answers
  *   multishot   multishot reads, buffers from a ring
  *   sqpoll      multishot, a thread of the kernel submits, we look at memory
- *   kernel      nobody: the kernel resolves them, with source=demand alone
+ *   kernel      nobody: the kernel resolves them, with source=demand or scattered
  * Keys: batch (faults injected together, 1), waiters (reads posted for each
  * object, 1), buffers (of multishot, a power of two, 64), devices (1), each=1
  * (an object for each device, else one for all), eager=1 (serve: answer by a call of
  * its own), eager=1 and plain=1 (io_uring: see uring.c), asleep=1 (whoever serves
  * sleeps when the fault comes: see sleeper.c), source=pri (the emulated device, else
- * the selftests' mock), source=demand (that device, and memory on demand).
+ * the selftests' mock), source=demand (that device, and 16 pages are mapped for each
+ * fault, by the kernel or by who serves; they lie together in physical memory),
+ * source=scattered (the same, but they do not).
  *
  * What is measured, per fault, in nanoseconds of CLOCK_MONOTONIC, which under
  * QEMU's -icount are instructions of the guest, of kernel and program:
@@ -33,7 +35,7 @@
  *   reported  the part of inject that went into the core's report function
  *   seen      with source=pri: from the doorbell until the program has the last
  *             message of a batch in its memory, in a run after that
- * With source=pri and demand nothing is subtracted: total is from the doorbell to the
+ * With source=pri, demand and scattered nothing is subtracted: total is from the doorbell to the
  * device's response.  The clock's own cost is measured, and taken off.  Each
  * time is the least of three runs.
  *   syscalls     by ptrace, in a run of its own; the injecting ioctls not counted
@@ -441,6 +443,8 @@ static bool set_key(struct spec *spec, const char *key, const char *value)
 		spec->source = &pri_source;
 	else if (!strcmp(key, "source") && !strcmp(value, "demand"))
 		spec->source = &demand_source;
+	else if (!strcmp(key, "source") && !strcmp(value, "scattered"))
+		spec->source = &scattered_source;
 	else
 		return false;
 	return true;

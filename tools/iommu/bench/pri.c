@@ -4,9 +4,10 @@
  * request queue's interrupt and thread, the queue's file, and the response
  * that the device gets.  Nothing is mapped, as the device is not to go on.
  *
- * Or faults that nobody serves: the kernel resolves them, from memory that is there.
- * Each request is for the first page of 16, as many as the kernel maps together: a device
- * that asked for the next page would find it mapped.
+ * Or each request is for the first page of 16 that are in memory, and all 16 are mapped
+ * before it is answered: a device that asked for the next page would find it mapped. The
+ * kernel does that, and nobody serves; or the server, by one call for the 16. The 16 lie
+ * together in physical memory, as most of a guest's do, or all of them apart.
  */
 #include <errno.h>
 #include <sched.h>
@@ -18,7 +19,9 @@
 
 #define PASID 5
 #define FIRST_IOVA 0x100000000ull
-#define DEMAND_STRIDE (16 * 4096u)
+#define DEMAND_PAGE 4096u
+#define DEMAND_STRIDE (16 * DEMAND_PAGE)
+#define DEMAND_HUGE (2u << 20)
 #define DEMAND_STEPS 5120
 #define DEMAND_LENGTH ((uint64_t)DEMAND_STEPS * DEMAND_STRIDE)
 
@@ -34,25 +37,71 @@ struct pri_state {
 
 static bool on_demand(const struct bench *b)
 {
-	return b->spec.source == &demand_source;
+	return b->spec.source == &demand_source || b->spec.source == &scattered_source;
 }
 
-static int demand_map(struct bench *b, struct pri_state *s)
+static bool by_kernel(const struct bench *b)
 {
-	void *memory = mmap(NULL, DEMAND_LENGTH, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	return b->spec.mode == &kernel_mode;
+}
+
+/* Huge pages, each mapped by small entries as a part of it was protected for a moment */
+static void fill_together(char *memory)
+{
+	uint64_t at;
+
+	madvise(memory, DEMAND_LENGTH, MADV_HUGEPAGE);
+	for (at = 0; at < DEMAND_LENGTH; at += DEMAND_PAGE)
+		memory[at] = 1;
+	for (at = 0; at < DEMAND_LENGTH; at += DEMAND_HUGE)
+		mprotect(memory + at, DEMAND_PAGE, PROT_READ);
+	mprotect(memory, DEMAND_LENGTH, PROT_READ | PROT_WRITE);
+	madvise(memory, DEMAND_LENGTH, MADV_NOHUGEPAGE);
+}
+
+/* Of the 16 no two are made one after the other. */
+static void fill_scattered(char *memory)
+{
+	uint64_t first, at;
+
+	madvise(memory, DEMAND_LENGTH, MADV_NOHUGEPAGE);
+	for (first = 0; first < DEMAND_STRIDE; first += DEMAND_PAGE) {
+		for (at = first; at < DEMAND_LENGTH; at += DEMAND_STRIDE)
+			memory[at] = 1;
+	}
+}
+
+static int demand_open(struct bench *b, struct pri_state *s)
+{
+	char *memory = mmap(NULL, DEMAND_LENGTH + DEMAND_HUGE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (memory == MAP_FAILED)
 		return iopf_fail(&b->io, errno, "memory for the device");
+	memory += -(uintptr_t)memory % DEMAND_HUGE;
+	if (b->spec.source == &demand_source)
+		fill_together(memory);
+	else
+		fill_scattered(memory);
 	s->memory = memory;
-	return iopf_map(&b->io, s->ioas_id, FIRST_IOVA, memory, DEMAND_LENGTH,
-			IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE |
-			IOMMU_IOAS_MAP_ON_FAULT);
+	return !by_kernel(b) ? 0 :
+	       iopf_map(&b->io, s->ioas_id, FIRST_IOVA, memory, DEMAND_LENGTH,
+			IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_ON_FAULT);
+}
+
+static uint32_t demand_resolve(struct bench *b, const struct iommu_hwpt_pgfault *message)
+{
+	struct pri_state *s = b->source;
+	char *page = (char *)s->memory + (message->addr - FIRST_IOVA);
+
+	return iopf_map(&b->io, s->ioas_id, message->addr, page, DEMAND_STRIDE,
+			IOMMU_IOAS_MAP_READABLE) ?
+	       IOMMUFD_PAGE_RESP_INVALID : IOMMUFD_PAGE_RESP_SUCCESS;
 }
 
 static int pri_attach(struct bench *b, struct pri_state *s)
 {
-	uint32_t flags = IOMMU_HWPT_ALLOC_PASID | (on_demand(b) ? IOMMU_HWPT_ALLOC_ON_FAULT : 0);
+	uint32_t flags = IOMMU_HWPT_ALLOC_PASID | (by_kernel(b) ? IOMMU_HWPT_ALLOC_ON_FAULT : 0);
 	struct iopf_device *vfio = &s->pri.vfio;
 	int rc;
 
@@ -61,11 +110,11 @@ static int pri_attach(struct bench *b, struct pri_state *s)
 		rc = iopf_hwpt_alloc(&b->io, vfio->id, s->ioas_id, flags, 0, &s->rid_hwpt);
 	/* Of several tables on demand each gets every page: one is enough for both. */
 	s->pasid_hwpt = s->rid_hwpt;
-	if (!rc && !on_demand(b))
+	if (!rc && !by_kernel(b))
 		rc = iopf_hwpt_alloc(&b->io, vfio->id, s->ioas_id, flags, b->queues[0].id,
 				     &s->pasid_hwpt);
 	if (!rc && on_demand(b))
-		rc = demand_map(b, s);
+		rc = demand_open(b, s);
 	if (!rc)
 		rc = iopf_device_attach(vfio, s->rid_hwpt);
 	if (!rc)
@@ -85,7 +134,7 @@ static int pri_source_open(struct bench *b)
 		return iopf_fail(&b->io, ENOMEM, "PRI device");
 	b->source = s;
 	if (on_demand(b) && b->spec.batch != 1)
-		return iopf_fail(&b->io, EINVAL, "resolve more than one at a time");
+		return iopf_fail(&b->io, EINVAL, "ask for more than one at a time");
 	if (!pri_find(found, 1))
 		return iopf_fail(&b->io, ENODEV, "look for a PRI device");
 	rc = pri_open(&b->io, found[0].bdf, &s->pri);
@@ -159,14 +208,19 @@ static int demand_inject(struct bench *b)
 	struct pri_state *s = b->source;
 
 	if (s->step == DEMAND_STEPS)
-		return iopf_fail(&b->io, EOVERFLOW, "take more than %u steps", DEMAND_STEPS);
+		return iopf_fail(&b->io, EOVERFLOW, "ask for more than %u", DEMAND_STEPS);
 	pri_set64(&s->pri, PTD_IOVA, FIRST_IOVA + (uint64_t)s->step++ * DEMAND_STRIDE);
 	return pri_inject(b);
 }
 
 const struct source demand_source = {
 	.name = "demand", .open = pri_source_open, .inject = demand_inject, .check = pri_check,
-	.close = pri_source_close,
+	.resolve = demand_resolve, .close = pri_source_close,
+};
+
+const struct source scattered_source = {
+	.name = "scattered", .open = pri_source_open, .inject = demand_inject,
+	.check = pri_check, .resolve = demand_resolve, .close = pri_source_close,
 };
 
 static int kernel_open(struct bench *b)

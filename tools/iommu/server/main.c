@@ -44,6 +44,9 @@ static const char help[] =
 "                   kernel has it; default), poll (poll, read and write), or with\n"
 "                   io_uring read (one-shot reads and writes), multishot (one read\n"
 "                   that stays, with N buffers)\n"
+"  --resolve WHO    server: map what a fault asks for, and answer it (default);\n"
+"                   kernel: let the kernel do so, without a pin; what it cannot\n"
+"                   resolve is answered INVALID\n"
 "  --pin RANGE      map this from the start, and verify that it never faults;\n"
 "                   RANGE is src:OFFSET+SIZE or dst:OFFSET+SIZE, in whole pages,\n"
 "                   with K, M or G\n"
@@ -134,6 +137,15 @@ static bool parse_range(struct pin *pin, const char *text)
 	return end && !*end && pin->size && pin->offset <= UINT64_MAX - pin->size;
 }
 
+static bool parse_resolve(const char *text)
+{
+	bool kernel = !strcmp(text, "kernel");
+
+	if (!kernel && strcmp(text, "server"))
+		usage_error("--resolve %s: server or kernel is wanted", text);
+	return kernel;
+}
+
 static void add_device(struct options *options, const char *bdf)
 {
 	struct iopf io;
@@ -163,8 +175,8 @@ static enum iopf_mode parse_mode(const char *text)
 }
 
 enum {
-	DEVICE, ALL, PASID, FILENAME, GROUP, IN_FLIGHT, DEPTH, DEADLINE, READS, MODE, PIN, OUTSIDE,
-	STATS, JSON, VERSION, HELP,
+	DEVICE, ALL, PASID, FILENAME, GROUP, IN_FLIGHT, DEPTH, DEADLINE, READS, MODE, RESOLVE,
+	PIN, OUTSIDE, STATS, JSON, VERSION, HELP,
 };
 
 static const struct option long_options[] = {
@@ -178,6 +190,7 @@ static const struct option long_options[] = {
 	[DEADLINE] = { "deadline", required_argument, NULL, 0 },
 	[READS] = { "reads", required_argument, NULL, 0 },
 	[MODE] = { "mode", required_argument, NULL, 0 },
+	[RESOLVE] = { "resolve", required_argument, NULL, 0 },
 	[PIN] = { "pin", required_argument, NULL, 0 },
 	[OUTSIDE] = { "fault-outside", no_argument, NULL, 0 },
 	[STATS] = { "stats", required_argument, NULL, 0 },
@@ -219,6 +232,9 @@ static void set_option(struct options *options, int which, const char *value)
 		break;
 	case MODE:
 		options->mode = parse_mode(value);
+		break;
+	case RESOLVE:
+		options->resolve_kernel = parse_resolve(value);
 		break;
 	case PIN:
 		if (!parse_range(&options->pin, value))

@@ -84,7 +84,18 @@ void stats_line(struct server *server, const char *label, uint64_t bytes, uint64
 	fflush(stdout);
 }
 
-static void json_device(const struct target *target)
+static void json_resolved(const struct server *server, const struct target *target)
+{
+	static const char *const counters[] = { "groups", "pages", "around", "huge", "faulted" };
+	unsigned int i;
+
+	json_open(&json, "resolved", '{');
+	for (i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
+		json_number(&json, counters[i], resolved(server, target, counters[i]));
+	json_close(&json, '}');
+}
+
+static void json_device(const struct server *server, const struct target *target)
 {
 	struct pri_counts c;
 	unsigned int i;
@@ -103,6 +114,8 @@ static void json_device(const struct target *target)
 	json_number(&json, "failure", c.failure);
 	json_number(&json, "unmatched", c.unmatched);
 	json_number(&json, "pages_mapped", target->src.n_mapped + target->dst.n_mapped);
+	if (server->options->resolve_kernel)
+		json_resolved(server, target);
 	json_open(&json, "response_ns", '[');
 	for (i = 0; i < PTD_LATENCIES; i++) {
 		if (!pri_latency(&target->pri, i))
@@ -155,6 +168,7 @@ void report_json(const struct server *server, int status)
 	json_string(&json, "file", server->options->file);
 	if (server->has_ring)
 		json_string(&json, "mode", iopf_mode_name(server->ring.mode));
+	json_string(&json, "resolve", server->options->resolve_kernel ? "kernel" : "server");
 	json_number(&json, "pasid", server->options->pasid);
 	if (server->depth)
 		json_number(&json, "depth", server->depth);
@@ -168,7 +182,7 @@ void report_json(const struct server *server, int status)
 	json_number(&json, "refused", s->refused);
 	json_open(&json, "devices", '[');
 	for (i = 0; i < server->n_targets; i++)
-		json_device(&server->targets[i]);
+		json_device(server, &server->targets[i]);
 	json_close(&json, ']');
 	json_latency(server);
 	json_close(&json, '}');

@@ -156,15 +156,35 @@ static int check_counts(const struct target *target)
 		       "groups sent and responses do not match");
 }
 
-static void print_windows(const struct target *target)
+static void print_windows(const struct target *target, bool on_demand)
 {
 	const struct window *window[] = { &target->src, &target->dst };
 	unsigned int i;
 
 	for (i = 0; i < 2; i++)
-		printf("%s: %s at %#llx: %lu of %zu pages mapped, by %lu calls\n", name(target),
+		printf("%s: %s at %#llx: %lu of %zu pages mapped, by %lu calls%s\n", name(target),
 		       window[i]->name, (unsigned long long)window[i]->iova, window[i]->n_mapped,
-		       window[i]->buffer->pages, window[i]->n_maps);
+		       window[i]->buffer->pages, window[i]->n_maps,
+		       on_demand ? ", the others on demand" : "");
+}
+
+/* Who has answered: the kernel whatever could be mapped, the queue's server all else. */
+static int check_resolved(const struct server *server, const struct target *target)
+{
+	uint64_t groups = resolved(server, target, "groups");
+	struct pri_counts c;
+	char text[120];
+
+	pri_counts(&target->pri, &c);
+	printf("%s: the kernel mapped %llu pages that were asked for, %llu beside them, %llu huge\n",
+	       name(target), (unsigned long long)resolved(server, target, "pages"),
+	       (unsigned long long)resolved(server, target, "around"),
+	       (unsigned long long)resolved(server, target, "huge"));
+	printf("%s: of them %llu were not in the memory of the server yet\n", name(target),
+	       (unsigned long long)resolved(server, target, "faulted"));
+	snprintf(text, sizeof(text), "%llu groups were resolved by the kernel, %llu by the server",
+		 (unsigned long long)groups, (unsigned long long)target->groups);
+	return verdict(groups == c.success && target->groups == c.invalid, target, text);
 }
 
 const char *latency_end(enum iopf_mode mode)
@@ -211,8 +231,10 @@ int report(struct server *server)
 	int i, result = EXIT_OK;
 
 	for (i = 0; i < server->n_targets; i++) {
-		print_windows(&server->targets[i]);
+		print_windows(&server->targets[i], server->options->resolve_kernel);
 		result |= check_counts(&server->targets[i]);
+		if (server->options->resolve_kernel)
+			result |= check_resolved(server, &server->targets[i]);
 	}
 	print_totals(&server->stats, server->ring.mode);
 	print_device_latency(server);

@@ -43,6 +43,9 @@ static bool group_allowed(const struct server *server, struct target *target,
 
 	if (!target || !group->has_pasid || group->pasid != server->options->pasid)
 		return false;
+	/* What the kernel has passed on is not to be resolved by anybody. */
+	if (server->options->resolve_kernel)
+		return false;
 	for (i = 0; i < group->n; i++) {
 		if (!window_at(target, &group->requests[i]))
 			return false;

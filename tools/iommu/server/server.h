@@ -54,6 +54,8 @@ void window_free(struct window *window);
 bool window_allows(const struct window *window, uint64_t iova, uint32_t perm);
 /* Map those of n pages from iova on that are not mapped yet, a run at a time. */
 int window_map(struct iopf *io, uint32_t ioas, struct window *window, uint64_t iova, size_t n);
+/* Let the kernel map all others when the device asks for them. */
+int window_map_on_demand(struct iopf *io, uint32_t ioas, struct window *window);
 
 /* ---- stats.c ---- */
 
@@ -93,7 +95,9 @@ uint64_t now_ns(void);
 /* A device with an address space of its own. */
 struct target {
 	struct pri_device pri;
-	uint32_t ioas, hwpts[2];
+	uint32_t ioas;
+	/* the device's, that of the PASID; with resolve_kernel the first one is both */
+	uint32_t hwpts[2];
 	bool attached;
 	struct buffer copy;
 	struct window src, dst;
@@ -117,6 +121,8 @@ struct options {
 	double stats;
 	bool json;
 	enum iopf_mode mode;
+	/* the kernel maps what is asked for */
+	bool resolve_kernel;
 	const char *file;
 	struct pin pin;
 	bool fault_outside;
@@ -172,6 +178,8 @@ int output_end(int status);
 /* ---- setup.c ---- */
 
 int setup(struct server *server, const struct options *options);
+/* What the kernel has counted for the target's memory on demand: "groups", "pages", ... */
+uint64_t resolved(const struct server *server, const struct target *target, const char *counter);
 void teardown(struct server *server);
 
 /* ---- phases.c: each returns EXIT_OK, EXIT_WRONG, or what serve() failed with ---- */

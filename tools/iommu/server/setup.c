@@ -49,16 +49,69 @@ static int pin_window(struct server *server, struct target *target)
 	return window_map(&server->io, target->ioas, window, iova, pin->size / PAGE_SIZE);
 }
 
-static int attach_target(struct server *server, struct target *target)
+/* One page table, as the kernel fills in all that an address space has. */
+static int attach_on_demand(struct server *server, struct target *target)
 {
 	struct iopf_device *vfio = &target->pri.vfio;
 	int rc;
 
-	rc = iopf_device_attach_queue(vfio, target->ioas, server->options->pasid,
-				      &server->queue, target->hwpts);
+	rc = iopf_hwpt_alloc(&server->io, vfio->id, target->ioas,
+			     IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_ALLOC_ON_FAULT, server->queue.id,
+			     &target->hwpts[0]);
+	if (rc == -EOPNOTSUPP)
+		return iopf_say(&server->io, EOPNOTSUPP,
+				"%s: this kernel or IOMMU does not resolve page faults itself",
+				vfio->bdf);
+	if (rc)
+		return rc;
+	rc = iopf_device_attach(vfio, target->hwpts[0]);
+	if (rc)
+		goto destroy;
+	rc = iopf_device_attach_pasid(vfio, server->options->pasid, target->hwpts[0]);
+	if (!rc)
+		return 0;
+	/* what failed first stays in io->error: this does not fail */
+	iopf_device_detach(vfio);
+destroy:
+	iopf_destroy(&server->io, target->hwpts[0]);
+	return rc;
+}
+
+static void detach_target(struct server *server, struct target *target)
+{
+	struct iopf_device *vfio = &target->pri.vfio;
+
+	if (!server->options->resolve_kernel) {
+		iopf_device_detach_queue(vfio, server->options->pasid, target->hwpts);
+		return;
+	}
+	iopf_device_detach_pasid(vfio, server->options->pasid);
+	iopf_device_detach(vfio);
+	iopf_destroy(&server->io, target->hwpts[0]);
+}
+
+static int map_on_demand(struct server *server, struct target *target)
+{
+	int rc = window_map_on_demand(&server->io, target->ioas, &target->src);
+
+	return rc ? rc : window_map_on_demand(&server->io, target->ioas, &target->dst);
+}
+
+static int attach_target(struct server *server, struct target *target)
+{
+	bool by_kernel = server->options->resolve_kernel;
+	struct iopf_device *vfio = &target->pri.vfio;
+	int rc;
+
+	rc = by_kernel ? attach_on_demand(server, target) :
+	     iopf_device_attach_queue(vfio, target->ioas, server->options->pasid, &server->queue,
+				      target->hwpts);
 	if (rc)
 		return rc;
 	target->attached = true;
+	rc = by_kernel ? map_on_demand(server, target) : 0;
+	if (rc)
+		return rc;
 	rc = iopf_device_watch(vfio);
 	return rc < 0 ? rc : iopf_device_bus_master(vfio, true);
 }
@@ -141,29 +194,40 @@ static int add_targets(struct server *server)
 	return rc;
 }
 
-static void say_mode(enum iopf_mode mode, unsigned int reads)
+static void say_mode(enum iopf_mode mode, const struct options *options)
 {
 	printf("mode %s", iopf_mode_name(mode));
 	if (mode == IOPF_READ || mode == IOPF_MULTISHOT)
-		printf(", %u reads at a time", reads);
-	putchar('\n');
+		printf(", %u reads at a time", options->reads);
+	puts(options->resolve_kernel ? ", and the kernel resolves what it can" : "");
 }
 
-/* What the kernel made of --depth, as the queue's file says it. */
-static uint32_t queue_depth(const struct iopf_queue *queue)
+/* A number that the kernel shows of a descriptor; 0 if it does not. */
+static uint64_t shown(int fd, const char *name)
 {
+	unsigned long long value = 0;
+	size_t n = strlen(name);
 	char path[64], line[128];
-	unsigned int depth = 0;
 	FILE *file;
 
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", queue->fd);
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
 	file = fopen(path, "re");
 	if (!file)
 		return 0;
-	while (!depth && fgets(line, sizeof(line), file))
-		sscanf(line, "iommufd-fault-depth: %u", &depth);
+	while (fgets(line, sizeof(line), file)) {
+		if (!strncmp(line, name, n) && line[n] == ':')
+			sscanf(line + n + 1, "%llu", &value);
+	}
 	fclose(file);
-	return depth;
+	return value;
+}
+
+uint64_t resolved(const struct server *server, const struct target *target, const char *counter)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "iommufd-demand-%u-%s", target->ioas, counter);
+	return shown(server->io.fd, name);
 }
 
 static int add_queue(struct server *server)
@@ -180,12 +244,13 @@ static int add_queue(struct server *server)
 	if (rc)
 		return rc;
 	server->has_queue = true;
-	server->depth = queue_depth(&server->queue);
+	/* What the kernel made of --depth */
+	server->depth = (uint32_t)shown(server->queue.fd, "iommufd-fault-depth");
 	rc = iopf_ring_init_mode(&server->ring, &server->queue, options->mode, options->reads,
 				 SLOT_MESSAGES);
 	server->has_ring = !rc;
 	if (!rc)
-		say_mode(server->ring.mode, options->reads);
+		say_mode(server->ring.mode, options);
 	return rc;
 }
 
@@ -217,7 +282,7 @@ static void remove_target(struct server *server, struct target *target)
 
 	iopf_device_bus_master(vfio, false);
 	if (target->attached)
-		iopf_device_detach_queue(vfio, server->options->pasid, target->hwpts);
+		detach_target(server, target);
 	if (pri_close(&target->pri))
 		fprintf(stderr, "iopf-server: %s\n", iopf_error(&server->io));
 	if (target->ioas)

@@ -141,14 +141,15 @@ bool window_allows(const struct window *window, uint64_t iova, uint32_t perm)
 	return !(perm & ~known);
 }
 
-static int map_run(struct iopf *io, uint32_t ioas, struct window *window, size_t first, size_t n)
+static int map_run(struct iopf *io, uint32_t ioas, struct window *window, size_t first, size_t n,
+		   uint32_t flags)
 {
 	uint64_t offset = first * PAGE_SIZE;
 	int rc;
 
 	rc = iopf_map(io, ioas, window->iova + offset, window->buffer->base + offset,
-		      n * PAGE_SIZE, window->access);
-	if (rc)
+		      n * PAGE_SIZE, window->access | flags);
+	if (rc || flags & IOMMU_IOAS_MAP_ON_FAULT)
 		return rc;
 	memset(window->mapped + first, true, n);
 	window->n_mapped += n;
@@ -156,9 +157,10 @@ static int map_run(struct iopf *io, uint32_t ioas, struct window *window, size_t
 	return 0;
 }
 
-int window_map(struct iopf *io, uint32_t ioas, struct window *window, uint64_t iova, size_t n)
+static int map_unmapped(struct iopf *io, uint32_t ioas, struct window *window, size_t page,
+			size_t n, uint32_t flags)
 {
-	size_t page = (iova - window->iova) / PAGE_SIZE, end = page + n, next;
+	size_t end = page + n, next;
 	int rc;
 
 	for (; page < end; page = next + 1) {
@@ -166,9 +168,19 @@ int window_map(struct iopf *io, uint32_t ioas, struct window *window, uint64_t i
 			;
 		if (next == page)
 			continue;
-		rc = map_run(io, ioas, window, page, next - page);
+		rc = map_run(io, ioas, window, page, next - page, flags);
 		if (rc)
 			return rc;
 	}
 	return 0;
+}
+
+int window_map(struct iopf *io, uint32_t ioas, struct window *window, uint64_t iova, size_t n)
+{
+	return map_unmapped(io, ioas, window, (iova - window->iova) / PAGE_SIZE, n, 0);
+}
+
+int window_map_on_demand(struct iopf *io, uint32_t ioas, struct window *window)
+{
+	return map_unmapped(io, ioas, window, 0, window->buffer->pages, IOMMU_IOAS_MAP_ON_FAULT);
 }

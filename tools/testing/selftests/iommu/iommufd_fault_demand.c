@@ -159,6 +159,34 @@ TEST_F(demand, neighbours_that_are_there_come_too)
 	EXPECT_EQ(0, counter(self, "faulted"));
 }
 
+/* How many of the pages the process has in memory */
+static unsigned int resident(struct __test_metadata *_metadata, char *memory)
+{
+	unsigned char there[PAGES] = {};
+	unsigned int n = 0, i;
+
+	EXPECT_EQ(0, mincore(memory, LENGTH, there));
+	for (i = 0; i < PAGES; i++)
+		n += there[i] & 1;
+	return n;
+}
+
+/* What the device does not touch needs no memory. */
+TEST_F(demand, memory_is_of_touched_pages_alone)
+{
+	attach(_metadata, self, NULL);
+	ASSERT_EQ(0, madvise(self->memory, LENGTH, MADV_NOHUGEPAGE));
+	map(_metadata, self, WRITE_TOO);
+	EXPECT_EQ(0, resident(_metadata, self->memory));
+	ask(_metadata, self, 7, 1, PERM_WRITE);
+	ask(_metadata, self, 500, 30, PERM_WRITE);
+	ask(_metadata, self, PAGES - 1, 1, PERM_WRITE);
+	expect(_metadata, self, 3, 0);
+	EXPECT_EQ(32, resident(_metadata, self->memory));
+	EXPECT_EQ(32, audit(_metadata, self).pages);
+	EXPECT_EQ(32, counter(self, "faulted"));
+}
+
 /* A read maps for reading alone: the zero page, and what others share, stay as they are. */
 TEST_F(demand, writing_after_reading)
 {
@@ -270,6 +298,7 @@ TEST_F(demand, queue_gets_the_rest)
 	EXPECT_EQ(0, fault_answer(queue->fd, m[0].cookie, INVALID));
 	expect(_metadata, self, 2, 1);
 	EXPECT_EQ(1, counter(self, "passed-on"));
+	EXPECT_EQ(1, counter(self, "outside"));
 }
 
 /* ---- what is refused ---- */
@@ -375,6 +404,127 @@ TEST_F(demand, copies)
 	copy.dst_iova += LENGTH;
 	ASSERT_EQ(0, ioctl(self->env.fd, IOMMU_IOAS_COPY, &copy));
 	EXPECT_EQ(1, audit(_metadata, self).pages);
+}
+
+/* ---- what else there is for an IOAS ---- */
+
+TEST_F(demand, unmap_takes_whole_areas)
+{
+	uint64_t half = LENGTH / 2;
+	int fd = self->env.fd;
+	uint32_t ioas = self->env.ioas_id;
+
+	attach(_metadata, self, NULL);
+	ASSERT_EQ(0, ioas_map(fd, ioas, ADDR, self->memory, half, ON_FAULT | WRITE_TOO));
+	ASSERT_EQ(0, ioas_map(fd, ioas, ADDR + half, self->memory, half, ON_FAULT | WRITE_TOO));
+	ask(_metadata, self, 0, 4, PERM_WRITE);
+	ask(_metadata, self, PAGES / 2, 4, PERM_WRITE);
+	expect(_metadata, self, 2, 0);
+	EXPECT_EQ(-ENOENT, ioas_unmap(fd, ioas, ADDR, PAGE));
+	EXPECT_EQ(-ENOENT, ioas_unmap(fd, ioas, ADDR + PAGE, half - PAGE));
+	EXPECT_EQ(8, audit(_metadata, self).pages);
+	EXPECT_EQ(0, ioas_unmap(fd, ioas, ADDR, LENGTH));
+	EXPECT_EQ(0, audit(_metadata, self).pages);
+	ask(_metadata, self, 0, 1, PERM_READ);
+	expect(_metadata, self, 2, 1);
+}
+
+static uint32_t n_ranges(int fd, uint32_t ioas_id, struct iommu_iova_range *ranges, uint32_t room)
+{
+	struct iommu_ioas_iova_ranges cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = ioas_id,
+		.num_iovas = room,
+		.allowed_iovas = (uintptr_t)ranges,
+	};
+
+	return iommufd_call(fd, IOMMU_IOAS_IOVA_RANGES, &cmd) ? 0 : cmd.num_iovas;
+}
+
+/* Those are of what can be mapped, however it is. */
+TEST_F(demand, ranges_of_iova_stay)
+{
+	struct iommu_iova_range before[8] = {}, after[8] = {};
+	struct iommu_iova_range narrow = { .start = 0, .last = ADDR + PAGE - 1 };
+	struct iommu_ioas_allow_iovas allow = {
+		.size = sizeof(allow),
+		.ioas_id = self->env.ioas_id,
+		.num_iovas = 1,
+		.allowed_iovas = (uintptr_t)&narrow,
+	};
+	uint32_t n;
+
+	attach(_metadata, self, NULL);
+	n = n_ranges(self->env.fd, self->env.ioas_id, before, 8);
+	EXPECT_LT(0, n);
+	map(_metadata, self, WRITE_TOO);
+	EXPECT_EQ(n, n_ranges(self->env.fd, self->env.ioas_id, after, 8));
+	EXPECT_EQ(0, memcmp(before, after, sizeof(before)));
+	EXPECT_EQ(-EADDRINUSE, iommufd_call(self->env.fd, IOMMU_IOAS_ALLOW_IOVAS, &allow));
+}
+
+/* As a mdev does: it copies as ever, but does not get pages for itself. */
+TEST_F(demand, access_without_a_device)
+{
+	struct iommu_test_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_CREATE_ACCESS,
+		.id = self->env.ioas_id,
+		.create_access = { .flags = MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES },
+	};
+	char word[] = "written";
+	int access;
+
+	attach(_metadata, self, NULL);
+	map(_metadata, self, WRITE_TOO);
+	ASSERT_EQ(0, iommufd_call(self->env.fd, IOMMU_TEST_CMD, &cmd));
+	access = cmd.create_access.out_access_fd;
+	cmd = (struct iommu_test_cmd){
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_ACCESS_PAGES,
+		.id = access,
+		.access_pages = {
+			.iova = ADDR, .length = PAGE, .uptr = (uintptr_t)self->memory,
+		},
+	};
+	EXPECT_EQ(-EOPNOTSUPP, iommufd_call(self->env.fd, IOMMU_TEST_CMD, &cmd));
+	cmd = (struct iommu_test_cmd){
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_ACCESS_RW,
+		.id = access,
+		.access_rw = {
+			.iova = ADDR + PAGE - 3, .length = sizeof(word), .uptr = (uintptr_t)word,
+			.flags = MOCK_ACCESS_RW_WRITE | MOCK_ACCESS_RW_SLOW_PATH,
+		},
+	};
+	EXPECT_EQ(0, iommufd_call(self->env.fd, IOMMU_TEST_CMD, &cmd));
+	EXPECT_EQ(0, strcmp(self->memory + PAGE - 3, word));
+	EXPECT_EQ(0, audit(_metadata, self).pages);
+	EXPECT_EQ(0, named_number("/proc/self/status", "VmPin", ':'));
+	close(access);
+}
+
+TEST_F(demand, dirty_pages_are_not_tracked)
+{
+	struct iommu_hwpt_set_dirty_tracking set = {
+		.size = sizeof(set),
+		.flags = IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
+	};
+	uint64_t bits[PAGES / 64];
+	struct iommu_hwpt_get_dirty_bitmap get = {
+		.size = sizeof(get),
+		.iova = ADDR,
+		.length = LENGTH,
+		.page_size = PAGE,
+		.data = (uintptr_t)bits,
+	};
+
+	attach(_metadata, self, NULL);
+	map(_metadata, self, WRITE_TOO);
+	set.hwpt_id = self->hwpt_id;
+	get.hwpt_id = self->hwpt_id;
+	EXPECT_EQ(-EOPNOTSUPP, iommufd_call(self->env.fd, IOMMU_HWPT_SET_DIRTY_TRACKING, &set));
+	EXPECT_EQ(-EOPNOTSUPP, iommufd_call(self->env.fd, IOMMU_HWPT_GET_DIRTY_BITMAP, &get));
 }
 
 /* ---- userfaultfd ---- */

@@ -124,6 +124,40 @@ TEST_F(fail_nth, alloc_hwpt)
 	EXPECT_LE(2, nth->failed);
 }
 
+/* An area on demand, with the threads of its owner, and a page table for it */
+TEST_F(fail_nth, map_on_demand)
+{
+	const size_t length = 64ul << 20;
+	uint32_t hwpt_id, ioas_id, flags = IOMMU_IOAS_MAP_ON_FAULT | IOMMU_IOAS_MAP_READABLE;
+	void *memory = mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct sides *env = &self->env;
+	struct nth *nth = &self->nth;
+	bool failed;
+	int map, hwpt;
+
+	ASSERT_NE(MAP_FAILED, memory);
+	do {
+		/* One that has never had any: what belongs to it is allocated anew. */
+		ASSERT_EQ(0, ioas_alloc(env->fd, &ioas_id));
+		nth_begin(nth);
+		map = ioas_map(env->fd, ioas_id, ADDR, memory, length, flags);
+		hwpt = hwpt_alloc_paging(env->fd, env->bad.dev.idev_id, ioas_id,
+					 IOMMU_HWPT_ALLOC_ON_FAULT, 0, &hwpt_id);
+		failed = nth_end(nth);
+		EXPECT_TRUE(may_say(map));
+		EXPECT_TRUE(may_say(hwpt));
+		if (!hwpt)
+			EXPECT_EQ(0, iommufd_destroy(env->fd, hwpt_id));
+		if (!map)
+			EXPECT_EQ(0, ioas_unmap(env->fd, ioas_id, ADDR, length));
+		EXPECT_EQ(0, iommufd_destroy(env->fd, ioas_id));
+	} while (failed);
+	EXPECT_EQ(0, map);
+	EXPECT_EQ(0, hwpt);
+	EXPECT_LE(12, nth->failed);
+	munmap(memory, length);
+}
+
 /* From a HWPT without a queue: page requests are switched on, with their memory. */
 TEST_F(fail_nth, attach)
 {

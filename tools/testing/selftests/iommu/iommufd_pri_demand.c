@@ -390,6 +390,7 @@ TEST_F(demand, pinned_window)
 	ASSERT_EQ(0, madvise(unit->memory + PART, PART, MADV_DONTNEED));
 	EXPECT_EQ(0x4242424242424242ull, read_at(unit, SIZE + 15 * PAGE));
 	EXPECT_EQ(1, reg(unit, PTD_N_REQUESTS));
+	EXPECT_EQ(0, counter(self, "outside"));
 }
 
 struct mover {
