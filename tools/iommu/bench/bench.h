@@ -93,7 +93,8 @@ struct bench {
 /* Nanoseconds of CLOCK_MONOTONIC */
 uint64_t now(void);
 
-extern const struct source mock_source, pri_source, demand_source, scattered_source;
+extern const struct source mock_source, pri_source, nested_source;
+extern const struct source demand_source, scattered_source;
 extern const struct mode serve_mode, poll_mode, read_mode;
 extern const struct mode posted_mode, multishot_mode, sqpoll_mode, kernel_mode;
 

@@ -23,7 +23,8 @@
  * sleeps when the fault comes: see sleeper.c), source=pri (the emulated device, else
  * the selftests' mock), source=demand (that device, and 16 pages are mapped for each
  * fault, by the kernel or by who serves; they lie together in physical memory),
- * source=scattered (the same, but they do not).
+ * source=scattered (the same, but they do not), source=nested (that device, which takes
+ * the faults of a guest's page table; for a machine with two stages).
  *
  * What is measured, per fault, in nanoseconds of CLOCK_MONOTONIC, which under
  * QEMU's -icount are instructions of the guest, of kernel and program:
@@ -35,8 +36,8 @@
  *   reported  the part of inject that went into the core's report function
  *   seen      with source=pri: from the doorbell until the program has the last
  *             message of a batch in its memory, in a run after that
- * With source=pri, demand and scattered nothing is subtracted: total is from the doorbell to the
- * device's response.  The clock's own cost is measured, and taken off.  Each
+ * With a source that is the device nothing is subtracted: total is from the doorbell to
+ * its response.  The clock's own cost is measured, and taken off.  Each
  * time is the least of three runs.
  *   syscalls     by ptrace, in a run of its own; the injecting ioctls not counted
  *   allocations  by kmem's tracepoints (kmalloc, slab caches, pages), in a run of
@@ -441,6 +442,8 @@ static bool set_key(struct spec *spec, const char *key, const char *value)
 		spec->asleep = n;
 	else if (!strcmp(key, "source") && !strcmp(value, "pri"))
 		spec->source = &pri_source;
+	else if (!strcmp(key, "source") && !strcmp(value, "nested"))
+		spec->source = &nested_source;
 	else if (!strcmp(key, "source") && !strcmp(value, "demand"))
 		spec->source = &demand_source;
 	else if (!strcmp(key, "source") && !strcmp(value, "scattered"))

@@ -8,10 +8,14 @@
  * before it is answered: a device that asked for the next page would find it mapped. The
  * kernel does that, and nobody serves; or the server, by one call for the 16. The 16 lie
  * together in physical memory, as most of a guest's do, or all of them apart.
+ *
+ * Or the faults are a guest's: of a first stage, which stays empty, in memory that the
+ * second stage maps.
  */
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 #include "bench.h"
@@ -24,11 +28,17 @@
 #define DEMAND_HUGE (2u << 20)
 #define DEMAND_STEPS 5120
 #define DEMAND_LENGTH ((uint64_t)DEMAND_STEPS * DEMAND_STRIDE)
+/* where the guest's page table is, in its memory */
+#define GUEST_TABLE 0x1000u
+#define GUEST_WIDTH 48
 
 struct pri_state {
 	struct pri_device pri;
 	uint32_t ioas_id;
 	uint32_t rid_hwpt, pasid_hwpt;
+	/* the guest's second stage, and all the memory it has */
+	uint32_t parent;
+	void *table;
 	bool opened;
 	/* of what the kernel resolves: the memory, and how often a page of it was asked for */
 	void *memory;
@@ -99,6 +109,35 @@ static uint32_t demand_resolve(struct bench *b, const struct iommu_hwpt_pgfault 
 	       IOMMUFD_PAGE_RESP_INVALID : IOMMUFD_PAGE_RESP_SUCCESS;
 }
 
+static int nested_open(struct bench *b, struct pri_state *s)
+{
+	struct iommu_hwpt_vtd_s1 stage = { .pgtbl_addr = GUEST_TABLE, .addr_width = GUEST_WIDTH };
+	struct iommu_hwpt_alloc cmd = {
+		.size = sizeof(cmd), .dev_id = s->pri.vfio.id, .fault_id = b->queues[0].id,
+		.flags = IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_FAULT_ID_VALID,
+		.data_type = IOMMU_HWPT_DATA_VTD_S1, .data_len = sizeof(stage),
+		.data_uptr = (uintptr_t)&stage,
+	};
+	int rc;
+
+	s->table = mmap(NULL, DEMAND_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			0);
+	if (s->table == MAP_FAILED)
+		return iopf_fail(&b->io, errno, "memory for the guest");
+	rc = iopf_hwpt_alloc(&b->io, s->pri.vfio.id, s->ioas_id, IOMMU_HWPT_ALLOC_NEST_PARENT, 0,
+			     &s->parent);
+	if (!rc)
+		rc = iopf_map(&b->io, s->ioas_id, GUEST_TABLE, s->table, DEMAND_PAGE,
+			      IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE);
+	if (rc)
+		return rc;
+	cmd.pt_id = s->parent;
+	if (ioctl(b->io.fd, IOMMU_HWPT_ALLOC, &cmd))
+		return iopf_fail(&b->io, errno, "allocate a nested HWPT");
+	s->pasid_hwpt = cmd.out_hwpt_id;
+	return 0;
+}
+
 static int pri_attach(struct bench *b, struct pri_state *s)
 {
 	uint32_t flags = IOMMU_HWPT_ALLOC_PASID | (by_kernel(b) ? IOMMU_HWPT_ALLOC_ON_FAULT : 0);
@@ -110,7 +149,9 @@ static int pri_attach(struct bench *b, struct pri_state *s)
 		rc = iopf_hwpt_alloc(&b->io, vfio->id, s->ioas_id, flags, 0, &s->rid_hwpt);
 	/* Of several tables on demand each gets every page: one is enough for both. */
 	s->pasid_hwpt = s->rid_hwpt;
-	if (!rc && !by_kernel(b))
+	if (!rc && b->spec.source == &nested_source)
+		rc = nested_open(b, s);
+	else if (!rc && !by_kernel(b))
 		rc = iopf_hwpt_alloc(&b->io, vfio->id, s->ioas_id, flags, b->queues[0].id,
 				     &s->pasid_hwpt);
 	if (!rc && on_demand(b))
@@ -190,16 +231,25 @@ static void pri_source_close(struct bench *b)
 		iopf_device_detach(&s->pri.vfio);
 		if (s->pasid_hwpt != s->rid_hwpt)
 			iopf_destroy(&b->io, s->pasid_hwpt);
+		if (s->parent)
+			iopf_destroy(&b->io, s->parent);
 		iopf_destroy(&b->io, s->rid_hwpt);
 		pri_close(&s->pri);
 		if (s->memory)
 			munmap(s->memory, DEMAND_LENGTH);
+		if (s->table)
+			munmap(s->table, DEMAND_PAGE);
 	}
 	free(s);
 }
 
 const struct source pri_source = {
 	.name = "pri", .open = pri_source_open, .inject = pri_inject, .check = pri_check,
+	.close = pri_source_close,
+};
+
+const struct source nested_source = {
+	.name = "nested", .open = pri_source_open, .inject = pri_inject, .check = pri_check,
 	.close = pri_source_close,
 };
 
