@@ -29,7 +29,7 @@
 #define LONG_MS 20000 /* waiting for what must happen */
 #define LONG_NS (LONG_MS * 1000000ULL)
 #define ROOM 8 /* messages that most reads here have room for */
-#define ROUNDS 1000 /* of what nearly always goes in order, on a machine that is not too busy */
+#define ROUNDS 100 /* of what nearly always goes in order, on a machine that is not too busy */
 #define FOREVER IOMMU_FAULT_SERVE_FOREVER
 
 #define SUCCESS IOMMUFD_PAGE_RESP_SUCCESS
