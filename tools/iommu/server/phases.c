@@ -176,7 +176,7 @@ static int check_resolved(const struct server *server, const struct target *targ
 	char text[120];
 
 	pri_counts(&target->pri, &c);
-	printf("%s: the kernel mapped %llu pages that were asked for, %llu beside them, %llu huge\n",
+	printf("%s: the kernel mapped %llu pages it was asked for, %llu beside them, %llu huge\n",
 	       name(target), (unsigned long long)resolved(server, target, "pages"),
 	       (unsigned long long)resolved(server, target, "around"),
 	       (unsigned long long)resolved(server, target, "huge"));
