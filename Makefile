@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Front door of the project; the work is done in scripts/.  'make help' lists the targets.
 #
-# KDIR=/path/to/linux   build on this (clean) 6.12 tree instead of Debian's
+# BASE=7.3              the base, of those in scripts/base-version (default: 6.12)
+# KDIR=/path/to/linux   build on this (clean) tree of that version instead of Debian's
 # CONFIG=/path/to/config   for 'make deb': the kernel's .config (default: the running kernel's)
 # TREE=DIR              the tree of 'make tree' and 'make take', instead of linux
 # JOBS=N                compilers at once (default: one per CPU)
@@ -11,7 +12,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 vm := scripts/vm
-real_file := build/ours/x86_64/vmlinux
+build := build$(if $(filter-out 6.12,$(BASE)),/$(BASE))
+real_file := $(build)/ours/x86_64/vmlinux
+
+export BASE
 
 .PHONY: help
 help: ## list the targets

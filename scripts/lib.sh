@@ -6,13 +6,35 @@ set -euo pipefail
 export LC_ALL=C
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-build=$root/build
 scripts=$root/scripts
+# What is made for another base than 6.12 has a place of its own; what is fetched for all
+# of them, and ccache, has not.
+base=${BASE:-6.12}
+shared=$root/build
+build=$shared
+if [ "$base" != 6.12 ]; then build=$shared/$base; fi
 jobs=${JOBS:-$(nproc)}
 user_dirs=(tools/testing/selftests/iommu tools/iommu)
 
 say() { printf '%s\n' "$*" >&2; }
 die() { printf '%s: error: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+# base_version: the base's line in scripts/base-version, without its first word: the version
+# and, unless 'make deps' installs the package, the suite of Debian that has it.
+base_version() {
+	local name rest
+
+	while read -r name rest; do
+		if [ "$name" = "$base" ]; then
+			echo "$rest"
+			return
+		fi
+	done <"$scripts/base-version"
+	die "BASE=$base is not in scripts/base-version"
+}
+
+# places: read names of overlay files; the files of the tree that they are, or are patches for.
+places() { sed -E 's/(\.[0-9]+\.[0-9]+)?\.patch$//'; }
 
 # Hold build/.lock.NAME until this process ends; say so if another has it.
 lock() {
@@ -137,11 +159,11 @@ apt_in() {
 
 # qemu ARCH ARGS...: replace this process by the sysroot's QEMU.
 qemu() {
-	local lib=$build/qemu/usr/lib/x86_64-linux-gnu share=$build/qemu/usr/share arch=$1
+	local lib=$shared/qemu/usr/lib/x86_64-linux-gnu share=$shared/qemu/usr/share arch=$1
 
 	shift
 	QEMU_MODULE_DIR=$lib/qemu exec "$lib/ld-linux-x86-64.so.2" --library-path "$lib" \
-		"$build/qemu/usr/bin/qemu-system-${arch/arm64/aarch64}" \
+		"$shared/qemu/usr/bin/qemu-system-${arch/arm64/aarch64}" \
 		-L "$share/qemu" -L "$share/seabios" "$@"
 }
 
@@ -153,7 +175,7 @@ kmake() {
 
 	shift 3
 	if [ "$kind" = arm64 ]; then arch=arm64 cross=aarch64-linux-gnu-; fi
-	CCACHE_DIR=${CCACHE_DIR:-$build/ccache} CCACHE_BASEDIR=$build CCACHE_NOHASHDIR=1 \
+	CCACHE_DIR=${CCACHE_DIR:-$shared/ccache} CCACHE_BASEDIR=$build CCACHE_NOHASHDIR=1 \
 	KBUILD_BUILD_TIMESTAMP='Thu Jan 1 00:00:00 UTC 1970' KBUILD_BUILD_USER=build \
 	KBUILD_BUILD_HOST=localhost \
 		make -C "$src" O="$out" ARCH=$arch CROSS_COMPILE="$cross" CC="ccache ${cross}gcc" \
@@ -173,7 +195,7 @@ umake() {
 	mkdir -p "$3"
 	LDFLAGS=-static CFLAGS="-O2 -g -Werror" make -C "$src/$2" -j"$jobs" OUTPUT="$3" \
 		CROSS_COMPILE="$cross" KHDR_INCLUDES="-isystem $headers/usr/include" \
-		LIBURING="$build/debs/$1" "${@:4}"
+		LIBURING="$shared/debs/$1" "${@:4}"
 }
 
 # Make the kernel's headers for user programs of ARCH.
@@ -223,6 +245,8 @@ fragments() {
 	*) die "unknown kind of kernel '$2'" ;;
 	esac
 	printf "$scripts/config/%s.config\n" "${parts[@]}"
+	# What a kernel of this base has besides
+	if [ -e "$scripts/config/$base.config" ]; then echo "$scripts/config/$base.config"; fi
 	# What only our tree has
 	case $1/$2 in
 	ours/arm64) echo "$root/drivers/iommu/arm/arm-smmu-v3/.kunitconfig" ;;
@@ -241,7 +265,7 @@ new_config() {
 # warnings LOG FILES: the compiler's in LOG about one of FILES, that has lines "path: ";
 # as "path: text", and of the base's, ours' and the series' tree alike.
 warnings() {
-	sed -En 's,^[^ ]*/build/((ours|series-src)/src|base)/,,; s,^(\.\./)+((ours/)?src|base)/,,
+	sed -En 's,^[^ ]*/build/([0-9.]+/)?((ours|series-src)/src|base)/,,; s,^(\.\./)+((ours/)?src|base)/,,
 		s/^([^ :]+)(:[0-9]+)+: warning: /\1: /p' "$1" | sort -u | grep -F -f "$2" || true
 }
 

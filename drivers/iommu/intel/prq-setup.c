@@ -21,9 +21,9 @@
 /* The ring, if there is one, and what of it is to be read */
 static void prq_write_ring(struct intel_iommu *iommu, u64 head, u64 tail, void *ring)
 {
-	dmar_writeq(iommu->reg + DMAR_PQH_REG, head);
-	dmar_writeq(iommu->reg + DMAR_PQT_REG, tail);
-	dmar_writeq(iommu->reg + DMAR_PQA_REG, ring ? virt_to_phys(ring) | PRQ_ORDER : 0);
+	writeq(head, iommu->reg + DMAR_PQH_REG);
+	writeq(tail, iommu->reg + DMAR_PQT_REG);
+	writeq(ring ? virt_to_phys(ring) | PRQ_ORDER : 0, iommu->reg + DMAR_PQA_REG);
 }
 
 /*
@@ -80,7 +80,7 @@ static void prq_free(struct intel_iommu *iommu)
 	if (iommu->iopf_queue)
 		iopf_queue_free(iommu->iopf_queue);
 	if (iommu->prq)
-		iommu_free_pages(iommu->prq, PRQ_ORDER);
+		iommu_free_pages(iommu->prq);
 	iommu->iopf_queue = NULL;
 	iommu->prq = NULL;
 }
@@ -89,7 +89,7 @@ static int prq_alloc(struct intel_iommu *iommu)
 {
 	snprintf(iommu->iopfq_name, sizeof(iommu->iopfq_name), "dmar%d-iopfq", iommu->seq_id);
 	iommu->iopf_queue = iopf_queue_alloc(iommu->iopfq_name);
-	iommu->prq = iommu_alloc_pages_node(iommu->node, GFP_KERNEL, PRQ_ORDER);
+	iommu->prq = iommu_alloc_pages_node_sz(iommu->node, GFP_KERNEL, PRQ_SIZE);
 	return iommu->iopf_queue && iommu->prq ? 0 : -ENOMEM;
 }
 
@@ -167,8 +167,8 @@ void intel_iommu_suspend_prq(struct intel_iommu *iommu)
 	if (!iommu->prq)
 		return;
 
-	iommu->prq_saved.head = dmar_readq(iommu->reg + DMAR_PQH_REG);
-	iommu->prq_saved.tail = dmar_readq(iommu->reg + DMAR_PQT_REG);
+	iommu->prq_saved.head = readq(iommu->reg + DMAR_PQH_REG);
+	iommu->prq_saved.tail = readq(iommu->reg + DMAR_PQT_REG);
 	iommu->prq_saved.control = readl(iommu->reg + DMAR_PECTL_REG);
 	iommu->prq_saved.data = readl(iommu->reg + DMAR_PEDATA_REG);
 	iommu->prq_saved.addr = readl(iommu->reg + DMAR_PEADDR_REG);

@@ -176,7 +176,7 @@ static unsigned int fake_fail(struct fake *fake, const struct qi_desc *desc)
 	bool aborted = fake->error.status == DMA_FSTS_ITE && (desc->qw0 & 0xf) == QI_IWD_TYPE;
 
 	reg_set(fake, DMAR_FSTS_REG, fake->error.status);
-	dmar_writeq(fake->iommu.reg + DMAR_IQER_REG, (u64)fake->error.sid << 32);
+	writeq((u64)fake->error.sid << 32, fake->iommu.reg + DMAR_IQER_REG);
 	fake->error = (struct fake_error){};
 	fake->stalled = true;
 	return aborted;
@@ -1063,8 +1063,7 @@ static enum hrtimer_restart fake_timer(struct hrtimer *timer)
 
 static void timer_start(struct fake *fake)
 {
-	hrtimer_init(&fake->timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
-	fake->timer.function = fake_timer;
+	hrtimer_setup(&fake->timer, fake_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
 	hrtimer_start(&fake->timer, ns_to_ktime(100 * NSEC_PER_USEC), HRTIMER_MODE_REL_HARD);
 }
 
@@ -1221,7 +1220,7 @@ static void prq_test_start(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PQH_REG));
 	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PQT_REG));
 	KUNIT_EXPECT_EQ(test, virt_to_phys(fake->iommu.prq) | PRQ_ORDER,
-			dmar_readq(fake->iommu.reg + DMAR_PQA_REG));
+			readq(fake->iommu.reg + DMAR_PQA_REG));
 	KUNIT_EXPECT_EQ(test, 1, fake->kicks);
 }
 
@@ -1250,7 +1249,7 @@ static void prq_test_sleep(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, 0x1000 + i, reg_get(fake, msi[i]));
 	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PRS_REG));
 	KUNIT_EXPECT_EQ(test, virt_to_phys(fake->iommu.prq) | PRQ_ORDER,
-			dmar_readq(fake->iommu.reg + DMAR_PQA_REG));
+			readq(fake->iommu.reg + DMAR_PQA_REG));
 	KUNIT_EXPECT_EQ(test, 1, fake->kicks);
 	run(fake);
 	KUNIT_EXPECT_EQ(test, 3, fake->n_groups);
@@ -1266,7 +1265,7 @@ static void prq_test_sleep_without_queue(struct kunit *test)
 	intel_iommu_suspend_prq(&fake->iommu);
 	intel_iommu_resume_prq(&fake->iommu);
 	fake->iommu.prq = prq;
-	KUNIT_EXPECT_EQ(test, 0, dmar_readq(fake->iommu.reg + DMAR_PQA_REG));
+	KUNIT_EXPECT_EQ(test, 0, readq(fake->iommu.reg + DMAR_PQA_REG));
 	KUNIT_EXPECT_EQ(test, 0, fake->kicks);
 }
 

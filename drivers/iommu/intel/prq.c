@@ -78,12 +78,12 @@
 
 static u32 prq_head(struct intel_iommu *iommu)
 {
-	return dmar_readq(iommu->reg + DMAR_PQH_REG) & PRQ_RING_MASK;
+	return readq(iommu->reg + DMAR_PQH_REG) & PRQ_RING_MASK;
 }
 
 static u32 prq_tail(struct intel_iommu *iommu)
 {
-	return dmar_readq(iommu->reg + DMAR_PQT_REG) & PRQ_RING_MASK;
+	return readq(iommu->reg + DMAR_PQT_REG) & PRQ_RING_MASK;
 }
 
 static u32 prq_next(u32 offset)
@@ -406,9 +406,9 @@ static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end)
 		prq_handle(iommu, dev, &req);
 		head = prq_next(head);
 		if (!(head % (PRQ_HEAD_STEP * PRQ_DSC_SIZE)))
-			dmar_writeq(iommu->reg + DMAR_PQH_REG, head);
+			writeq(head, iommu->reg + DMAR_PQH_REG);
 	} while (head != end && prq_source(prq_at(iommu, head)) == sid);
-	dmar_writeq(iommu->reg + DMAR_PQH_REG, head);
+	writeq(head, iommu->reg + DMAR_PQH_REG);
 
 	return head;
 }

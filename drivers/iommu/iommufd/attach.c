@@ -8,8 +8,7 @@
  * that user space has attached: only those may fault, each under its own id.
  *
  * The first device attaches the whole group in the IOMMU core, the last one
- * detaches it. Everything here runs under igroup->lock, which also protects
- * &iommufd_group.pasids.
+ * detaches it. Everything here runs under igroup->lock.
  *
  * The order when a device leaves, so that nobody meets a handle that is freed:
  *
@@ -27,11 +26,9 @@
  *
  * Locks, outermost first:
  *
- *	igroup->lock (mutex)		all of this file, and &iommufd_group.pasids
+ *	igroup->lock (mutex)		all of this file
  *	iommu_group::mutex		the IOMMU core's: attaching, and going through
  *					the devices of a group
- *	iommufd_device::iopf_lock	&iommufd_device.iopf_enabled; a device enables
- *	(mutex)				its page requests under it
  *	the device's lock (spin)	iopf_quiesce() and iopf_recall_sync() take it
  *	iommufd_fault::lock (spin)	the lists of attachments, against the handler
  *
@@ -49,43 +46,6 @@
 
 #include "../iommu-priv.h"
 #include "iommufd_private.h"
-
-/* Reference counted per device: several HWPTs with faults may be attached. */
-static int attach_enable_iopf(struct iommufd_device *idev)
-{
-	struct device *dev = idev->dev;
-	int rc = 0;
-
-	if (idev->reports_faults)
-		return 0;
-
-	/*
-	 * A VF shares the page request interface with its PF, if that has one. A
-	 * response failure would stop both, and nobody could start them again. One
-	 * whose transactions stall concerns nobody else.
-	 */
-	if (dev_is_pci(dev) && to_pci_dev(dev)->is_virtfn && pci_pri_supported(to_pci_dev(dev)))
-		return -EINVAL;
-
-	mutex_lock(&idev->iopf_lock);
-	if (!idev->iopf_enabled)
-		rc = iommu_dev_enable_feature(dev, IOMMU_DEV_FEAT_IOPF);
-	if (!rc)
-		idev->iopf_enabled++;
-	mutex_unlock(&idev->iopf_lock);
-	return rc;
-}
-
-static void attach_disable_iopf(struct iommufd_device *idev)
-{
-	if (idev->reports_faults)
-		return;
-
-	mutex_lock(&idev->iopf_lock);
-	if (!WARN_ON(!idev->iopf_enabled) && !--idev->iopf_enabled)
-		iommu_dev_disable_feature(idev->dev, IOMMU_DEV_FEAT_IOPF);
-	mutex_unlock(&idev->iopf_lock);
-}
 
 static struct iommufd_attach_handle *
 attach_find_handle(struct iommufd_device *idev, ioasid_t pasid)
@@ -132,7 +92,8 @@ iommufd_find_attachment(struct iommufd_device *idev, ioasid_t pasid,
 	return attach_find(handle, idev);
 }
 
-static struct iommufd_attach_handle *attach_new_handle(struct iommufd_hw_pagetable *hwpt)
+static struct iommufd_attach_handle *attach_new_handle(struct iommufd_hw_pagetable *hwpt,
+						       struct iommufd_group *igroup)
 {
 	struct iommufd_attach_handle *handle;
 
@@ -141,6 +102,7 @@ static struct iommufd_attach_handle *attach_new_handle(struct iommufd_hw_pagetab
 		return NULL;
 
 	handle->hwpt = hwpt;
+	handle->igroup = igroup;
 	INIT_LIST_HEAD(&handle->attachments);
 	return handle;
 }
@@ -150,6 +112,9 @@ static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_devic
 	struct iommufd_fault *fault = handle->hwpt->fault;
 	struct iommufd_attachment *attachment;
 	int rc;
+
+	if (!iommufd_hwpt_compatible_device(handle->hwpt, idev))
+		return -EINVAL;
 
 	/* What a driver finds does not come from the IOMMU, whose page table we would fill. */
 	if (handle->hwpt->demand && idev->reports_faults)
@@ -166,7 +131,7 @@ static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_devic
 		return 0;
 	}
 
-	rc = attach_enable_iopf(idev);
+	rc = iommufd_iopf_enable(idev);
 	if (rc) {
 		kfree(attachment);
 		return rc;
@@ -208,7 +173,7 @@ static void attach_del(const struct attach_leave *leave, struct iommufd_attachme
 			iommufd_demand_drain(demand, attachment, leave->code);
 		iommufd_fault_drain(fault, attachment, leave->code);
 		iopf_recall_sync(attachment->idev->dev);
-		attach_disable_iopf(attachment->idev);
+		iommufd_iopf_disable(attachment->idev);
 	} else {
 		list_del(&attachment->node);
 	}
@@ -223,7 +188,7 @@ static int attach_quiesce(struct device *dev, void *data)
 	return 0;
 }
 
-static void attach_free_handle(struct attach_leave leave, struct iommufd_group *igroup)
+static void attach_free_handle(struct attach_leave leave)
 {
 	struct iommufd_attachment *attachment, *next;
 
@@ -233,52 +198,38 @@ static void attach_free_handle(struct attach_leave leave, struct iommufd_group *
 	 * A device that is not attached here can find the handle all the same, and
 	 * a report looks at its domain to see that this takes no faults.
 	 */
-	iommu_group_for_each_dev(igroup->group, &leave, attach_quiesce);
+	iommu_group_for_each_dev(leave.handle->igroup->group, &leave, attach_quiesce);
 	kfree(leave.handle);
 }
 
 /* No fault comes this way any more. */
-static void attach_end(struct iommufd_attach_handle *handle, struct iommufd_group *igroup,
-		       ioasid_t pasid)
+static void attach_end(struct iommufd_attach_handle *handle, ioasid_t pasid)
 {
-	attach_free_handle((struct attach_leave){ handle, pasid, IOMMU_PAGE_RESP_INVALID },
-			   igroup);
+	attach_free_handle((struct attach_leave){ handle, pasid, IOMMU_PAGE_RESP_INVALID });
 }
 
 /* Another handle has taken its place, or has kept it. */
-static void attach_move(struct iommufd_attach_handle *handle, struct iommufd_group *igroup,
-			ioasid_t forget)
+static void attach_move(struct iommufd_attach_handle *handle, ioasid_t forget)
 {
-	attach_free_handle((struct attach_leave){ handle, forget, IOMMU_PAGE_RESP_SUCCESS },
-			   igroup);
+	attach_free_handle((struct attach_leave){ handle, forget, IOMMU_PAGE_RESP_SUCCESS });
 }
 
-/*
- * A device that uses PASIDs needs HWPTs that were allocated for it, on the RID
- * and on every PASID alike: hardware shares state between the two.
- */
 static bool attach_is_compatible(struct iommufd_hw_pagetable *hwpt,
 				 struct iommufd_device *idev, ioasid_t pasid)
 {
-	struct iommufd_group *igroup = idev->igroup;
-
-	if (pasid == IOMMU_NO_PASID)
-		return hwpt->pasid_compat || !igroup->pasids;
-
 	/* The IOMMU core skips devices without PASIDs, and says it went well. */
-	if (!idev->dev->iommu->max_pasids || !hwpt->pasid_compat)
+	if (pasid != IOMMU_NO_PASID && !idev->dev->iommu->max_pasids)
 		return false;
-	return !igroup->hwpt || igroup->hwpt->pasid_compat;
+	return !iommufd_hwpt_pasid_compat(hwpt, idev, pasid);
 }
 
 static int attach_first(struct iommufd_hw_pagetable *hwpt,
 			struct iommufd_device *idev, ioasid_t pasid)
 {
-	struct iommufd_group *igroup = idev->igroup;
 	struct iommufd_attach_handle *handle;
 	int rc;
 
-	handle = attach_new_handle(hwpt);
+	handle = attach_new_handle(hwpt, idev->igroup);
 	if (!handle)
 		return -ENOMEM;
 
@@ -287,19 +238,18 @@ static int attach_first(struct iommufd_hw_pagetable *hwpt,
 		goto err_free;
 
 	if (pasid == IOMMU_NO_PASID)
-		rc = iommu_attach_group_handle(hwpt->domain, igroup->group, &handle->handle);
+		rc = iommu_attach_group_handle(hwpt->domain, idev->igroup->group,
+					       &handle->handle);
 	else
 		rc = iommu_attach_device_pasid(hwpt->domain, idev->dev, pasid,
 					       &handle->handle);
 	if (rc)
 		goto err_free;
 
-	if (pasid != IOMMU_NO_PASID)
-		igroup->pasids++;
 	return 0;
 
 err_free:
-	attach_move(handle, igroup, IOMMU_PASID_INVALID);
+	attach_move(handle, IOMMU_PASID_INVALID);
 	return rc;
 }
 
@@ -344,7 +294,6 @@ struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev, ioasid_
 {
 	struct iommufd_attach_handle *handle = attach_find_handle(idev, pasid);
 	struct iommufd_attachment *attachment = attach_find(handle, idev);
-	struct iommufd_group *igroup = idev->igroup;
 	struct iommufd_hw_pagetable *hwpt;
 
 	if (!attachment)
@@ -357,13 +306,11 @@ struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev, ioasid_
 		return hwpt;
 	}
 
-	if (pasid == IOMMU_NO_PASID) {
-		iommu_detach_group_handle(hwpt->domain, igroup->group);
-	} else {
+	if (pasid == IOMMU_NO_PASID)
+		iommu_detach_group_handle(hwpt->domain, idev->igroup->group);
+	else
 		iommu_detach_device_pasid(hwpt->domain, idev->dev, pasid);
-		igroup->pasids--;
-	}
-	attach_end(handle, igroup, pasid);
+	attach_end(handle, pasid);
 	return hwpt;
 }
 
@@ -393,7 +340,7 @@ int iommufd_replace(struct iommufd_hw_pagetable *hwpt,
 	if (!attach_find(old, idev) || !attach_is_compatible(hwpt, idev, pasid))
 		return -EINVAL;
 
-	handle = attach_new_handle(hwpt);
+	handle = attach_new_handle(hwpt, idev->igroup);
 	if (!handle)
 		return -ENOMEM;
 
@@ -412,57 +359,10 @@ int iommufd_replace(struct iommufd_hw_pagetable *hwpt,
 	if (rc)
 		goto err_free;
 
-	attach_move(old, idev->igroup, pasid);
+	attach_move(old, pasid);
 	return 0;
 
 err_free:
-	attach_move(handle, idev->igroup, IOMMU_PASID_INVALID);
+	attach_move(handle, IOMMU_PASID_INVALID);
 	return rc;
-}
-
-/**
- * iommufd_pasid_replace() - Move a group's PASID and the users of its HWPT
- * @hwpt: the new HWPT
- * @idev: a device of the group that is attached
- * @pasid: the PASID
- *
- * Context: Process context, takes igroup->lock.
- *
- * Return: the old HWPT with one user left for the caller to give back, NULL if
- * @hwpt was attached already, or an ERR_PTR as of iommufd_replace().
- */
-struct iommufd_hw_pagetable *
-iommufd_pasid_replace(struct iommufd_hw_pagetable *hwpt,
-		      struct iommufd_device *idev, ioasid_t pasid)
-{
-	struct iommufd_attach_handle *handle;
-	struct iommufd_hw_pagetable *old;
-	size_t devices;
-	int rc;
-
-	mutex_lock(&idev->igroup->lock);
-	handle = attach_find_handle(idev, pasid);
-	if (!attach_find(handle, idev)) {
-		old = ERR_PTR(-EINVAL);
-		goto out_unlock;
-	}
-	if (handle->hwpt == hwpt) {
-		old = NULL;
-		goto out_unlock;
-	}
-
-	old = handle->hwpt;
-	devices = list_count_nodes(&handle->attachments);
-	rc = iommufd_replace(hwpt, idev, pasid);
-	if (rc) {
-		old = ERR_PTR(rc);
-		goto out_unlock;
-	}
-	refcount_add(devices, &hwpt->obj.users);
-	if (devices > 1)
-		WARN_ON(refcount_sub_and_test(devices - 1, &old->obj.users));
-
-out_unlock:
-	mutex_unlock(&idev->igroup->lock);
-	return old;
 }

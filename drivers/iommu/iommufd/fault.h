@@ -247,6 +247,7 @@ struct iommufd_fault_id {
  * struct iommufd_attach_handle - A HWPT attached to a group's RID or PASID
  * @handle: what the fault core finds by {group, PASID}
  * @hwpt: the HWPT
+ * @igroup: the group
  * @attachments: one for each device of the group that user space attached;
  *               changed under igroup->lock and, if the HWPT has a fault object,
  *               also under that object's lock
@@ -255,6 +256,7 @@ struct iommufd_fault_id {
 struct iommufd_attach_handle {
 	struct iommu_attach_handle handle;
 	struct iommufd_hw_pagetable *hwpt;
+	struct iommufd_group *igroup;
 	struct list_head attachments;
 	bool moved;
 };
@@ -478,8 +480,5 @@ struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev,
 					    ioasid_t pasid);
 int iommufd_replace(struct iommufd_hw_pagetable *hwpt,
 		    struct iommufd_device *idev, ioasid_t pasid);
-struct iommufd_hw_pagetable *
-iommufd_pasid_replace(struct iommufd_hw_pagetable *hwpt,
-		      struct iommufd_device *idev, ioasid_t pasid);
 
 #endif

@@ -196,7 +196,6 @@ int iommufd_demand_offer(struct iommufd_hw_pagetable *hwpt)
 		return -EOPNOTSUPP;
 	hwpt->domain->iopf_handler = iommufd_demand_iopf_handler;
 	hwpt->domain->iopf_ops = &demand_ops;
-	hwpt->domain->fault_data = hwpt;
 	return 0;
 }
 

@@ -78,7 +78,7 @@ void iommufd_driver_fault_put(struct iommufd_driver_fault *df)
 	if (refcount_dec_and_test(&df->users))
 		kfree(df);
 }
-EXPORT_SYMBOL_NS_GPL(iommufd_driver_fault_put, IOMMUFD);
+EXPORT_SYMBOL_NS_GPL(iommufd_driver_fault_put, "IOMMUFD");
 
 static void driver_fault_release(struct iopf_group *group)
 {
@@ -167,7 +167,7 @@ void iommufd_device_reports_faults(struct iommufd_device *idev)
 {
 	idev->reports_faults = true;
 }
-EXPORT_SYMBOL_NS_GPL(iommufd_device_reports_faults, IOMMUFD);
+EXPORT_SYMBOL_NS_GPL(iommufd_device_reports_faults, "IOMMUFD");
 
 /**
  * iommufd_device_report_fault() - Report a fault that a driver found
@@ -212,7 +212,7 @@ iommufd_device_report_fault(struct iommufd_device *idev,
 	iommufd_driver_fault_put(df);
 	return ERR_PTR(rc);
 }
-EXPORT_SYMBOL_NS_GPL(iommufd_device_report_fault, IOMMUFD);
+EXPORT_SYMBOL_NS_GPL(iommufd_device_report_fault, "IOMMUFD");
 
 /**
  * iommufd_access_reports_faults() - The driver finds the emulated device's faults
@@ -225,7 +225,7 @@ void iommufd_access_reports_faults(struct iommufd_access *access)
 {
 	WRITE_ONCE(access->reports_faults, true);
 }
-EXPORT_SYMBOL_NS_GPL(iommufd_access_reports_faults, IOMMUFD);
+EXPORT_SYMBOL_NS_GPL(iommufd_access_reports_faults, "IOMMUFD");
 
 /**
  * iommufd_access_report_fault() - Report a fault of an emulated device
@@ -261,7 +261,7 @@ iommufd_access_report_fault(struct iommufd_access *access,
 	iommufd_driver_fault_put(df);
 	return ERR_PTR(rc);
 }
-EXPORT_SYMBOL_NS_GPL(iommufd_access_report_fault, IOMMUFD);
+EXPORT_SYMBOL_NS_GPL(iommufd_access_report_fault, "IOMMUFD");
 
 /**
  * iommufd_withdraw_fault() - Take a reported fault back
@@ -296,7 +296,7 @@ bool iommufd_withdraw_fault(struct iommufd_driver_fault *df)
 	wait_for_completion(&df->ended);
 	return df->withdrawn;
 }
-EXPORT_SYMBOL_NS_GPL(iommufd_withdraw_fault, IOMMUFD);
+EXPORT_SYMBOL_NS_GPL(iommufd_withdraw_fault, "IOMMUFD");
 
 static struct iommufd_fault_source *source_alloc(struct iommufd_access *access,
 						 struct iommufd_fault *fault)

@@ -132,8 +132,7 @@ static void fault_init(struct iommufd_fault *fault, const struct iommu_fault_all
 	refcount_set(&fault->refs, 1);
 	iommufd_fault_init_wake(fault);
 	init_waitqueue_head(&fault->drain_wait);
-	hrtimer_init(&fault->timer, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
-	fault->timer.function = iommufd_fault_timeout;
+	hrtimer_setup(&fault->timer, iommufd_fault_timeout, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
 	INIT_WORK(&fault->work, iommufd_fault_work);
 	spin_lock_init(&fault->lock);
 	INIT_LIST_HEAD(&fault->deliver);

@@ -244,8 +244,7 @@ void iommufd_fault_init_wake(struct iommufd_fault *fault)
 {
 	init_waitqueue_head(&fault->readers);
 	init_waitqueue_head(&fault->pollers);
-	hrtimer_init(&fault->look, CLOCK_MONOTONIC, HRTIMER_MODE_REL_SOFT);
-	fault->look.function = fault_look;
+	hrtimer_setup(&fault->look, fault_look, CLOCK_MONOTONIC, HRTIMER_MODE_REL_SOFT);
 	INIT_WORK(&fault->wake_work, fault_wake_work);
 	fault->nudge = 1;
 }
