@@ -239,9 +239,15 @@ static unsigned int next_kind(order_t *self, struct multishot *shot, struct wait
 	return KINDS;
 }
 
-/* Of each kind one, and each in its turn; the multishot read has stayed. */
+/* None of them is answered: the device has no credits for many more. */
+#define MIXED_FAULTS 60
+
+/*
+ * Of each kind one, and each in its turn; the multishot read has stayed. On a busy machine
+ * that one may have all: the ring's own task is always too late. @faults: so far
+ */
 static bool mixed_in_order(struct __test_metadata *_metadata, order_t *self,
-			   struct multishot *shot)
+			   struct multishot *shot, unsigned int *faults)
 {
 	struct waiter w[2] = {
 		{ .by = WAIT_READ, .fd = self->env.queue, .room = 1 },
@@ -250,6 +256,8 @@ static bool mixed_in_order(struct __test_metadata *_metadata, order_t *self,
 	unsigned int i, which, done = 0, seen = 0;
 	bool in_order = true;
 
+	if (*faults >= MIXED_FAULTS)
+		return false;
 	post(_metadata, self, 0);
 	waiter_start(_metadata, &w[0]);
 	waiter_start(_metadata, &w[1]);
@@ -259,6 +267,8 @@ static bool mixed_in_order(struct __test_metadata *_metadata, order_t *self,
 		ASSERT_GT(KINDS, which);
 		in_order &= which == i;
 		seen |= 1 << which;
+		if (++*faults >= MIXED_FAULTS && done == 3)
+			return false;
 	}
 	return in_order;
 }
@@ -266,11 +276,12 @@ static bool mixed_in_order(struct __test_metadata *_metadata, order_t *self,
 TEST_F(order, mixed)
 {
 	struct multishot *shot = calloc(1, sizeof(*shot));
-	unsigned int round;
+	unsigned int round, faults = 0;
 
 	ASSERT_NE(NULL, shot);
 	multishot_start(_metadata, shot, self->env.queue);
-	for (round = 0; round < ROUNDS && !mixed_in_order(_metadata, self, shot); round++)
+	for (round = 0; round < ROUNDS && !mixed_in_order(_metadata, self, shot, &faults);
+	     round++)
 		;
 	io_uring_queue_exit(&shot->ring);
 	free(shot);
