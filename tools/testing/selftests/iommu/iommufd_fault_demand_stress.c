@@ -362,10 +362,8 @@ int main(int argc, char **argv)
 
 	if (argc == 2 && !strcmp(argv[1], "--nothing"))
 		return 0;
-	stress_parse(&s.opt, argc, argv);
-	ksft_print_header();
+	stress_begin(&s.opt, argc, argv);
 	ksft_set_plan(5);
-	stress_print_repeat(&s.opt);
 	s.fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	if (s.fd < 0 || iopf_stats_reset(s.fd, 0))
 		ksft_exit_skip("no /dev/iommu, or no page request injector\n");
@@ -376,7 +374,5 @@ int main(int argc, char **argv)
 		run(&s);
 	ksft_test_result(!s.failure[0], "all system calls %s\n", s.failure);
 	check(&s);
-	if (ksft_get_fail_cnt())
-		stress_print_repeat(&s.opt);
-	ksft_finished();
+	stress_finish(&s.opt);
 }

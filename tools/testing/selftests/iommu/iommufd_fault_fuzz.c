@@ -732,10 +732,8 @@ int main(int argc, char **argv)
 	uint64_t end;
 	int i;
 
-	stress_parse(&opt, argc, argv);
-	ksft_print_header();
+	stress_begin(&opt, argc, argv);
 	ksft_set_plan(1);
-	stress_print_repeat(&opt);
 	rng = rng_of(opt.seed, 0);
 	make_buffers();
 	if (io_uring_queue_init(32, &ring, 0))

@@ -847,10 +847,8 @@ int main(int argc, char **argv)
 		return serve_main(argv + 2);
 	if (argc == 2 && !strcmp(argv[1], "--nothing"))
 		return 0;
-	stress_parse(&sv.opt, argc, argv);
-	ksft_print_header();
+	stress_begin(&sv.opt, argc, argv);
 	ksft_set_plan(4);
-	stress_print_repeat(&sv.opt);
 	sv.fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	if (sv.fd < 0 || iopf_stats_reset(sv.fd, 0))
 		ksft_exit_skip("no /dev/iommu, or no page request injector\n");
@@ -874,7 +872,5 @@ int main(int argc, char **argv)
 	ksft_test_result(!shared->failed, "all system calls, all messages, all objects %s\n",
 			 shared->failed ? shared->failure : "");
 	check_answers(&sv);
-	if (ksft_get_fail_cnt())
-		stress_print_repeat(&sv.opt);
-	ksft_finished();
+	stress_finish(&sv.opt);
 }

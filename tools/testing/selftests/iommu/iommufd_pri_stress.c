@@ -350,9 +350,7 @@ int main(int argc, char **argv)
 	};
 	uint64_t end;
 
-	stress_parse(&sv.opt, argc, argv);
-	ksft_print_header();
-	stress_print_repeat(&sv.opt);
+	stress_begin(&sv.opt, argc, argv);
 	if (pri_find(sv.found, UNITS) < UNITS)
 		ksft_exit_skip("fewer than two pri-testdev (1234:9171) here\n");
 	ksft_set_plan(2);
@@ -376,7 +374,5 @@ int main(int argc, char **argv)
 			 shared->failed ? shared->failure : "");
 	ksft_test_result(sv.success && sv.invalid && sv.failure,
 			 "answers of each kind were given\n");
-	if (ksft_get_fail_cnt())
-		stress_print_repeat(&sv.opt);
-	ksft_finished();
+	stress_finish(&sv.opt);
 }

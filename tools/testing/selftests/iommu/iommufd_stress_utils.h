@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../kselftest.h"
+
 struct rng {
 	uint64_t state;
 };
@@ -118,6 +120,22 @@ static inline void stress_print_repeat(const struct stress_options *opt)
 	       (unsigned long long)opt->seed, opt->unit, (unsigned long long)opt->count,
 	       (unsigned long long)opt->seconds);
 	fflush(stdout);
+}
+
+/* @opt holds the defaults. The plan is the caller's: it may have to skip all instead. */
+static inline void stress_begin(struct stress_options *opt, int argc, char **argv)
+{
+	stress_parse(opt, argc, argv);
+	ksft_print_header();
+	stress_print_repeat(opt);
+}
+
+/* Says once more, where something failed, how to see it again. */
+static inline void __attribute__((noreturn)) stress_finish(const struct stress_options *opt)
+{
+	if (ksft_get_fail_cnt())
+		stress_print_repeat(opt);
+	ksft_finished();
 }
 
 #endif
