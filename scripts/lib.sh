@@ -8,7 +8,7 @@ export LC_ALL=C
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 scripts=$root/scripts
 # What is made for another base than 6.12 has a place of its own; what is fetched for all
-# of them, and ccache, has not.
+# of them has not.
 base=${BASE:-6.12}
 shared=$root/build
 build=$shared
@@ -167,7 +167,8 @@ qemu() {
 		-L "$share/qemu" -L "$share/seabios" "$@"
 }
 
-# kmake KIND SRC OUT ARGS...: the kernel's own make, out of tree, with ccache.
+# kmake KIND SRC OUT ARGS...: the kernel's own make, out of tree, with ccache.  That has its
+# own place, so that a second clone compiles next to nothing.
 # Nothing that changes from run to run gets into the objects, and paths below
 # build/ count as relative ones, so that the trees share the cache.
 kmake() {
@@ -175,7 +176,7 @@ kmake() {
 
 	shift 3
 	if [ "$kind" = arm64 ]; then arch=arm64 cross=aarch64-linux-gnu-; fi
-	CCACHE_DIR=${CCACHE_DIR:-$shared/ccache} CCACHE_BASEDIR=$build CCACHE_NOHASHDIR=1 \
+	CCACHE_BASEDIR=$build CCACHE_NOHASHDIR=1 \
 	KBUILD_BUILD_TIMESTAMP='Thu Jan 1 00:00:00 UTC 1970' KBUILD_BUILD_USER=build \
 	KBUILD_BUILD_HOST=localhost \
 		make -C "$src" O="$out" ARCH=$arch CROSS_COMPILE="$cross" CC="ccache ${cross}gcc" \
