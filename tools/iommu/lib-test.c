@@ -56,6 +56,25 @@ TEST(groups)
 	EXPECT_EQ(0, iopf_next_group(&iter, &group));
 }
 
+/* With a loss that no fault tells of */
+TEST(lost)
+{
+	struct iommu_hwpt_pgfault m[] = {
+		{ .flags = IOMMU_PGFAULT_FLAGS_LOST }, message(1, 0x1000, true),
+		{ .flags = IOMMU_PGFAULT_FLAGS_LOST },
+	};
+	struct iopf_iter iter = iopf_groups(m, 3);
+	struct iopf_group group;
+
+	ASSERT_EQ(1, iopf_next_group(&iter, &group));
+	EXPECT_EQ(&m[1], group.requests);
+	EXPECT_EQ(1, group.n);
+	EXPECT_EQ(0, iopf_next_group(&iter, &group));
+	EXPECT_TRUE(iopf_lost(m, 3));
+	EXPECT_FALSE(iopf_lost(m + 1, 1));
+	EXPECT_FALSE(iopf_lost(m, 0));
+}
+
 TEST(group_without_end)
 {
 	struct iommu_hwpt_pgfault m[] = {

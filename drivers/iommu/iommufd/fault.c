@@ -151,9 +151,24 @@ static struct iommufd_fault_slot *fault_slot_get(struct iommufd_fault *fault,
 	return slot;
 }
 
-static void fault_note_loss(struct iommufd_fault *fault)
+/**
+ * iommufd_fault_note_loss() - User space is to be told that something was lost
+ * @fault: the object
+ * @alarm: also if no fault comes; else the device asks again, and the flag goes along
+ *
+ * Context: Under the object's lock.
+ *
+ * Return: whether who waits is to be woken for it.
+ */
+bool iommufd_fault_note_loss(struct iommufd_fault *fault, bool alarm)
 {
-	fault->lost = fault->flags & IOMMU_FAULT_ALLOC_REPORT_LOSS;
+	if (!(fault->flags & IOMMU_FAULT_ALLOC_REPORT_LOSS))
+		return false;
+	fault->lost = true;
+	if (!alarm || fault->alarm)
+		return false;
+	WRITE_ONCE(fault->alarm, true);
+	return true;
 }
 
 /**
@@ -254,7 +269,7 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 	slot = fault_slot_get(fault, attachment);
 	if (unlikely(!slot)) {
 		fault->stats.refused++;
-		fault_note_loss(fault);
+		iommufd_fault_note_loss(fault, fault->flags & IOMMU_FAULT_ALLOC_REFUSE);
 		return -ENOSPC;
 	}
 
@@ -281,6 +296,13 @@ static int fault_enqueue(struct iommufd_fault *fault, struct iommufd_attachment 
 	if (unlikely(fault->parts))
 		return iommufd_fault_part_add(fault, attachment, group);
 	return iommufd_fault_admit(fault, attachment, group);
+}
+
+/* A group was queued, or found no room: then there may be an alarm. */
+static __always_inline void fault_tell(struct iommufd_fault *fault, int rc)
+{
+	if (likely(!rc) || (rc == -ENOSPC && READ_ONCE(fault->alarm)))
+		iommufd_fault_wake(fault);
 }
 
 /**
@@ -311,9 +333,8 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 		rc = fault_enqueue(fault, attachment, group);
 	spin_unlock_bh(&fault->lock);
 
-	if (likely(!rc))
-		iommufd_fault_wake(fault);
-	else if (rc == -ENOSPC && !(fault->flags & IOMMU_FAULT_ALLOC_REFUSE))
+	fault_tell(fault, rc);
+	if (unlikely(rc == -ENOSPC) && !(fault->flags & IOMMU_FAULT_ALLOC_REFUSE))
 		rc = -EAGAIN;
 	return rc;
 }
@@ -337,8 +358,7 @@ int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *
 	rc = fault_enqueue(fault, attachment, group);
 	spin_unlock_bh(&fault->lock);
 
-	if (!rc)
-		iommufd_fault_wake(fault);
+	fault_tell(fault, rc);
 	return rc;
 }
 
@@ -410,14 +430,18 @@ void iommufd_fault_recall(struct iopf_group *group, enum iopf_cause cause)
 void iommufd_fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause)
 {
 	struct iommufd_fault *fault = to_iommufd_handle(handle)->hwpt->fault;
+	bool news;
 
 	spin_lock_bh(&fault->lock);
 	if (cause == IOPF_CAUSE_OVERFLOW)
 		fault->stats.overflows++;
 	else
 		fault->stats.no_room++;
-	fault_note_loss(fault);
+	news = iommufd_fault_note_loss(fault, true);
 	spin_unlock_bh(&fault->lock);
+
+	if (news)
+		iommufd_fault_wake(fault);
 }
 
 static const struct iopf_handler_ops fault_ops = {

@@ -166,6 +166,8 @@ struct iommufd_fault_stats {
  * @splits: reads with some room get a group that is larger in several parts
  * @has_file: the file is one of the users of @obj
  * @lost: requests were lost, and user space asked to be told and was not yet
+ * @alarm: so was one that need not come again: this counts as something to read. Read
+ *         without @lock.
  * @timing: @timer is started, or @work will start it
  * @deliver: groups with something to read, oldest first
  * @queued: number of groups on @deliver. Read without @lock.
@@ -212,6 +214,7 @@ struct iommufd_fault {
 	bool splits;
 	bool has_file;
 	bool lost;
+	bool alarm;
 	bool timing;
 	struct list_head deliver;
 	unsigned int queued;
@@ -334,7 +337,7 @@ static inline bool iommufd_fault_slot_holds(const struct iommufd_fault_slot *slo
 /* Without the lock: see fault_wake.c for what makes this safe. */
 static inline bool iommufd_fault_is_empty(struct iommufd_fault *fault)
 {
-	return !READ_ONCE(fault->queued);
+	return !READ_ONCE(fault->queued) && !READ_ONCE(fault->alarm);
 }
 
 static inline void iommufd_fault_set_queued(struct iommufd_fault *fault,
@@ -384,10 +387,16 @@ static inline void iommufd_fault_message(struct iommu_hwpt_pgfault *message,
 	};
 }
 
-/* A flag for a read's first message; who delivers that clears @lost. */
+/* A flag for a read's first message; who delivers that has told. Under the object's lock. */
 static inline u32 iommufd_fault_loss(const struct iommufd_fault *fault)
 {
 	return unlikely(fault->lost) ? IOMMU_PGFAULT_FLAGS_LOST : 0;
+}
+
+static inline void iommufd_fault_told(struct iommufd_fault *fault)
+{
+	fault->lost = false;
+	WRITE_ONCE(fault->alarm, false);
 }
 
 /* fault_object.c: coming and going */
@@ -402,6 +411,7 @@ struct iommufd_fault *iommufd_fault_alloc_closed(void);
 int iommufd_fault_iopf_handler(struct iopf_group *group);
 void iommufd_fault_recall(struct iopf_group *group, enum iopf_cause cause);
 void iommufd_fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause);
+bool iommufd_fault_note_loss(struct iommufd_fault *fault, bool alarm);
 const struct iopf_handler_ops *iommufd_fault_iopf_ops(const struct iommufd_fault *fault);
 struct iommufd_attachment *
 iommufd_fault_find_attachment(struct iommufd_attach_handle *handle, struct device *dev);

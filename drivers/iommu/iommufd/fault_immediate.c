@@ -219,7 +219,7 @@ static size_t part_deliver(struct iommufd_fault *fault, struct list_head *batch,
 	iommufd_fault_set_queued(fault, fault->queued - groups);
 	*flags = iommufd_fault_loss(fault);
 	if (groups)
-		fault->lost = false;
+		iommufd_fault_told(fault);
 	spin_unlock_bh(&fault->lock);
 	return messages;
 }
@@ -274,8 +274,8 @@ static void part_delivered(struct iommufd_fault *fault, struct list_head *batch,
 	size_t n, all;
 
 	spin_lock_bh(&fault->lock);
-	if (!copied)
-		fault->lost |= !!flags;
+	if (!copied && flags)
+		iommufd_fault_note_loss(fault, true);
 	list_for_each_entry_safe(group, next, batch, node) {
 		slot = iommufd_fault_slot(fault, group->cookie);
 		all = iommufd_fault_part(fault, group->cookie)->taken ?: 1;

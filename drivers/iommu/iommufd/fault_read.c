@@ -18,6 +18,9 @@
  * get past a group that is larger. Where they read it is copied in parts, and goes back
  * to the head of the queue until the last is copied.
  *
+ * What was lost is told by a flag of the next message. Where that may not come, it is
+ * something to read by itself, a message that is no fault.
+ *
  * With immediate delivery a read gets single messages, as many as fit, in the
  * second way; see fault_immediate.c.
  */
@@ -116,7 +119,7 @@ static size_t fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault 
 	/* All before @end are off, at once: nobody needs their links any more. */
 	__list_del(&fault->deliver, end);
 	if (groups)
-		fault->lost = false;
+		iommufd_fault_told(fault);
 	fault_count_delivered(fault, groups);
 	spin_unlock_bh(&fault->lock);
 	return done;
@@ -165,7 +168,7 @@ static ssize_t fault_hold(struct iommufd_fault *fault, size_t room, struct fault
 		slot->state = FAULT_SLOT_OPEN;
 	fault_count_delivered(fault, 1);
 	group->refs++;
-	fault->lost = false;
+	iommufd_fault_told(fault);
 out_unlock:
 	spin_unlock_bh(&fault->lock);
 	return count;
@@ -197,8 +200,8 @@ static void fault_unhold(struct iommufd_fault *fault, const struct fault_piece *
 	LIST_HEAD(unused);
 
 	spin_lock_bh(&fault->lock);
-	if (!copied)
-		fault->lost |= !!piece->flags;
+	if (!copied && piece->flags)
+		iommufd_fault_note_loss(fault, true);
 	if (!copied || piece->part)
 		fault_restore(fault, piece, copied);
 	iommufd_fault_put_group(piece->group, &unused);
@@ -261,12 +264,44 @@ static noinline_for_stack ssize_t fault_read_group(struct iommufd_fault *fault,
 	return copied ? count : -EFAULT;
 }
 
+/*
+ * Nothing is queued, but something was lost: that is a message of its own. Returns 1, 0 if
+ * somebody else has it, or an error.
+ */
+static noinline_for_stack ssize_t fault_read_loss(struct iommufd_fault *fault,
+						  struct iov_iter *to, size_t *ahead)
+{
+	const struct iommu_hwpt_pgfault message = { .flags = IOMMU_PGFAULT_FLAGS_LOST };
+	bool alarm;
+
+	spin_lock_bh(&fault->lock);
+	alarm = fault->alarm && list_empty(&fault->deliver);
+	if (alarm) {
+		iommufd_fault_told(fault);
+		WRITE_ONCE(fault->taken, fault->taken + 1);
+	}
+	spin_unlock_bh(&fault->lock);
+	if (!alarm)
+		return 0;
+
+	iov_iter_advance(to, *ahead * FAULT_MESSAGE_SIZE);
+	*ahead = 0;
+	if (iommufd_fault_copy_message(&message, to))
+		return 1;
+	spin_lock_bh(&fault->lock);
+	iommufd_fault_note_loss(fault, true);
+	spin_unlock_bh(&fault->lock);
+	return -EFAULT;
+}
+
 /* @ahead: messages that were written to @to and not yet advanced over */
 static __always_inline ssize_t fault_read_some(struct iommufd_fault *fault,
 					       struct iov_iter *to, size_t room, size_t *ahead)
 {
 	size_t count;
 
+	if (unlikely(!READ_ONCE(fault->queued)))
+		return fault_read_loss(fault, to, ahead);
 	if (unlikely(fault->parts))
 		return iommufd_fault_read_parts(fault, to, room);
 	if (likely(iter_is_ubuf(to))) {

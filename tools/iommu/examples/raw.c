@@ -330,6 +330,8 @@ static unsigned int serve_groups(const struct iommu_hwpt_pgfault *messages, unsi
 
 	for (i = 0; i < n; i++) {
 		losses += !!(messages[i].flags & IOMMU_PGFAULT_FLAGS_LOST);
+		if (!messages[i].cookie)
+			continue;	/* that is all it says: no fault */
 		one = serve_request(&messages[i]);
 		if (one != IOMMUFD_PAGE_RESP_SUCCESS)
 			code = one;

@@ -219,8 +219,12 @@ int iopf_queue_write(const struct iopf_queue *queue,
 /* The cookie tells the groups apart; only the last message of one has LAST_PAGE. */
 int iopf_next_group(struct iopf_iter *iter, struct iopf_group *group)
 {
-	const struct iommu_hwpt_pgfault *first = iter->next, *m;
+	const struct iommu_hwpt_pgfault *first, *m;
 
+	/* What was lost, and no fault */
+	while (iter->next != iter->end && !iter->next->cookie)
+		iter->next++;
+	first = iter->next;
 	if (first == iter->end)
 		return 0;
 	for (m = first; m != iter->end && m->cookie == first->cookie; m++) {

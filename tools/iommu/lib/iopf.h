@@ -212,10 +212,23 @@ static inline struct iopf_iter iopf_groups(const struct iommu_hwpt_pgfault *mess
 
 /*
  * 1: *group is the next group; 0: that was all; -EPROTO: the rest is no whole group.
+ * A message with cookie 0 is no fault, and is passed over: iopf_lost() tells of it.
  * Not for a queue with IOMMU_FAULT_ALLOC_IMMEDIATE, whose groups come in pieces:
  * look at its messages one by one.
  */
 int iopf_next_group(struct iopf_iter *iter, struct iopf_group *group);
+
+/*
+ * Whether one of the messages says that page requests were lost before it, in a queue
+ * with IOMMU_FAULT_ALLOC_REPORT_LOSS.
+ */
+static inline bool iopf_lost(const struct iommu_hwpt_pgfault *messages, size_t n)
+{
+	while (n--)
+		if (messages[n].flags & IOMMU_PGFAULT_FLAGS_LOST)
+			return true;
+	return false;
+}
 
 /* ---- answers in, messages out ---- */
 

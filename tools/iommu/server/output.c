@@ -53,6 +53,7 @@ static void stats_json(const struct server *server, const char *label, uint64_t 
 	json_number(&json, "faults", d->faults);
 	json_number(&json, "groups", d->groups);
 	json_number(&json, "batches", d->batches);
+	json_number(&json, "losses", d->losses);
 	json_number(&json, "refused", d->refused);
 	json_number(&json, "p50_ns", histogram_percentile(&d->latency, 50));
 	json_number(&json, "p99_ns", histogram_percentile(&d->latency, 99));
@@ -176,6 +177,7 @@ void report_json(const struct server *server, int status)
 	json_number(&json, "faults", s->faults);
 	json_number(&json, "groups", s->groups);
 	json_number(&json, "batches", s->batches);
+	json_number(&json, "losses", s->losses);
 	json_number(&json, "success", s->answers[IOMMUFD_PAGE_RESP_SUCCESS]);
 	json_number(&json, "invalid", s->answers[IOMMUFD_PAGE_RESP_INVALID]);
 	json_number(&json, "failure", s->answers[IOMMUFD_PAGE_RESP_FAILURE]);

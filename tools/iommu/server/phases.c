@@ -197,6 +197,9 @@ static void print_totals(const struct stats *s, enum iopf_mode mode)
 	printf("%llu faults in %llu groups, read in %llu batches\n",
 	       (unsigned long long)s->faults, (unsigned long long)s->groups,
 	       (unsigned long long)s->batches);
+	if (s->losses)
+		printf("lost: page requests found no room, before %llu of the batches\n",
+		       (unsigned long long)s->losses);
 	printf("answers: %llu success, %llu invalid, %llu failure; %llu of them too late\n",
 	       (unsigned long long)s->answers[IOMMUFD_PAGE_RESP_SUCCESS],
 	       (unsigned long long)s->answers[IOMMUFD_PAGE_RESP_INVALID],

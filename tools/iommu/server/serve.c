@@ -91,6 +91,7 @@ static int serve_slot(struct server *server, struct iopf_slot *slot)
 
 	slot->user = now_ns();
 	server->stats.batches++;
+	server->stats.losses += iopf_lost(slot->messages, slot->n_messages);
 	while ((rc = iopf_next_group(&iter, &group)) > 0) {
 		code = serve_group(server, &group);
 		iopf_slot_answer(slot, group.cookie, code);

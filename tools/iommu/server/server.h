@@ -76,6 +76,8 @@ void histogram_print(const struct histogram *histogram);
 
 struct stats {
 	uint64_t faults, groups, batches;
+	/* batches before which page requests were lost, or refused for want of room */
+	uint64_t losses;
 	/* by IOMMUFD_PAGE_RESP_*, and those that came too late */
 	uint64_t answers[3], refused;
 	/*

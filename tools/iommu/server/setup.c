@@ -234,6 +234,7 @@ static int add_queue(struct server *server)
 {
 	const struct options *options = server->options;
 	struct iopf_queue_options queue = {
+		.flags = IOMMU_FAULT_ALLOC_REPORT_LOSS,
 		.depth = options->depth,
 		.deadline_ms = options->deadline,
 		.deadline_code = options->deadline ? IOMMUFD_PAGE_RESP_INVALID : 0,
@@ -241,6 +242,10 @@ static int add_queue(struct server *server)
 	int rc;
 
 	rc = iopf_queue_alloc_with(&server->io, &queue, &server->queue);
+	if (rc == -EOPNOTSUPP) {
+		queue.flags = 0;
+		rc = iopf_queue_alloc_with(&server->io, &queue, &server->queue);
+	}
 	if (rc)
 		return rc;
 	server->has_queue = true;

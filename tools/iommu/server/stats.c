@@ -44,6 +44,7 @@ void stats_subtract(struct stats *since, const struct stats *all, const struct s
 	since->faults -= before->faults;
 	since->groups -= before->groups;
 	since->batches -= before->batches;
+	since->losses -= before->losses;
 	since->refused -= before->refused;
 	for (i = 0; i < 3; i++)
 		since->answers[i] -= before->answers[i];

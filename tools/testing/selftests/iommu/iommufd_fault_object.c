@@ -306,15 +306,76 @@ TEST_F(object, report_loss)
 	EXPECT_EQ(0, fault_answer(fd, m[0].cookie, SUCCESS));
 	EXPECT_EQ(0, fault_answer(fd, m[2].cookie, SUCCESS));
 
-	/* an overflow of the hardware's queue is told the same way, and when it is empty */
-	ASSERT_EQ(0, object_event(self, IOMMU_TEST_IOPF_OVERFLOW));
-	expect_empty(_metadata, fd);
+	/* an overflow of the hardware's queue is told the same way */
 	inject_from(_metadata, &self->env, self->dev, 5, 2, 1);
+	ASSERT_EQ(0, object_event(self, IOMMU_TEST_IOPF_OVERFLOW));
 	ASSERT_EQ(1, fault_read(fd, m, 1));
 	EXPECT_EQ(lost | last, m[0].flags);
 	ASSERT_EQ(1, fault_read(fd, m + 1, 1));
 	EXPECT_EQ(last, m[1].flags);
 	EXPECT_LE(1, fdinfo_number(fd, "iommufd-fault-overflows"));
+}
+
+static void expect_loss_alone(struct __test_metadata *_metadata, int fd)
+{
+	const struct iommu_hwpt_pgfault alone = { .flags = IOMMU_PGFAULT_FLAGS_LOST };
+	struct iommu_hwpt_pgfault m[2];
+
+	EXPECT_EQ(POLLIN | POLLOUT, fault_poll(fd, 0));
+	EXPECT_EQ(-EFAULT, fault_read(fd, (void *)fence(_metadata, PAGE), 2));
+	EXPECT_EQ(POLLIN | POLLOUT, fault_poll(fd, 0));
+	ASSERT_EQ(1, fault_read(fd, m, 2));
+	EXPECT_EQ(0, memcmp(&alone, m, sizeof(alone)));
+	expect_empty(_metadata, fd);
+	EXPECT_EQ(-EINVAL, fault_answer(fd, 0, SUCCESS));
+}
+
+/* Where nothing is queued that could say so, a loss is an event of its own. */
+TEST_F(object, loss_alone)
+{
+	struct iommu_fault_alloc fields = {
+		.flags = IOMMU_FAULT_ALLOC_REPORT_LOSS | IOMMU_FAULT_ALLOC_REFUSE,
+		.depth = 1,
+	};
+	int fd = object_attach(_metadata, self, fields), epoll = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	uint32_t cookie;
+
+	ASSERT_LE(0, epoll);
+	ASSERT_EQ(0, epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+	ASSERT_EQ(0, epoll_events(epoll, 0));
+	ASSERT_EQ(0, object_event(self, IOMMU_TEST_IOPF_OVERFLOW));
+	EXPECT_EQ(EPOLLIN, epoll_events(epoll, WAIT_MS));
+	ASSERT_EQ(0, object_event(self, IOMMU_TEST_IOPF_OVERFLOW));
+	expect_loss_alone(_metadata, fd);
+
+	/* all that is queued is read, and what comes then is refused */
+	inject_from(_metadata, &self->env, self->dev, 0, 1, 1);
+	EXPECT_EQ(EPOLLIN, epoll_events(epoll, WAIT_MS));
+	cookie = take(_metadata, fd).cookie;
+	inject_from(_metadata, &self->env, self->dev, 1, 1, 1);
+	EXPECT_EQ(EPOLLIN, epoll_events(epoll, WAIT_MS));
+	expect_loss_alone(_metadata, fd);
+	EXPECT_EQ(0, fault_answer(fd, cookie, SUCCESS));
+	close(epoll);
+}
+
+/* A device that was told to try again comes back: nobody is woken for that. */
+TEST_F(object, loss_to_be_tried_again)
+{
+	struct iommu_fault_alloc fields = { .flags = IOMMU_FAULT_ALLOC_REPORT_LOSS, .depth = 1 };
+	int fd = object_attach(_metadata, self, fields);
+	uint32_t cookie;
+
+	inject_from(_metadata, &self->env, self->dev, 0, 1, 1);
+	cookie = take(_metadata, fd).cookie;
+	inject_from(_metadata, &self->env, self->dev, 1, 1, 1);
+	EXPECT_EQ(1, fdinfo_number(fd, "iommufd-fault-refused"));
+	expect_empty(_metadata, fd);
+	EXPECT_EQ(0, fault_answer(fd, cookie, SUCCESS));
+	inject_from(_metadata, &self->env, self->dev, 2, 1, 1);
+	EXPECT_EQ(IOMMU_PGFAULT_FLAGS_LOST | IOMMU_PGFAULT_FLAGS_LAST_PAGE,
+		  take(_metadata, fd).flags);
 }
 
 TEST_F(object, loss_not_asked_for)

@@ -97,6 +97,28 @@ TEST_F(pri_queue, depth)
 	EXPECT_EQ(4, queue_counter(&self->server, "iommufd-fault-peak"));
 }
 
+/* The server has all that is queued: what is refused now is an event of its own. */
+TEST_F(pri_queue, loss_alone)
+{
+	const struct iommu_hwpt_pgfault alone = { .flags = IOMMU_PGFAULT_FLAGS_LOST };
+	struct pollfd pfd = { .events = POLLIN };
+	struct iommu_hwpt_pgfault m[2];
+
+	ASSERT_EQ(0, open_queue(&self->server, IOMMU_FAULT_ALLOC_REPORT_LOSS |
+				IOMMU_FAULT_ALLOC_REFUSE, 1));
+	pfd.fd = self->server.queue.fd;
+	ASSERT_EQ(1, burst(self->unit, PASID, 1, 1, 0));
+	ASSERT_EQ(1, read_all(&self->server.queue, m, 1));
+	EXPECT_EQ(0, poll(&pfd, 1, 0));
+	ASSERT_EQ(1, burst(self->unit, PASID, 1, 1, 0));
+	EXPECT_EQ(1, poll(&pfd, 1, WAIT_MS));
+	ASSERT_EQ(1, read_some(&self->server.queue, m + 1, 1, 0));
+	EXPECT_EQ(0, memcmp(&alone, &m[1], sizeof(alone)));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_INVALID, 1));
+	EXPECT_EQ(1, answer(&self->server, m[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_SUCCESS, 1));
+}
+
 /* More groups in flight than the queue holds: the device gets through all the same. */
 TEST_F(pri_queue, no_room)
 {
