@@ -345,16 +345,16 @@ TEST_F(object, loss_alone)
 	ASSERT_EQ(0, epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
 	ASSERT_EQ(0, epoll_events(epoll, 0));
 	ASSERT_EQ(0, object_event(self, IOMMU_TEST_IOPF_OVERFLOW));
-	EXPECT_EQ(EPOLLIN, epoll_events(epoll, WAIT_MS));
+	EXPECT_EQ(EPOLLIN, epoll_events(epoll, LONG_MS));
 	ASSERT_EQ(0, object_event(self, IOMMU_TEST_IOPF_OVERFLOW));
 	expect_loss_alone(_metadata, fd);
 
 	/* all that is queued is read, and what comes then is refused */
 	inject_from(_metadata, &self->env, self->dev, 0, 1, 1);
-	EXPECT_EQ(EPOLLIN, epoll_events(epoll, WAIT_MS));
+	EXPECT_EQ(EPOLLIN, epoll_events(epoll, LONG_MS));
 	cookie = take(_metadata, fd).cookie;
 	inject_from(_metadata, &self->env, self->dev, 1, 1, 1);
-	EXPECT_EQ(EPOLLIN, epoll_events(epoll, WAIT_MS));
+	EXPECT_EQ(EPOLLIN, epoll_events(epoll, LONG_MS));
 	expect_loss_alone(_metadata, fd);
 	EXPECT_EQ(0, fault_answer(fd, cookie, SUCCESS));
 	close(epoll);
