@@ -92,6 +92,20 @@ static int sleep_to_ram(void)
 	return rc ? rc : write_file("/sys/power/state", "mem");
 }
 
+/*
+ * To idle, all devices asleep; nothing here could wake the machine then, so the kernel is
+ * to come back by itself.
+ */
+static int sleep_to_idle(void)
+{
+	int rc = write_file("/sys/power/mem_sleep", "s2idle"), end;
+
+	rc = rc ? rc : write_file("/sys/power/pm_test", "platform");
+	rc = rc ? rc : write_file("/sys/power/state", "mem");
+	end = write_file("/sys/power/pm_test", "none");
+	return rc ? rc : end;
+}
+
 static int set_power(struct unit *unit, uint8_t state)
 {
 	return iopf_device_config_write(&unit->pri.vfio, PM_CAP + PCI_PM_CTRL, &state, 1);
@@ -118,13 +132,14 @@ static void forget_counts(struct unit *unit)
 
 /* ---- sleep ---- */
 
-static void check_sleep(struct __test_metadata *_metadata, struct server *server, int recalled)
+static void check_sleep(struct __test_metadata *_metadata, struct server *server,
+			int (*sleep_now)(void), int recalled)
 {
 	struct iommu_hwpt_pgfault m[PENDING];
 
 	check_copy(_metadata, server);
 	make_pending(_metadata, server, m);
-	ASSERT_EQ(0, sleep_to_ram());
+	ASSERT_EQ(0, sleep_now());
 	check_forgotten(_metadata, server, m, recalled);
 	check_never_disturbed(_metadata, &server->unit[0]);
 	forget_counts(&server->unit[0]);
@@ -137,8 +152,15 @@ static void check_sleep(struct __test_metadata *_metadata, struct server *server
 
 TEST_F_TIMEOUT(pri_power, to_ram, 120)
 {
-	check_sleep(_metadata, &self->server, PENDING);
-	check_sleep(_metadata, &self->server, 2 * PENDING);
+	check_sleep(_metadata, &self->server, sleep_to_ram, PENDING);
+	check_sleep(_metadata, &self->server, sleep_to_ram, 2 * PENDING);
+}
+
+/* The IOMMU keeps what it has, the device does not. */
+TEST_F_TIMEOUT(pri_power, to_idle, 120)
+{
+	check_sleep(_metadata, &self->server, sleep_to_idle, PENDING);
+	check_sleep(_metadata, &self->server, sleep_to_ram, 2 * PENDING);
 }
 
 /* ---- D3hot ---- */
