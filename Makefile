@@ -51,12 +51,12 @@ bench: deps kernel peer user ## measure what a fault costs, beside the peer
 
 .PHONY: scale
 scale: deps kernel user ## cost and memory of 1 to 64 devices, and 1 to 8 PCIe devices
-	@scripts/scale
+	@scripts/figures scale
 
 .PHONY: pictures
 pictures: deps kernel user ## draw how long a server holds a fault, and iopf-top
-	@scripts/latency
-	@scripts/screenshot
+	@scripts/figures latency
+	@scripts/figures top
 
 .PHONY: vmm
 vmm: deps kernel user ## faults of a guest's own page tables: QEMU in QEMU, a guest in a guest (minutes)
