@@ -133,8 +133,8 @@ series-next: deps ## try the series on Debian's newest kernel: the table in seri
 .PHONY: deb
 deb: deps ## make Debian packages of library, tools and kernel (CONFIG=...): build/deb
 	@scripts/deps deb
-	@scripts/deb tools
-	@scripts/deb kernel $(CONFIG)
+	@scripts/package tools
+	@scripts/package kernel $(CONFIG)
 
 .PHONY: clean
 clean: ## remove build/, but for the downloads
