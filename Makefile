@@ -25,8 +25,8 @@ help: ## list the targets
 .PHONY: deps
 deps: ## install the Debian packages that are missing, fetch QEMU, liburing, busybox
 	@scripts/deps
-	@scripts/fetch qemu
-	@scripts/fetch debs
+	@scripts/deps qemu
+	@scripts/deps debs
 
 .PHONY: run
 run: deps kernel user ## a PCIe device copies a real file by demand-paged DMA, served from user space
