@@ -106,7 +106,7 @@ take: ## take what was committed there back into the overlay, as commits
 
 .PHONY: build-matrix
 build-matrix: deps ## build with W=1 in every configuration; no warning that the base has not
-	@scripts/build-matrix
+	@scripts/build-test matrix
 
 .PHONY: docs
 docs: deps-docs ## the pages of Documentation/ as HTML, without a warning: build/docs/html
@@ -123,7 +123,7 @@ series: ## write the series as patches with a cover letter: build/series
 
 .PHONY: check-series
 check-series: deps ## build every patch of the series by itself, in order (half an hour)
-	@scripts/check-series
+	@scripts/build-test series
 
 .PHONY: series-next
 series-next: deps ## try the series on Debian's newest kernel: the table in series/next.md
