@@ -128,7 +128,7 @@ check-series: deps ## build every patch of the series by itself, in order (half 
 .PHONY: series-next
 series-next: deps ## try the series on Debian's newest kernel: the table in series/next.md
 	@scripts/base next
-	@scripts/series-next --publish
+	@scripts/series --publish-next
 
 .PHONY: deb
 deb: deps ## make Debian packages of library, tools and kernel (CONFIG=...): build/deb
