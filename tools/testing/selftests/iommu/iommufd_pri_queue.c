@@ -327,17 +327,12 @@ FIXTURE_VARIANT_ADD(pri_reset, immediate)
 
 FIXTURE_SETUP(pri_reset)
 {
-	char path[80], methods[64] = "";
 	struct pri_address found;
-	FILE *f;
 
 	if (pri_find(&found, 1) < 1)
 		SKIP(return, "no pri-testdev (1234:9171) here");
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset_method", found.bdf);
-	f = fopen(path, "re");
-	if (!f || !fgets(methods, sizeof(methods), f) || !strstr(methods, "flr"))
+	if (!can_be_reset(&found))
 		SKIP(return, "pri-testdev cannot be reset: it was loaded without flr=on");
-	fclose(f);
 	self->unit = &self->server.unit[0];
 	ASSERT_EQ(0, open_queue(&self->server, variant->flags, 0));
 }

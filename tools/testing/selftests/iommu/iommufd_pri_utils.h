@@ -398,6 +398,22 @@ static int request(struct unit *unit, uint32_t pasid, uint64_t iova, uint32_t fl
 	return command(unit, PTD_CMD_PRI, pasid, iova, flags | PTD_F_LAST);
 }
 
+/* Whether VFIO resets the device at each open and close, and with it what it has counted. */
+static inline bool can_be_reset(const struct pri_address *device)
+{
+	char path[80], methods[64] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset_method", device->bdf);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (!fgets(methods, sizeof(methods), f))
+		methods[0] = 0;
+	fclose(f);
+	return strstr(methods, "flr");
+}
+
 /* n requests for following pages, as groups of so many; how many were taken. */
 static int burst(struct unit *unit, uint32_t pasid, uint32_t n, uint32_t group, uint32_t flags)
 {
