@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of the I/O page fault core: requests that are handed on at once
+ */
+#include "io-pgfault-test.h"
+
+static void immediate(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+
+	ft->domain.iopf_ops = &iopf_test_immediate_ops;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, ft->requests, 1);
+	KUNIT_EXPECT_TRUE(test, test_newest(ft)->open);
+	KUNIT_EXPECT_TRUE(test, iopf_group_deliver(test_newest(ft)));
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, ft->requests, 2);
+	KUNIT_EXPECT_EQ(test, ft->queued, 0);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, ft->closed, 1);
+	KUNIT_EXPECT_FALSE(test, test_newest(ft)->open);
+	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 3);
+	KUNIT_EXPECT_TRUE(test, list_is_singular(&ft->held));
+	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 1);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 1);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.depth, 0);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.delivered, 1);
+}
+
+static void immediate_refused(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+
+	ft->domain.iopf_ops = &iopf_test_immediate_ops;
+	ft->request_error = -ENOSPC;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), -ENOSPC);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 1);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 0);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
+
+	ft->request_error = 0;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 8), 0);
+	ft->request_error = -ENOSPC;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 8), -ENOSPC);
+	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_NO_ROOM], 1);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 8), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 2);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 2);
+}
+
+/* Open groups are taken back, complete ones stay. */
+static void immediate_overflow(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+
+	ft->domain.iopf_ops = &iopf_test_immediate_ops;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 1), 0);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 1), 0);
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
+	iopf_queue_discard_partial(ft->iommus[0].queue);
+	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_OVERFLOW], 1);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 1);
+	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 2);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 2);
+}
+
+/* An answer to an open group is kept until the device asks for it. */
+static void immediate_claimed(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+
+	ft->domain.iopf_ops = &iopf_test_immediate_ops;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 1);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
+
+	/* Claimed before the last request, answered after it */
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 8), 0);
+	KUNIT_ASSERT_FALSE(test, list_empty(&ft->held));
+	KUNIT_EXPECT_TRUE(test, iopf_group_claim(test_newest(ft)));
+	KUNIT_EXPECT_EQ(test, test_last(ft, 8), 0);
+	KUNIT_EXPECT_EQ(test, ft->closed, 0);
+	iopf_answer_groups(&(struct iopf_answer){ test_newest(ft) }, 1);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 2);
+}
+
+static void immediate_detach(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+
+	ft->domain.iopf_ops = &iopf_test_immediate_ops;
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 1, 7, false), 0);
+	KUNIT_EXPECT_EQ(test, test_report(ft, 0, 2, 7, false), 0);
+	iopf_quiesce(test_dev(ft, 0), 1, &ft->pasids[0]);
+	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_DETACH], 1);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 1);
+	/* A stop marker is no reset. */
+	iopf_discard_pasid(test_dev(ft, 0), 2);
+	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_STOP], 1);
+	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_RESET], 0);
+	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.partials, 0);
+}
+
+static struct kunit_case iopf_immediate_cases[] = {
+	KUNIT_CASE(immediate),
+	KUNIT_CASE(immediate_refused),
+	KUNIT_CASE(immediate_overflow),
+	KUNIT_CASE(immediate_claimed),
+	KUNIT_CASE(immediate_detach),
+	{ }
+};
+
+static struct kunit_suite iopf_immediate_suite = {
+	.name = "iopf-immediate",
+	.init = iopf_test_init,
+	.exit = iopf_test_exit,
+	.test_cases = iopf_immediate_cases,
+};
+
+kunit_test_suite(iopf_immediate_suite);
