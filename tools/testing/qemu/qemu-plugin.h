@@ -97,7 +97,7 @@ WEAK uint32_t address_space_rw(AddressSpace *as, hwaddr addr, uint64_t attrs, vo
 			       hwaddr size, bool write);
 WEAK const struct version_info *qmp_query_version(void **errp);
 
-static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *fmt, ...)
+static inline void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *fmt, ...)
 {
 	va_list args;
 
@@ -154,7 +154,7 @@ struct symbol {
 
 #define SYMBOL(name) { #name, (const void *)(uintptr_t)&(name) }
 
-static void check_symbols(const struct symbol *symbols, size_t n)
+static inline void check_symbols(const struct symbol *symbols, size_t n)
 {
 	size_t i;
 
@@ -165,7 +165,7 @@ static void check_symbols(const struct symbol *symbols, size_t n)
 }
 
 /* @pretended, for tests: a version to check instead of QEMU's own */
-static void check_version(const char *pretended)
+static inline void check_version(const char *pretended)
 {
 	const struct version_info *v = qmp_query_version(NULL);
 	int major = v->qemu->major, minor = v->qemu->minor;
@@ -188,6 +188,7 @@ static inline void check_host(const struct plugin_info *info, const char *target
 		       target, other ? " or " : "", other ? other : "", PLUGIN_API);
 }
 
-__attribute__((visibility("default"))) int qemu_plugin_version = PLUGIN_API;
+/* Weak: each file of a plugin that has several brings it. */
+__attribute__((visibility("default"), weak)) int qemu_plugin_version = PLUGIN_API;
 
 #endif

@@ -9,6 +9,7 @@ IOMMU's queue and answers them through its invalidation queue.
 Environment: QEMU (command, default: the sysroot's QEMU through scripts/lib.sh),
 PRI_TESTDEV (the built plugin, default: built for this run), CC, PRI_DEBUG=1.
 """
+import glob
 import os
 import re
 import shlex
@@ -912,12 +913,13 @@ def with_machine(machine, setup, test):
 
 
 def built(name, variable, scratch):
-    """The plugin that VARIABLE names, or one built from NAME.c in SCRATCH."""
+    """The plugin that VARIABLE names, or one built from NAME*.c in SCRATCH."""
     if os.environ.get(variable):
         return os.path.abspath(os.environ[variable])
     out = f"{scratch}/{name}.so"
     subprocess.run([os.environ.get("CC", "cc"), "-O2", "-Wall", "-Wextra", "-Werror", "-shared",
-                    "-fPIC", "-o", out, f"{HERE}/{name}.c"], check=True)
+                    "-fPIC", "-fvisibility=hidden", "-o", out,
+                    *sorted(glob.glob(f"{HERE}/{name}*.c"))], check=True)
     return out
 
 
