@@ -31,11 +31,6 @@ void iopf_recall(struct iopf_device *fdev, struct iopf_group *group,
 		iopf_ops(group->attach_handle)->recall(group, cause);
 }
 
-static struct iommu_device *iopf_iommu(const struct iopf_answer *answer)
-{
-	return to_iopf_device(answer->group->fault_param)->iommu;
-}
-
 static void iopf_answer_one(const struct iommu_ops *ops, const struct iopf_answer *answer)
 {
 	struct iommu_fault_page_request *prm = &answer->group->last_fault.fault.prm;
@@ -79,26 +74,37 @@ static noinline void iopf_trace_answer(const struct iopf_answer *answer)
 				 answer->code, answer->cause, iopf_latency(group));
 }
 
-/* Nobody has to do with the group any more but who frees it. */
-static inline void iopf_group_gone(struct iopf_group *group)
+/* Nobody has to do with the groups any more but who frees them. */
+static inline void iopf_groups_gone(const struct iopf_answer *answer, const struct iopf_answer *end)
 {
-	struct iopf_device *fdev = to_iopf_device(group->fault_param);
+	struct iommu_fault_param *param;
 
-	/*
-	 * The exchange orders the new state before the look at @waiters; who
-	 * waits counts himself before he looks at the states. One of the two
-	 * sees the other (claims.pml: ANSWERED_NO_BARRIER).
-	 */
-	atomic_xchg(&group->state, IOPF_GROUP_GONE);
-	if (unlikely(READ_ONCE(fdev->waiters)))
-		wake_up_all(&fdev->idle);
+	do {
+		param = answer->group->fault_param;
+		/* As many as are from the same device in a row */
+		do {
+			atomic_set_release(&answer->group->state, IOPF_GROUP_GONE);
+		} while (++answer < end && answer->group->fault_param == param);
+		/*
+		 * Orders the new states before the look at @waiters; who waits counts
+		 * himself before he looks at the states. One of the two sees the other
+		 * (claims.pml: ANSWERED_NO_BARRIER).
+		 */
+		smp_mb();
+		if (unlikely(READ_ONCE(to_iopf_device(param)->waiters)))
+			wake_up_all(&to_iopf_device(param)->idle);
+	} while (answer < end);
 }
 
-static inline void iopf_answered(const struct iopf_answer *answer)
+static inline void iopf_answered(const struct iopf_answer *answers, const struct iopf_answer *end)
 {
-	if (trace_iopf_page_response_enabled())
-		iopf_trace_answer(answer);
-	iopf_group_gone(answer->group);
+	const struct iopf_answer *answer;
+
+	if (trace_iopf_page_response_enabled()) {
+		for (answer = answers; answer < end; answer++)
+			iopf_trace_answer(answer);
+	}
+	iopf_groups_gone(answers, end);
 }
 
 /*
@@ -123,13 +129,6 @@ static bool iopf_end_open(struct iopf_group *group, enum iopf_cause cause)
 	return open;
 }
 
-static inline void iopf_count(const struct iopf_answer *answer)
-{
-	struct iopf_device *fdev = to_iopf_device(answer->group->fault_param);
-
-	atomic64_inc(&fdev->answered[answer->cause][answer->code]);
-}
-
 /* Give an answer that does not go to an IOMMU, if it is one. */
 static bool iopf_answer_apart(const struct iopf_answer *answer)
 {
@@ -137,7 +136,7 @@ static bool iopf_answer_apart(const struct iopf_answer *answer)
 
 	/* Pairs with iopf_close(): closed, the last request is there. */
 	if (unlikely(smp_load_acquire(&group->open)) && iopf_end_open(group, answer->cause)) {
-		iopf_group_gone(group);
+		iopf_groups_gone(answer, answer + 1);
 		return true;
 	}
 	if (likely(!group->answer))
@@ -148,55 +147,48 @@ static bool iopf_answer_apart(const struct iopf_answer *answer)
 	return true;
 }
 
-/* Move the answers for the first one's IOMMU to the front; returns their number. */
-static unsigned int iopf_first_iommu(struct iopf_answer *answers, unsigned int count)
+/*
+ * Give the answers that do not go to an IOMMU, which moves @end. Of the others move those
+ * for the first one's IOMMU to the front, and count them; returns the end of these.
+ */
+static inline struct iopf_answer *iopf_sort_out(struct iopf_answer *answers,
+						struct iopf_answer **end)
 {
-	struct iommu_device *iommu = iopf_iommu(answers);
-	unsigned int i, n = 1;
+	struct iopf_answer *answer = answers, *to = answers;
+	struct iommu_device *iommu = NULL;
+	struct iopf_device *fdev;
 
-	for (i = 1; i < count; i++) {
-		if (iopf_iommu(&answers[i]) != iommu)
-			continue;
-		if (i != n)
-			swap(answers[i], answers[n]);
-		n++;
-	}
-	return n;
-}
-
-/* Give the answers that do not go to an IOMMU, count the others; returns their number. */
-static unsigned int iopf_answer_all_apart(struct iopf_answer *answers, unsigned int count)
-{
-	unsigned int i = 0;
-
-	while (i < count) {
-		if (likely(!iopf_answer_apart(&answers[i]))) {
-			iopf_count(&answers[i]);
-			i++;
+	while (answer < *end) {
+		if (unlikely(iopf_answer_apart(answer))) {
+			--*end;
+			swap(*answer, **end);
 			continue;
 		}
-		count--;
-		swap(answers[i], answers[count]);
+		fdev = to_iopf_device(answer->group->fault_param);
+		if (fdev->iommu == iommu || !iommu) {
+			iommu = fdev->iommu;
+			atomic64_inc(&fdev->answered[answer->cause][answer->code]);
+			if (unlikely(answer != to))
+				swap(*answer, *to);
+			to++;
+		}
+		answer++;
 	}
-	return count;
+	return to;
 }
 
-/* Answer the groups of the first one's IOMMU; returns their number. */
-static unsigned int iopf_answer_iommu(struct iopf_answer *answers, unsigned int count)
+/* Give answers that go to one IOMMU. */
+static inline void iopf_answer_iommu(const struct iopf_answer *answer,
+				     const struct iopf_answer *end)
 {
-	struct iommu_device *iommu = iopf_iommu(answers);
-	const struct iommu_ops *ops = iommu->ops;
-	unsigned int n = 0;
+	struct iommu_device *iommu = to_iopf_device(answer->group->fault_param)->iommu;
 
-	if (!ops->page_response_batch) {
-		do {
-			iopf_answer_one(ops, &answers[n]);
-		} while (++n < count && iopf_iommu(&answers[n]) == iommu);
-		return n;
+	if (likely(iommu->ops->page_response_batch)) {
+		iommu->ops->page_response_batch(iommu, answer, end - answer);
+		return;
 	}
-	count = iopf_first_iommu(answers, count);
-	ops->page_response_batch(iommu, answers, count);
-	return count;
+	for (; answer < end; answer++)
+		iopf_answer_one(iommu->ops, answer);
 }
 
 /**
@@ -214,13 +206,14 @@ static unsigned int iopf_answer_iommu(struct iopf_answer *answers, unsigned int 
  */
 void iopf_answer_groups(struct iopf_answer *answers, unsigned int count)
 {
-	unsigned int i, n;
+	struct iopf_answer *next, *end = answers + count;
 
-	count = iopf_answer_all_apart(answers, count);
-	for (; count; count -= n, answers += n) {
-		n = iopf_answer_iommu(answers, count);
-		for (i = 0; i < n; i++)
-			iopf_answered(&answers[i]);
+	for (; answers < end; answers = next) {
+		next = iopf_sort_out(answers, &end);
+		if (unlikely(next == answers))
+			break;
+		iopf_answer_iommu(answers, next);
+		iopf_answered(answers, next);
 	}
 }
 EXPORT_SYMBOL_GPL(iopf_answer_groups);

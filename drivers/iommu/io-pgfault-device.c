@@ -75,7 +75,6 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
 	spin_lock_init(&fdev->lock);
 	refcount_set(&fdev->users, 1);
 	init_waitqueue_head(&fdev->idle);
-	INIT_LIST_HEAD(&fdev->free_groups);
 	INIT_LIST_HEAD(&fdev->free_requests);
 	INIT_LIST_HEAD(&fdev->partials);
 	INIT_LIST_HEAD(&fdev->parked);

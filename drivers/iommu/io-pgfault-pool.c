@@ -30,12 +30,22 @@ struct iopf_page *iopf_page_alloc(struct iopf_device *fdev, gfp_t gfp)
 	return page;
 }
 
+/* To the head: what was used last is used next. */
+static void iopf_push_groups(struct iopf_device *fdev, struct list_head *first,
+			     struct list_head *last)
+{
+	last->next = fdev->free_groups;
+	fdev->free_groups = first;
+}
+
 void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page)
 {
+	struct list_head *node;
 	unsigned int i;
 
 	for (i = 0; i < IOPF_PAIRS_PER_PAGE && fdev->allocated < fdev->limit; i++) {
-		list_add_tail(&page->pairs[i].group.node, &fdev->free_groups);
+		node = &page->pairs[i].group.node;
+		iopf_push_groups(fdev, node, node);
 		list_add_tail(&page->pairs[i].request.list, &fdev->free_requests);
 		fdev->allocated++;
 	}
@@ -85,13 +95,14 @@ void __iopf_make_room(struct iopf_device *fdev)
 /* The next free group, if there is one. */
 struct iopf_group *__iopf_pool_get(struct iopf_device *fdev)
 {
+	struct list_head *node = fdev->free_groups;
 	struct iopf_group *group;
 
-	group = list_first_entry_or_null(&fdev->free_groups, struct iopf_group, node);
-	if (!group)
+	if (!node)
 		return NULL;
 
-	list_del(&group->node);
+	fdev->free_groups = node->next;
+	group = list_entry(node, struct iopf_group, node);
 	INIT_LIST_HEAD(&group->faults);
 	group->fault_count = 0;
 	group->open = false;
@@ -102,12 +113,12 @@ struct iopf_group *__iopf_pool_get(struct iopf_device *fdev)
 }
 
 /* The group is not in use any more, nor are its requests; it is on no list of ours. */
-static void iopf_group_end(struct iopf_device *fdev, struct iopf_group *group)
+static inline void iopf_group_end(struct iopf_device *fdev, struct iopf_group *group)
 {
 	lockdep_assert_held(&fdev->lock);
 
 	/* The last request, if there is one, is part of the group itself. */
-	if (list_first_entry(&group->faults, struct iopf_fault, list) != &group->last_fault) {
+	if (unlikely(group->faults.next != &group->last_fault.list)) {
 		if (list_last_entry(&group->faults, struct iopf_fault, list) ==
 		    &group->last_fault)
 			list_del(&group->last_fault.list);
@@ -119,7 +130,7 @@ static void iopf_group_end(struct iopf_device *fdev, struct iopf_group *group)
 void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group)
 {
 	iopf_group_end(fdev, group);
-	list_add(&group->node, &fdev->free_groups);
+	iopf_push_groups(fdev, &group->node, &group->node);
 }
 
 /**
@@ -131,16 +142,16 @@ void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group)
  */
 void iopf_free_groups(struct list_head *groups)
 {
-	struct list_head *first, *last;
+	struct list_head *first, *last, *node = groups->next;
 	struct iopf_device *fdev;
 	struct iopf_group *group;
 	int freed;
 
-	while (!list_empty(groups)) {
-		first = groups->next;
-		group = list_entry(first, struct iopf_group, node);
+	while (node != groups) {
+		first = node;
+		group = list_entry(node, struct iopf_group, node);
 		if (unlikely(group->release)) {
-			list_del(&group->node);
+			node = node->next;
 			group->release(group);
 			continue;
 		}
@@ -154,16 +165,17 @@ void iopf_free_groups(struct list_head *groups)
 			group->delivered = false;
 			iopf_group_end(fdev, group);
 			freed++;
-			last = &group->node;
-			group = list_next_entry(group, node);
-		} while (&group->node != groups && group->fault_param == &fdev->param);
-		/* to the head: what was used last is used next */
-		list_bulk_move_tail(fdev->free_groups.next, first, last);
+			last = node;
+			node = node->next;
+			group = list_entry(node, struct iopf_group, node);
+		} while (node != groups && group->fault_param == &fdev->param);
+		iopf_push_groups(fdev, first, last);
 		fdev->count.depth -= freed;
 		/* The last reference goes behind the lock, claims.pml: PUT_UNDER_LOCK */
 		spin_unlock_bh(&fdev->lock);
 		iopf_device_put_many(fdev, freed);
 	}
+	INIT_LIST_HEAD(groups);
 }
 EXPORT_SYMBOL_GPL(iopf_free_groups);
 

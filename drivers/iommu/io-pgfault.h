@@ -84,7 +84,7 @@ struct iopf_counters {
  * @limit: how many requests, and groups, the pool may grow to
  * @allocated: how many it has grown to
  * @grow_delay: until the next try of @grow_work, in jiffies; 0: reports try
- * @free_groups: groups without a request in them
+ * @free_groups: groups without a request in them, linked by the next of their nodes alone
  * @free_requests: requests without a group
  * @pages: every page of the pool, newest first
  * @partial_key: of the hash of @partial
@@ -115,7 +115,7 @@ struct iopf_device {
 	unsigned int limit;
 	unsigned int allocated;
 	unsigned long grow_delay;
-	struct list_head free_groups;
+	struct list_head *free_groups;
 	struct list_head free_requests;
 	struct iopf_page *pages;
 	hsiphash_key_t partial_key;

@@ -429,8 +429,9 @@ void iommufd_fault_set_timer(struct iommufd_fault *fault);
 enum hrtimer_restart iommufd_fault_timeout(struct hrtimer *timer);
 
 /* fault_answer.c: from an answer to the hardware */
-int iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from, size_t count,
-			size_t *done);
+unsigned int iommufd_fault_write(struct iommufd_fault *fault,
+				 const struct iommu_hwpt_page_response __user *from,
+				 struct iov_iter *iter, size_t count, int *rc);
 void iommufd_fault_drain(struct iommufd_fault *fault,
 			 struct iommufd_attachment *attachment,
 			 enum iommu_page_response_code code);
@@ -449,7 +450,8 @@ int iommufd_fault_wait(struct iommufd_fault *fault, ktime_t *until);
 void iommufd_fault_hang_up(struct iommufd_fault *fault);
 
 /* fault_read.c: from the queue to a reader's memory */
-ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to, size_t room);
+ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
+			   struct iov_iter *iter, size_t room);
 u32 iommufd_fault_first(struct iommufd_fault *fault);
 bool iommufd_fault_copy_message(const struct iommu_hwpt_pgfault *message, struct iov_iter *to);
 

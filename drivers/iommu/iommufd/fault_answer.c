@@ -57,13 +57,13 @@ static noinline void fault_put_read(struct iommufd_fault *fault, struct iopf_gro
 static __always_inline void fault_finish(struct iommufd_fault *fault,
 					 struct fault_claims *claims)
 {
+	struct iopf_answer *answer = claims->answers, *end = answer + claims->won;
 	bool drained = claims->drained;
-	struct iopf_answer *answer;
 	struct iopf_group *group;
 
-	iopf_answer_groups(claims->answers, claims->won);
+	iopf_answer_groups(answer, claims->won);
 
-	for (answer = claims->answers; answer < claims->answers + claims->won; answer++) {
+	for (; answer < end; answer++) {
 		group = answer->group;
 		drained |= iommufd_fault_let_go(group);
 		/* Pairs with iommufd_fault_put_group() */
@@ -74,13 +74,13 @@ static __always_inline void fault_finish(struct iommufd_fault *fault,
 	}
 
 	/* Who waits looks after it is queued; the count came down before this looks. */
-	if (drained && waitqueue_active(&fault->drain_wait))
+	if (unlikely(drained) && waitqueue_active(&fault->drain_wait))
 		wake_up_all(&fault->drain_wait);
 	iopf_free_groups(&claims->unused);
 }
 
 /* Why the group of @cookie cannot be answered, if there ever was one */
-static int fault_refuse(struct iommufd_fault *fault, u32 cookie)
+static noinline int fault_refuse(struct iommufd_fault *fault, u32 cookie)
 {
 	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, cookie);
 	int rc = -EINVAL;
@@ -103,70 +103,81 @@ static int fault_refuse(struct iommufd_fault *fault, u32 cookie)
 	return rc;
 }
 
-/* Claim one group for user space's answer. */
-static int fault_claim_delivered(struct iommufd_fault *fault,
-				 const struct iommu_hwpt_page_response *response,
-				 struct iopf_answer *answer)
+/*
+ * Claim one group for user space's answer. Its slot goes behind @last, to become free with
+ * others. Delivered, it has not ended, so it still counts at its attachment.
+ */
+static __always_inline int
+fault_claim_delivered(struct iommufd_fault *fault,
+		      const struct iommu_hwpt_page_response *response,
+		      struct iopf_answer *answer, struct iommufd_fault_slot **last)
 {
-	struct iommufd_fault_slot *slot = iommufd_fault_slot(fault, response->cookie);
+	u32 index = response->cookie & fault->mask;
+	struct iommufd_fault_slot *slot = &fault->slots[index];
+	struct iopf_group *group = slot->group;
 
-	if (response->code > IOMMUFD_PAGE_RESP_FAILURE)
+	if (unlikely(response->code > IOMMUFD_PAGE_RESP_FAILURE))
 		return -EINVAL;
-	if (slot->cookie != response->cookie || slot->state != FAULT_SLOT_DELIVERED)
+	if (unlikely(slot->cookie != response->cookie || slot->state != FAULT_SLOT_DELIVERED))
 		return fault_refuse(fault, response->cookie);
-	if (unlikely(!iopf_group_claim(slot->group))) {
+	if (unlikely(!iopf_group_claim(group))) {
 		/* It is being recalled, or the device goes: both clean up the slot. */
 		fault->stats.stale++;
 		return -ESTALE;
 	}
 	*answer = (struct iopf_answer){
-		.group = slot->group,
+		.group = group,
 		.code = response->code,
 		.cause = IOPF_CAUSE_USER,
 	};
 	fault->stats.answers[response->code]++;
-	iommufd_fault_take_out(fault, slot, FAULT_SLOT_FREE);
+	iommufd_fault_stop_aging(fault, slot);
+	iommufd_fault_count_off(fault, group);
+	slot->state = FAULT_SLOT_FREE;
+	(*last)->next = index;
+	*last = slot;
 	return 0;
 }
 
 /*
- * Answer delivered groups, up to a batch. Returns 0 if all were given; else what is wrong
- * with the one after @given.
+ * Claim delivered groups. Returns how many; unless these are all, @rc gets what is wrong
+ * with the next one.
  */
-static __always_inline int fault_respond(struct iommufd_fault *fault,
-					 const struct iommu_hwpt_page_response *responses,
-					 unsigned int count, unsigned int *given)
+static __always_inline unsigned int
+fault_claim_answered(struct iommufd_fault *fault,
+		     const struct iommu_hwpt_page_response *responses, unsigned int count,
+		     struct iopf_answer *answers, int *rc)
 {
-	struct fault_claims claims __uninitialized;
-	unsigned int won = 0;
-	int rc = 0;
+	struct iommufd_fault_slot taken __uninitialized, *last = &taken;
+	unsigned int won;
+	int error;
 
 	static_assert((int)IOMMUFD_PAGE_RESP_SUCCESS == (int)IOMMU_PAGE_RESP_SUCCESS);
 	static_assert((int)IOMMUFD_PAGE_RESP_INVALID == (int)IOMMU_PAGE_RESP_INVALID);
 	static_assert((int)IOMMUFD_PAGE_RESP_FAILURE == (int)IOMMU_PAGE_RESP_FAILURE);
 
-	fault_claims_init(&claims);
 	spin_lock_bh(&fault->lock);
-	for (; won < count; won++) {
-		rc = fault_claim_delivered(fault, &responses[won], &claims.answers[won]);
-		if (rc)
+	for (won = 0; won < count; won++) {
+		error = fault_claim_delivered(fault, &responses[won], &answers[won], &last);
+		if (unlikely(error)) {
+			*rc = error;
 			break;
+		}
+	}
+	if (likely(won)) {
+		fault->delivered -= won;
+		iommufd_fault_slots_put(fault, taken.next, last - fault->slots, won);
 	}
 	spin_unlock_bh(&fault->lock);
-
-	claims.won = won;
-	*given = won;
-	if (won)
-		fault_finish(fault, &claims);
-	return rc;
+	return won;
 }
 
 /* Answers in one piece of user memory, by words; returns how many could be read. */
-static size_t fault_load(struct iommu_hwpt_page_response *responses, size_t count,
-			 const void __user *from)
+static __always_inline size_t fault_load(struct iommu_hwpt_page_response *responses, size_t count,
+					 const struct iommu_hwpt_page_response __user *from)
 {
+	const u64 __user *next = (const u64 __user *)from;
 	u64 *word = (u64 *)responses;
-	const u64 __user *next = from;
 	size_t copied = 0;
 
 	static_assert(sizeof(*responses) == sizeof(u64));
@@ -181,52 +192,43 @@ out_end:
 	return copied;
 }
 
-/*
- * Get up to @count answers, behind @done others; all that can be read of one piece of
- * memory, which is not advanced over.
- */
-static size_t fault_get_answers(struct iommu_hwpt_page_response *responses, size_t count,
-				struct iov_iter *from, size_t done)
-{
-	if (likely(iter_is_ubuf(from)))
-		return fault_load(responses, count, from->ubuf + from->iov_offset +
-				  done * FAULT_RESPONSE_SIZE);
-	return copy_from_iter(responses, count * FAULT_RESPONSE_SIZE, from) /
-	       FAULT_RESPONSE_SIZE;
-}
-
 /**
  * iommufd_fault_write() - Answer delivered groups
  * @fault: the object
- * @from: the answers
- * @count: number of answers in @from
- * @done: gets how many were given
+ * @from: the answers, if they are in one piece of memory
+ * @iter: the answers, if they are not, else NULL
+ * @count: number of answers; no more than IOMMUFD_FAULT_BATCH are given
+ * @rc: 0; left so if all of these were given. Else gets why the next one was not: -EFAULT
+ *      if it cannot be copied, -EINVAL if its code is unknown, or its cookie names no
+ *      delivered group, -ESTALE if that group was recalled or timed out, -EBUSY if user
+ *      space has not read it to the end.
  *
  * Context: Process context, may sleep.
  *
- * Return: 0 if all were given. Else why the one after @done was not: -EFAULT if it cannot
- * be copied, -EINVAL if its code is unknown, or its cookie names no delivered group,
- * -ESTALE if that group was recalled or timed out, -EBUSY if user space has not read it to
- * the end.
+ * Return: the number of answers that were given.
  */
-int iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from, size_t count,
-			size_t *done)
+unsigned int iommufd_fault_write(struct iommufd_fault *fault,
+				 const struct iommu_hwpt_page_response __user *from,
+				 struct iov_iter *iter, size_t count, int *rc)
 {
 	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH] __uninitialized;
-	size_t wanted, copied, all = 0;
-	unsigned int given;
-	int rc = 0;
+	struct fault_claims claims __uninitialized;
+	size_t copied;
 
-	while (!rc && all < count) {
-		wanted = min(IOMMUFD_FAULT_BATCH, count - all);
-		copied = fault_get_answers(responses, wanted, from, all);
-		rc = fault_respond(fault, responses, copied, &given);
-		all += given;
-		if (!rc && copied < wanted)
-			rc = -EFAULT;
-	}
-	*done = all;
-	return rc;
+	count = min(count, IOMMUFD_FAULT_BATCH);
+	if (likely(!iter))
+		copied = fault_load(responses, count, from);
+	else
+		copied = copy_from_iter(responses, count * FAULT_RESPONSE_SIZE, iter) /
+			 FAULT_RESPONSE_SIZE;
+	if (unlikely(copied < count))
+		*rc = -EFAULT;
+
+	fault_claims_init(&claims);
+	claims.won = fault_claim_answered(fault, responses, copied, claims.answers, rc);
+	if (likely(claims.won))
+		fault_finish(fault, &claims);
+	return claims.won;
 }
 
 /**

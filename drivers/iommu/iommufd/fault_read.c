@@ -9,10 +9,10 @@
  * after FAULT_TAKE messages.
  *
  * What this cannot do is done for one group at a time with no lock held: memory
- * that must be faulted in first or is in several pieces, and groups that have more
- * than FAULT_TAKE messages. Such a group counts as delivered while it is copied,
- * may be answered or recalled meanwhile, and goes back to the head of the queue if
- * the copy fails. The reader's reference keeps its memory.
+ * that must be faulted in first or is in several pieces, groups that have more
+ * than FAULT_TAKE messages, and the first one after a loss. Such a group counts as
+ * delivered while it is copied, may be answered or recalled meanwhile, and goes back
+ * to the head of the queue if the copy fails. The reader's reference keeps its memory.
  *
  * Programs of Linux 6.12 have a buffer of some size, 100 messages say, and would never
  * get past a group that is larger. Where they read it is copied in parts, and goes back
@@ -46,7 +46,6 @@ static __always_inline size_t fault_store(struct iommufd_fault *fault,
 {
 	const struct iommu_fault_page_request *prm;
 	const bool splits = fault->splits;
-	u32 flags = iommufd_fault_loss(fault);
 	const struct iopf_fault *iopf;
 	struct iopf_group *group;
 	struct list_head *node;
@@ -62,8 +61,7 @@ static __always_inline size_t fault_store(struct iommufd_fault *fault,
 			break;
 		list_for_each_entry(iopf, &group->faults, list) {
 			prm = &iopf->fault.prm;
-			unsafe_put_user((prm->flags & FAULT_USER_FLAGS) | flags, &to->flags,
-					not_there);
+			unsafe_put_user(prm->flags & FAULT_USER_FLAGS, &to->flags, not_there);
 			unsafe_put_user(group->dev_id, &to->dev_id, not_there);
 			unsafe_put_user(prm->pasid, &to->pasid, not_there);
 			unsafe_put_user(prm->grpid, &to->grpid, not_there);
@@ -72,7 +70,6 @@ static __always_inline size_t fault_store(struct iommufd_fault *fault,
 			unsafe_put_user(prm->addr, &to->addr, not_there);
 			unsafe_put_user(group->length, &to->length, not_there);
 			unsafe_put_user(group->cookie, &to->cookie, not_there);
-			flags = 0;
 			to++;
 		}
 		left -= group->fault_count;
@@ -100,15 +97,20 @@ static void fault_count_delivered(struct iommufd_fault *fault, unsigned int grou
 	iommufd_fault_set_queued(fault, fault->queued - groups);
 }
 
-/* Deliver what can be written under the lock; returns the number of messages. */
-static size_t fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
-			 size_t room)
+/*
+ * Deliver what can be written under the lock; returns the number of messages. A loss is
+ * told with a group that is copied without it.
+ */
+static __always_inline size_t fault_take(struct iommufd_fault *fault,
+					 struct iommu_hwpt_pgfault __user *to, size_t room)
 {
 	struct list_head *node, *end;
 	unsigned int groups = 0;
-	size_t done;
+	size_t done = 0;
 
 	spin_lock_bh(&fault->lock);
+	if (unlikely(fault->lost))
+		goto out_unlock;
 	pagefault_disable();
 	done = fault_store(fault, to, min(room, FAULT_TAKE), &end);
 	pagefault_enable();
@@ -118,9 +120,8 @@ static size_t fault_take(struct iommufd_fault *fault, struct iommu_hwpt_pgfault 
 	}
 	/* All before @end are off, at once: nobody needs their links any more. */
 	__list_del(&fault->deliver, end);
-	if (groups)
-		iommufd_fault_told(fault);
 	fault_count_delivered(fault, groups);
+out_unlock:
 	spin_unlock_bh(&fault->lock);
 	return done;
 }
@@ -249,8 +250,7 @@ static bool fault_copy(const struct fault_piece *piece, struct iov_iter *to)
  * Read one group, or a part of it; returns the number of messages, 0 if none is queued, or
  * an error.
  */
-static noinline_for_stack ssize_t fault_read_group(struct iommufd_fault *fault,
-						   struct iov_iter *to, size_t room)
+static ssize_t fault_read_group(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
 {
 	struct fault_piece piece;
 	ssize_t count;
@@ -268,8 +268,7 @@ static noinline_for_stack ssize_t fault_read_group(struct iommufd_fault *fault,
  * Nothing is queued, but something was lost: that is a message of its own. Returns 1, 0 if
  * somebody else has it, or an error.
  */
-static noinline_for_stack ssize_t fault_read_loss(struct iommufd_fault *fault,
-						  struct iov_iter *to, size_t *ahead)
+static ssize_t fault_read_loss(struct iommufd_fault *fault, struct iov_iter *to)
 {
 	const struct iommu_hwpt_pgfault message = { .flags = IOMMU_PGFAULT_FLAGS_LOST };
 	bool alarm;
@@ -284,8 +283,6 @@ static noinline_for_stack ssize_t fault_read_loss(struct iommufd_fault *fault,
 	if (!alarm)
 		return 0;
 
-	iov_iter_advance(to, *ahead * FAULT_MESSAGE_SIZE);
-	*ahead = 0;
 	if (iommufd_fault_copy_message(&message, to))
 		return 1;
 	spin_lock_bh(&fault->lock);
@@ -294,50 +291,37 @@ static noinline_for_stack ssize_t fault_read_loss(struct iommufd_fault *fault,
 	return -EFAULT;
 }
 
-/* @ahead: messages that were written to @to and not yet advanced over */
-static __always_inline ssize_t fault_read_some(struct iommufd_fault *fault,
-					       struct iov_iter *to, size_t room, size_t *ahead)
+/* Read what cannot be written under the lock; as fault_read_group(). */
+static noinline_for_stack ssize_t fault_read_apart(struct iommufd_fault *fault,
+						   struct iommu_hwpt_pgfault __user *to,
+						   struct iov_iter *iter, size_t room)
 {
-	size_t count;
+	struct iov_iter piece;
 
-	if (unlikely(!READ_ONCE(fault->queued)))
-		return fault_read_loss(fault, to, ahead);
-	if (unlikely(fault->parts))
-		return iommufd_fault_read_parts(fault, to, room);
-	if (likely(iter_is_ubuf(to))) {
-		count = fault_take(fault, to->ubuf + to->iov_offset +
-				   *ahead * FAULT_MESSAGE_SIZE, room);
-		*ahead += count;
-		if (likely(count))
-			return count;
-		iov_iter_advance(to, *ahead * FAULT_MESSAGE_SIZE);
-		*ahead = 0;
+	if (!iter) {
+		iov_iter_ubuf(&piece, ITER_DEST, to, room * FAULT_MESSAGE_SIZE);
+		iter = &piece;
 	}
-	return fault_read_group(fault, to, room);
+	if (!READ_ONCE(fault->queued))
+		return fault_read_loss(fault, iter);
+	if (fault->parts)
+		return iommufd_fault_read_parts(fault, iter, room);
+	return fault_read_group(fault, iter, room);
 }
 
-/**
- * iommufd_fault_read() - Read until there is no room or nothing is queued
- * @fault: the object
- * @to: where to
- * @room: number of messages that there is room for
- *
- * Who waits is told of what is left behind. What is in one piece is not advanced over.
- *
- * Context: Process context, may sleep to fault user memory in.
- *
- * Return: the number of messages, 0 if nothing is queued, -EINVAL if the first
- * group does not fit (and is not split), -EFAULT if it could not be copied; it stays
- * queued then.
- * Groups that are delivered immediately need room for one message only.
- */
-ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
+/* What iommufd_fault_read() does beyond the first @done messages */
+static noinline ssize_t fault_read_on(struct iommufd_fault *fault,
+				      struct iommu_hwpt_pgfault __user *to,
+				      struct iov_iter *iter, size_t room, size_t done)
 {
-	size_t done = 0, ahead = 0;
 	ssize_t count = 0;
 
 	while (done < room && !iommufd_fault_is_empty(fault)) {
-		count = fault_read_some(fault, to, room - done, &ahead);
+		count = 0;
+		if (!iter && !fault->parts)
+			count = fault_take(fault, to + done, room - done);
+		if (!count)
+			count = fault_read_apart(fault, to + done, iter, room - done);
 		if (count <= 0)
 			break;
 		done += count;
@@ -353,6 +337,35 @@ ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to, siz
 			iommufd_fault_wake_next(fault);
 	}
 	return done ?: count;
+}
+
+/**
+ * iommufd_fault_read() - Read until there is no room or nothing is queued
+ * @fault: the object
+ * @to: where to, if that is one piece of memory
+ * @iter: where to, if it is not, else NULL
+ * @room: number of messages that there is room for
+ *
+ * Who waits is told of what is left behind.
+ *
+ * Context: Process context, may sleep to fault user memory in.
+ *
+ * Return: the number of messages, 0 if nothing is queued, -EINVAL if the first
+ * group does not fit (and is not split), -EFAULT if it could not be copied; it stays
+ * queued then.
+ * Groups that are delivered immediately need room for one message only.
+ */
+ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
+			   struct iov_iter *iter, size_t room)
+{
+	size_t done = 0;
+
+	/* Mostly that is all. */
+	if (likely(READ_ONCE(fault->queued) && !iter && !fault->parts))
+		done = fault_take(fault, to, room);
+	if (likely(iommufd_fault_is_empty(fault)))
+		return done;
+	return fault_read_on(fault, to, iter, room, done);
 }
 
 /**

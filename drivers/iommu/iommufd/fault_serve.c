@@ -8,7 +8,6 @@
 #include <linux/fs.h>
 #include <linux/iommufd.h>
 #include <linux/uaccess.h>
-#include <linux/uio.h>
 #include <uapi/linux/iommufd.h>
 
 #include "iommufd_private.h"
@@ -76,7 +75,7 @@ static __always_inline int fault_serve_end(union fault_serve_words *words, u64 _
 }
 
 /* Returns 0 if there may be something now; who has waited tries to read again. */
-static int fault_serve_wait(struct iommufd_fault *fault, u64 timeout_ns, ktime_t *until)
+static noinline int fault_serve_wait(struct iommufd_fault *fault, u64 timeout_ns, ktime_t *until)
 {
 	if (timeout_ns == IOMMU_FAULT_SERVE_FOREVER)
 		return iommufd_fault_wait(fault, NULL);
@@ -85,7 +84,8 @@ static int fault_serve_wait(struct iommufd_fault *fault, u64 timeout_ns, ktime_t
 	return iommufd_fault_wait(fault, until);
 }
 
-static __always_inline int fault_serve_messages(struct file *filep, struct iov_iter *to,
+static __always_inline int fault_serve_messages(struct file *filep,
+						struct iommu_hwpt_pgfault __user *to,
 						size_t room, u64 timeout_ns, u32 *number)
 {
 	struct iommufd_fault *fault = filep->private_data;
@@ -94,7 +94,7 @@ static __always_inline int fault_serve_messages(struct file *filep, struct iov_i
 	int rc = 0;
 
 	for (;;) {
-		count = iommufd_fault_read(fault, to, room);
+		count = iommufd_fault_read(fault, to, NULL, room);
 		if (count == -EINVAL) {
 			*number = iommufd_fault_first(fault);
 			/* Unless it was answered, or read by somebody, meanwhile */
@@ -124,10 +124,9 @@ static __always_inline int fault_serve(struct file *filep, const struct iommu_fa
 {
 	size_t answers = min_t(size_t, cmd->response_num, MAX_RW_COUNT / FAULT_RESPONSE_SIZE);
 	size_t room = min_t(size_t, cmd->message_num, MAX_RW_COUNT / FAULT_MESSAGE_SIZE);
-	void __user *messages = u64_to_user_ptr(cmd->messages_uptr);
-	struct iov_iter iter __uninitialized;
-	size_t done;
-	int rc;
+	struct iommu_hwpt_page_response __user *responses = u64_to_user_ptr(cmd->responses_uptr);
+	struct iommu_hwpt_pgfault __user *messages = u64_to_user_ptr(cmd->messages_uptr);
+	int rc = 0;
 
 	if (cmd->flags)
 		return -EOPNOTSUPP;
@@ -138,18 +137,15 @@ static __always_inline int fault_serve(struct file *filep, const struct iommu_fa
 		if (!access_ok(messages, room * FAULT_MESSAGE_SIZE))
 			return -EFAULT;
 	}
-	if (answers) {
-		iov_iter_ubuf(&iter, ITER_SOURCE, u64_to_user_ptr(cmd->responses_uptr),
-			      answers * FAULT_RESPONSE_SIZE);
-		rc = iommufd_fault_write(filep->private_data, &iter, answers, &done);
-		*given = done;
+	while (*given < answers) {
+		*given += iommufd_fault_write(filep->private_data, responses + *given, NULL,
+					      answers - *given, &rc);
 		if (rc)
 			return rc;
 	}
 	if (!room)
 		return 0;
-	iov_iter_ubuf(&iter, ITER_DEST, messages, room * FAULT_MESSAGE_SIZE);
-	return fault_serve_messages(filep, &iter, room, cmd->timeout_ns, taken);
+	return fault_serve_messages(filep, messages, room, cmd->timeout_ns, taken);
 }
 
 /**

@@ -12,21 +12,20 @@ static inline u32 iommufd_fault_used(const struct iommufd_fault *fault)
 	return fault->queued + fault->delivered;
 }
 
-/* To be called when the group no longer counts as used */
+/*
+ * Slots become free behind all others. They are linked from @first to @last, and no
+ * longer count as used.
+ */
 static __always_inline void
-iommufd_fault_slot_put(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
-		       enum iommufd_fault_slot_state state)
+iommufd_fault_slots_put(struct iommufd_fault *fault, u32 first, u32 last, u32 count)
 {
-	u32 index = slot - fault->slots;
-
 	lockdep_assert_held(&fault->lock);
 
-	slot->state = state;
-	if (iommufd_fault_used(fault) == fault->mask)
-		fault->free_first = index;
+	if (unlikely(iommufd_fault_used(fault) + count > fault->mask))
+		fault->free_first = first;
 	else
-		fault->slots[fault->free_last].next = index;
-	fault->free_last = index;
+		fault->slots[fault->free_last].next = first;
+	fault->free_last = last;
 }
 
 static inline void iommufd_fault_stop_aging(struct iommufd_fault *fault,
@@ -36,11 +35,11 @@ static inline void iommufd_fault_stop_aging(struct iommufd_fault *fault,
 		list_del_init(&fault->ages[slot - fault->slots].node);
 }
 
-/* The slot is none of its attachment's any more. */
+/* The group's slot is none of its attachment's any more. */
 static __always_inline void iommufd_fault_count_off(struct iommufd_fault *fault,
-						    struct iommufd_fault_slot *slot)
+						    const struct iopf_group *group)
 {
-	struct iommufd_attachment *attachment = slot->group->priv;
+	struct iommufd_attachment *attachment = group->priv;
 
 	if (--attachment->slots < fault->share)
 		fault->reserved++;
@@ -51,7 +50,7 @@ static inline void iommufd_fault_uncount(struct iommufd_fault *fault,
 					 struct iommufd_fault_slot *slot)
 {
 	if (!slot->uncounted)
-		iommufd_fault_count_off(fault, slot);
+		iommufd_fault_count_off(fault, slot->group);
 	slot->uncounted = true;
 }
 
@@ -60,13 +59,15 @@ static inline void iommufd_fault_uncount(struct iommufd_fault *fault,
  * remember the cookie. The caller gets the slot's reference of the group. Under the
  * object's lock.
  */
-static __always_inline void
-iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
-		       enum iommufd_fault_slot_state state)
+static inline void iommufd_fault_take_out(struct iommufd_fault *fault,
+					  struct iommufd_fault_slot *slot,
+					  enum iommufd_fault_slot_state state)
 {
+	u32 index = slot - fault->slots;
+
 	iommufd_fault_stop_aging(fault, slot);
 	if (likely(!slot->uncounted))
-		iommufd_fault_count_off(fault, slot);
+		iommufd_fault_count_off(fault, slot->group);
 	else
 		slot->uncounted = false;
 	if (slot->state == FAULT_SLOT_QUEUED) {
@@ -75,7 +76,8 @@ iommufd_fault_take_out(struct iommufd_fault *fault, struct iommufd_fault_slot *s
 	} else {
 		fault->delivered--;
 	}
-	iommufd_fault_slot_put(fault, slot, state);
+	slot->state = state;
+	iommufd_fault_slots_put(fault, index, index, 1);
 }
 
 /* The group is answered: it no longer keeps its attachment. Returns whether none does. */

@@ -1,35 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What else happens to the mock device's page requests: many are answered at once,
- * the hardware queue overflows, the device is reset.
+ * What else happens to the mock device's page requests: the hardware queue overflows,
+ * the device is reset.
  */
 #include <linux/rcupdate.h>
 
 #include "iommufd_private.h"
 #include "selftest_mock.h"
-
-static struct mock_state *event_state(const struct iopf_answer *answer)
-{
-	return dev_get_drvdata(answer->group->fault_param->dev);
-}
-
-void iommufd_mock_page_response_batch(struct iommu_device *iommu,
-				      const struct iopf_answer *answers, unsigned int count)
-{
-	const struct iommu_fault_page_request *prm;
-	struct mock_state *state;
-	unsigned int i = 0;
-
-	while (i < count) {
-		state = event_state(&answers[i]);
-		spin_lock(&state->lock);
-		do {
-			prm = &answers[i].group->last_fault.fault.prm;
-			iommufd_mock_answer(state, prm, prm->pasid, prm->grpid, answers[i].code);
-		} while (++i < count && event_state(&answers[i]) == state);
-		spin_unlock(&state->lock);
-	}
-}
 
 /* The queue outlives its devices. */
 static struct iopf_queue *event_queue(struct device *dev)

@@ -157,14 +157,14 @@ int iommufd_mock_trigger_iopf(struct device *dev, struct iopf_fault *evt)
 	return 0;
 }
 
-static bool close_group(struct mock_state *state, u32 pasid, u32 grpid)
+static inline bool close_group(struct mock_state *state, u32 pasid, u32 grpid)
 {
 	struct mock_group *group;
 
 	hlist_for_each_entry(group, open_bucket(state, pasid, grpid), node) {
 		if (group->pasid != pasid || group->grpid != grpid)
 			continue;
-		hlist_del(&group->node);
+		__hlist_del(&group->node);
 		hlist_add_head(&group->node, &state->spare);
 		state->stats.outstanding--;
 		return true;
@@ -172,24 +172,27 @@ static bool close_group(struct mock_state *state, u32 pasid, u32 grpid)
 	return false;
 }
 
-/* The device is told the answer to a group, of which @prm is the last request. */
-void iommufd_mock_answer(struct mock_state *state, const struct iommu_fault_page_request *prm,
-			 u32 pasid, u32 grpid, enum iommu_page_response_code code)
+/* The device is told the answer to a group. */
+static inline void take_answer(struct mock_state *state, const struct iommu_page_response *resp)
 {
 	struct iommu_test_iopf_stats *stats = &state->stats;
 
-	lockdep_assert_held(&state->lock);
-
-	if (code < ARRAY_SIZE(stats->responses))
-		stats->responses[code]++;
+	if (likely(resp->code < ARRAY_SIZE(stats->responses)))
+		stats->responses[resp->code]++;
 	else
 		stats->bad_codes++;
-	if (!close_group(state, pasid, grpid))
+	if (unlikely(!close_group(state, resp->pasid, resp->grpid)))
 		stats->unmatched++;
-	stats->last_pasid = pasid;
-	stats->last_grpid = grpid;
-	stats->last_code = code;
-	stats->last_flags = prm->flags;
+}
+
+/* The latest answer, and the last request of its group */
+static inline void note_answer(struct mock_state *state, const struct iopf_fault *evt,
+			       const struct iommu_page_response *resp)
+{
+	state->stats.last_pasid = resp->pasid;
+	state->stats.last_grpid = resp->grpid;
+	state->stats.last_code = resp->code;
+	state->stats.last_flags = evt->fault.prm.flags;
 }
 
 void iommufd_mock_page_response(struct device *dev, const struct iopf_fault *evt,
@@ -198,8 +201,35 @@ void iommufd_mock_page_response(struct device *dev, const struct iopf_fault *evt
 	struct mock_state *state = dev_get_drvdata(dev);
 
 	spin_lock(&state->lock);
-	iommufd_mock_answer(state, &evt->fault.prm, resp->pasid, resp->grpid, resp->code);
+	take_answer(state, resp);
+	note_answer(state, evt, resp);
 	spin_unlock(&state->lock);
+}
+
+void iommufd_mock_page_response_batch(struct iommu_device *iommu,
+				      const struct iopf_answer *answers, unsigned int count)
+{
+	const struct iopf_answer *answer = answers, *end = answers + count;
+	const struct iommu_fault_param *param;
+	struct iommu_page_response resp;
+	const struct iopf_fault *evt;
+	struct mock_state *state;
+
+	while (answer < end) {
+		param = answer->group->fault_param;
+		state = dev_get_drvdata(param->dev);
+		spin_lock(&state->lock);
+		/* As many as are for the same device in a row */
+		do {
+			evt = &answer->group->last_fault;
+			resp.pasid = evt->fault.prm.pasid;
+			resp.grpid = evt->fault.prm.grpid;
+			resp.code = answer->code;
+			take_answer(state, &resp);
+		} while (++answer < end && answer->group->fault_param == param);
+		note_answer(state, evt, &resp);
+		spin_unlock(&state->lock);
+	}
 }
 
 static int check_batch(const struct iommu_test_iopf_batch *batch)

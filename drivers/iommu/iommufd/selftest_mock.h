@@ -56,8 +56,6 @@ void iommufd_mock_init(struct device *dev, struct mock_state *state,
 void iommufd_mock_release(struct mock_state *state);
 
 int iommufd_mock_trigger_iopf(struct device *dev, struct iopf_fault *evt);
-void iommufd_mock_answer(struct mock_state *state, const struct iommu_fault_page_request *prm,
-			 u32 pasid, u32 grpid, enum iommu_page_response_code code);
 void iommufd_mock_page_response(struct device *dev, const struct iopf_fault *evt,
 				const struct iommu_page_response *resp);
 void iommufd_mock_page_response_batch(struct iommu_device *iommu,

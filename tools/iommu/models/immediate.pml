@@ -126,7 +126,7 @@ inline end_group(to_tell)
 	fi
 }
 
-/* iopf_answer_apart(), iopf_answered() or iopf_group_gone(), then fault_finish() */
+/* iopf_answer_apart(), iopf_answered() or iopf_groups_gone(), then fault_finish() */
 inline finish(is_open, free)
 {
 	is_open = open;
