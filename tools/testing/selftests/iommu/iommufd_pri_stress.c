@@ -354,7 +354,7 @@ int main(int argc, char **argv)
 	if (pri_find(sv.found, UNITS) < UNITS)
 		ksft_exit_skip("fewer than two pri-testdev (1234:9171) here\n");
 	if (can_be_reset(&sv.found[0]))
-		ksft_exit_skip("what pri-testdev counts goes with a reset: load it without flr=on\n");
+		ksft_exit_skip("resets clear what pri-testdev counts: load it without flr=on\n");
 	ksft_set_plan(2);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 		      -1, 0);
