@@ -40,14 +40,15 @@ static void iopf_push_groups(struct iopf_device *fdev, struct list_head *first,
 
 void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page)
 {
+	unsigned int i = min(IOPF_PAIRS_PER_PAGE, fdev->limit - fdev->allocated);
 	struct list_head *node;
-	unsigned int i;
 
-	for (i = 0; i < IOPF_PAIRS_PER_PAGE && fdev->allocated < fdev->limit; i++) {
+	fdev->allocated += i;
+	/* Used in the order of the page, in which they will be found by who recalls them */
+	while (i--) {
 		node = &page->pairs[i].group.node;
 		iopf_push_groups(fdev, node, node);
-		list_add_tail(&page->pairs[i].request.list, &fdev->free_requests);
-		fdev->allocated++;
+		list_add(&page->pairs[i].request.list, &fdev->free_requests);
 	}
 	page->next = fdev->pages;
 	fdev->pages = page;
