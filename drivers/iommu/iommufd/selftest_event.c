@@ -1,12 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What else happens to the mock device's page requests: the hardware queue overflows,
- * the device is reset.
+ * What else happens to the mock device's page requests: many are answered at once, the
+ * hardware queue overflows, the device is reset.
  */
 #include <linux/rcupdate.h>
 
 #include "iommufd_private.h"
 #include "selftest_mock.h"
+
+void iommufd_mock_page_response_batch(struct iommu_device *iommu,
+				      const struct iopf_answer *answers, unsigned int count)
+{
+	const struct iopf_answer *answer = answers, *end = answers + count;
+	const struct iommu_fault_param *param;
+	struct iommu_page_response resp;
+	const struct iopf_fault *evt;
+	struct mock_state *state;
+
+	while (answer < end) {
+		param = answer->group->fault_param;
+		state = dev_get_drvdata(param->dev);
+		spin_lock(&state->lock);
+		/* As many as are for the same device in a row */
+		do {
+			evt = &answer->group->last_fault;
+			resp.pasid = evt->fault.prm.pasid;
+			resp.grpid = evt->fault.prm.grpid;
+			resp.code = answer->code;
+			mock_take_answer(state, &resp);
+		} while (++answer < end && answer->group->fault_param == param);
+		mock_note_answer(state, evt, &resp);
+		spin_unlock(&state->lock);
+	}
+}
 
 /* The queue outlives its devices. */
 static struct iopf_queue *event_queue(struct device *dev)

@@ -8,7 +8,6 @@
  * open under the same two numbers. Batches bring the memory for this along, so
  * that a benchmark's clock sees no allocation.
  */
-#include <linux/hash.h>
 #include <linux/ktime.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -76,11 +75,6 @@ void iommufd_mock_release(struct mock_state *state)
 	xa_destroy(&state->attached);
 }
 
-static struct hlist_head *open_bucket(struct mock_state *state, u32 pasid, u32 grpid)
-{
-	return &state->open[hash_64((u64)pasid << 32 | grpid, MOCK_IOPF_HASH_BITS)];
-}
-
 static struct mock_group *pop_group(struct hlist_head *head)
 {
 	struct mock_group *group = hlist_entry_safe(head->first, struct mock_group, node);
@@ -131,7 +125,7 @@ static int inject(struct device *dev, struct iopf_fault *evt, struct hlist_head 
 		group = pop_group(entries);
 		group->pasid = prm->pasid;
 		group->grpid = prm->grpid;
-		hlist_add_head(&group->node, open_bucket(state, prm->pasid, prm->grpid));
+		hlist_add_head(&group->node, mock_open_bucket(state, prm->pasid, prm->grpid));
 		state->stats.groups++;
 		state->stats.outstanding++;
 	}
@@ -157,79 +151,15 @@ int iommufd_mock_trigger_iopf(struct device *dev, struct iopf_fault *evt)
 	return 0;
 }
 
-static inline bool close_group(struct mock_state *state, u32 pasid, u32 grpid)
-{
-	struct mock_group *group;
-
-	hlist_for_each_entry(group, open_bucket(state, pasid, grpid), node) {
-		if (group->pasid != pasid || group->grpid != grpid)
-			continue;
-		__hlist_del(&group->node);
-		hlist_add_head(&group->node, &state->spare);
-		state->stats.outstanding--;
-		return true;
-	}
-	return false;
-}
-
-/* The device is told the answer to a group. */
-static inline void take_answer(struct mock_state *state, const struct iommu_page_response *resp)
-{
-	struct iommu_test_iopf_stats *stats = &state->stats;
-
-	if (likely(resp->code < ARRAY_SIZE(stats->responses)))
-		stats->responses[resp->code]++;
-	else
-		stats->bad_codes++;
-	if (unlikely(!close_group(state, resp->pasid, resp->grpid)))
-		stats->unmatched++;
-}
-
-/* The latest answer, and the last request of its group */
-static inline void note_answer(struct mock_state *state, const struct iopf_fault *evt,
-			       const struct iommu_page_response *resp)
-{
-	state->stats.last_pasid = resp->pasid;
-	state->stats.last_grpid = resp->grpid;
-	state->stats.last_code = resp->code;
-	state->stats.last_flags = evt->fault.prm.flags;
-}
-
 void iommufd_mock_page_response(struct device *dev, const struct iopf_fault *evt,
 				const struct iommu_page_response *resp)
 {
 	struct mock_state *state = dev_get_drvdata(dev);
 
 	spin_lock(&state->lock);
-	take_answer(state, resp);
-	note_answer(state, evt, resp);
+	mock_take_answer(state, resp);
+	mock_note_answer(state, evt, resp);
 	spin_unlock(&state->lock);
-}
-
-void iommufd_mock_page_response_batch(struct iommu_device *iommu,
-				      const struct iopf_answer *answers, unsigned int count)
-{
-	const struct iopf_answer *answer = answers, *end = answers + count;
-	const struct iommu_fault_param *param;
-	struct iommu_page_response resp;
-	const struct iopf_fault *evt;
-	struct mock_state *state;
-
-	while (answer < end) {
-		param = answer->group->fault_param;
-		state = dev_get_drvdata(param->dev);
-		spin_lock(&state->lock);
-		/* As many as are for the same device in a row */
-		do {
-			evt = &answer->group->last_fault;
-			resp.pasid = evt->fault.prm.pasid;
-			resp.grpid = evt->fault.prm.grpid;
-			resp.code = answer->code;
-			take_answer(state, &resp);
-		} while (++answer < end && answer->group->fault_param == param);
-		note_answer(state, evt, &resp);
-		spin_unlock(&state->lock);
-	}
 }
 
 static int check_batch(const struct iommu_test_iopf_batch *batch)

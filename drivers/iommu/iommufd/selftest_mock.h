@@ -7,6 +7,7 @@
 #ifndef __IOMMUFD_SELFTEST_MOCK_H
 #define __IOMMUFD_SELFTEST_MOCK_H
 
+#include <linux/hash.h>
 #include <linux/iommu.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
@@ -50,6 +51,50 @@ struct mock_state {
 	struct hlist_head open[1 << MOCK_IOPF_HASH_BITS];
 	struct hlist_head spare;
 };
+
+static inline struct hlist_head *mock_open_bucket(struct mock_state *state, u32 pasid, u32 grpid)
+{
+	return &state->open[hash_64((u64)pasid << 32 | grpid, MOCK_IOPF_HASH_BITS)];
+}
+
+static inline bool mock_close_group(struct mock_state *state, u32 pasid, u32 grpid)
+{
+	struct mock_group *group;
+
+	hlist_for_each_entry(group, mock_open_bucket(state, pasid, grpid), node) {
+		if (group->pasid != pasid || group->grpid != grpid)
+			continue;
+		__hlist_del(&group->node);
+		hlist_add_head(&group->node, &state->spare);
+		state->stats.outstanding--;
+		return true;
+	}
+	return false;
+}
+
+/* The device is told the answer to a group. Under @state->lock, as what follows. */
+static inline void mock_take_answer(struct mock_state *state,
+				    const struct iommu_page_response *resp)
+{
+	struct iommu_test_iopf_stats *stats = &state->stats;
+
+	if (likely(resp->code < ARRAY_SIZE(stats->responses)))
+		stats->responses[resp->code]++;
+	else
+		stats->bad_codes++;
+	if (unlikely(!mock_close_group(state, resp->pasid, resp->grpid)))
+		stats->unmatched++;
+}
+
+/* The latest answer, and the last request of its group */
+static inline void mock_note_answer(struct mock_state *state, const struct iopf_fault *evt,
+				    const struct iommu_page_response *resp)
+{
+	state->stats.last_pasid = resp->pasid;
+	state->stats.last_grpid = resp->grpid;
+	state->stats.last_code = resp->code;
+	state->stats.last_flags = evt->fault.prm.flags;
+}
 
 void iommufd_mock_init(struct device *dev, struct mock_state *state,
 		       struct rw_semaphore *attach_rwsem);
