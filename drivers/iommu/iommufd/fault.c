@@ -44,7 +44,8 @@
  *
  * iopf_free_groups() takes the device's lock, so it is never called under the
  * object's; what was recalled is freed by @work. Nothing here is looked up by
- * readers without a lock but &iommufd_fault.queued, see iommufd_fault_poll().
+ * readers without a lock but &iommufd_fault.queued and &iommufd_fault.alarm, see
+ * iommufd_fault_is_empty().
  */
 #define pr_fmt(fmt) "iommufd: " fmt
 

@@ -171,8 +171,8 @@ struct iommufd_fault_stats {
  * @timing: @timer is started, or @work will start it
  * @deliver: groups with something to read, oldest first
  * @queued: number of groups on @deliver. Read without @lock.
- * @taken: number of times that a group was taken off @deliver by a reader. Read
- *         without @lock.
+ * @taken: number of times that a reader took a group off @deliver, or was told of a
+ *         loss alone. Read without @lock.
  * @delivered: number of other groups that have a slot
  * @free_first: index of the free slot that is used next
  * @free_last: index of the free slot that is used last

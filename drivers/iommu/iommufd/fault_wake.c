@@ -34,7 +34,8 @@
  *	reads @queued				is somebody on the wait queue?
  *
  * and at least one of the two sees what the other wrote. The same holds for
- * @hung_up, see iommufd_fault_hang_up(). Nothing of this can be left out, says
+ * @alarm, which iommufd_fault_is_empty() reads beside @queued, and for @hung_up,
+ * see iommufd_fault_hang_up(). Nothing of this can be left out, says
  * tools/iommu/models/wake.pml: JOIN_NO_BARRIER, JOIN_NO_CHECK, JOIN_NO_HANG_UP,
  * POLL_NO_BARRIER, POLL_NO_CHECK, POLL_NO_HANG_UP, WAKE_NO_BARRIER. Comments here
  * and elsewhere name more of that model's changes.
@@ -169,7 +170,7 @@ void iommufd_fault_wake_next(struct iommufd_fault *fault)
 }
 
 /**
- * iommufd_fault_wake() - A group was queued, or was left in the queue
+ * iommufd_fault_wake() - A group, or an alarm, was queued, or was left in the queue
  * @fault: the object
  *
  * One reader is woken now. Pollers are told soon.
