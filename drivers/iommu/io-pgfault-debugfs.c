@@ -45,7 +45,7 @@ static void iopf_show_answered(struct seq_file *file, struct iopf_device *fdev)
 			   causes[cause]);
 }
 
-/* Those whose memory is not back; @delivered counts the others. */
+/* Those whose memory is in use for nothing else; @delivered counts the others. */
 static unsigned int iopf_count_delivered(struct iopf_device *fdev)
 {
 	struct iopf_page *page = iopf_first_page(fdev);
@@ -61,11 +61,12 @@ static unsigned int iopf_count_delivered(struct iopf_device *fdev)
 int iopf_counters_show(struct seq_file *file, void *unused)
 {
 	struct iopf_device *fdev = file->private;
-	unsigned int allocated, limit, cause;
+	unsigned int allocated, limit, depth, cause;
 	struct iopf_counters count;
 
 	spin_lock_bh(&fdev->lock);
 	count = fdev->count;
+	depth = atomic_read(&fdev->depth);
 	allocated = fdev->allocated;
 	limit = fdev->limit;
 	spin_unlock_bh(&fdev->lock);
@@ -84,7 +85,7 @@ int iopf_counters_show(struct seq_file *file, void *unused)
 	}
 	seq_printf(file, "stale %llu\n", count.stale);
 	seq_printf(file, "partials %u\n", count.partials);
-	seq_printf(file, "depth %u\n", count.depth);
+	seq_printf(file, "depth %u\n", depth);
 	seq_printf(file, "depth_peak %u\n", count.depth_peak);
 	seq_printf(file, "pool %u\n", allocated);
 	seq_printf(file, "pool_limit %u\n", limit);

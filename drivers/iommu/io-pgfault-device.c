@@ -23,9 +23,9 @@
 /* Groups that several threads may have answered and not freed yet */
 #define IOPF_ANSWER_SLACK	256
 
-/* The last user is gone: the queue, a report, or a group. */
-void iopf_device_free(struct iopf_device *fdev)
+static void iopf_device_free_rcu(struct rcu_head *rcu)
 {
+	struct iopf_device *fdev = container_of(rcu, struct iopf_device, rcu);
 	struct iopf_page *page, *next;
 
 	for (page = fdev->pages; page; page = next) {
@@ -34,7 +34,13 @@ void iopf_device_free(struct iopf_device *fdev)
 	}
 	kvfree(fdev->partial);
 	mem_cgroup_put(fdev->memcg);
-	kfree_rcu(fdev, rcu);
+	kfree(fdev);
+}
+
+/* The last user is gone: the queue, or a group. A report may still be under way. */
+void iopf_device_free(struct iopf_device *fdev)
+{
+	call_rcu(&fdev->rcu, iopf_device_free_rcu);
 }
 
 /* How many page requests the device may have outstanding (PCIe 6.0, 10.5.2.4) */
@@ -75,7 +81,6 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
 	spin_lock_init(&fdev->lock);
 	refcount_set(&fdev->users, 1);
 	init_waitqueue_head(&fdev->idle);
-	INIT_LIST_HEAD(&fdev->free_requests);
 	INIT_LIST_HEAD(&fdev->partials);
 	INIT_LIST_HEAD(&fdev->parked);
 	INIT_DELAYED_WORK(&fdev->age_work, iopf_age);

@@ -3,6 +3,10 @@
  * I/O page fault core: the memory of requests and groups
  *
  * io-pgfault.c tells how much a device gets, and in whose name.
+ *
+ * Reports take what is free, under the device's lock. Whoever lets go of a group, with
+ * whatever locks, gives it back without that lock, which reports need: to lists of
+ * their own, that a report takes whole when it has nothing left.
  */
 #include <linux/iommu.h>
 #include <linux/memcontrol.h>
@@ -30,25 +34,40 @@ struct iopf_page *iopf_page_alloc(struct iopf_device *fdev, gfp_t gfp)
 	return page;
 }
 
-/* To the head: what was used last is used next. */
-static void iopf_push_groups(struct iopf_device *fdev, struct list_head *first,
-			     struct list_head *last)
+/* What is free is linked by the next of its list node alone. */
+static inline struct llist_node *iopf_link(struct list_head *node)
 {
-	last->next = fdev->free_groups;
-	fdev->free_groups = first;
+	static_assert(offsetof(struct list_head, next) == offsetof(struct llist_node, next));
+	return (struct llist_node *)node;
+}
+
+static inline void iopf_push(struct llist_node **free, struct list_head *node)
+{
+	iopf_link(node)->next = *free;
+	*free = iopf_link(node);
+}
+
+static inline struct llist_node *iopf_pop(struct llist_node **free, struct llist_head *returned)
+{
+	struct llist_node *node = *free;
+
+	/* An order of its own: behind this, the memory is as who gave it back left it. */
+	if (!node)
+		node = llist_del_all(returned);
+	if (node)
+		*free = node->next;
+	return node;
 }
 
 void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page)
 {
 	unsigned int i = min(IOPF_PAIRS_PER_PAGE, fdev->limit - fdev->allocated);
-	struct list_head *node;
 
 	fdev->allocated += i;
 	/* Used in the order of the page, in which they will be found by who recalls them */
 	while (i--) {
-		node = &page->pairs[i].group.node;
-		iopf_push_groups(fdev, node, node);
-		list_add(&page->pairs[i].request.list, &fdev->free_requests);
+		iopf_push(&fdev->free_groups, &page->pairs[i].group.node);
+		iopf_push(&fdev->free_requests, &page->pairs[i].request.list);
 	}
 	page->next = fdev->pages;
 	fdev->pages = page;
@@ -96,14 +115,15 @@ void __iopf_make_room(struct iopf_device *fdev)
 /* The next free group, if there is one. */
 struct iopf_group *__iopf_pool_get(struct iopf_device *fdev)
 {
-	struct list_head *node = fdev->free_groups;
+	struct llist_node *node = iopf_pop(&fdev->free_groups, &fdev->returned_groups);
 	struct iopf_group *group;
 
 	if (!node)
 		return NULL;
 
-	fdev->free_groups = node->next;
-	group = list_entry(node, struct iopf_group, node);
+	group = list_entry((struct list_head *)node, struct iopf_group, node);
+	fdev->count.delivered += group->delivered;
+	group->delivered = false;
 	INIT_LIST_HEAD(&group->faults);
 	group->fault_count = 0;
 	group->open = false;
@@ -113,70 +133,75 @@ struct iopf_group *__iopf_pool_get(struct iopf_device *fdev)
 	return group;
 }
 
-/* The group is not in use any more, nor are its requests; it is on no list of ours. */
-static inline void iopf_group_end(struct iopf_device *fdev, struct iopf_group *group)
+/* A free request, if there is one. */
+struct iopf_fault *iopf_request_get(struct iopf_device *fdev)
 {
-	lockdep_assert_held(&fdev->lock);
+	struct llist_node *node = iopf_pop(&fdev->free_requests, &fdev->returned_requests);
 
-	/* The last request, if there is one, is part of the group itself. */
-	if (unlikely(group->faults.next != &group->last_fault.list)) {
-		if (list_last_entry(&group->faults, struct iopf_fault, list) ==
-		    &group->last_fault)
-			list_del(&group->last_fault.list);
-		list_splice(&group->faults, &fdev->free_requests);
-	}
-	atomic_set(&group->state, IOPF_GROUP_GONE);
+	return node ? list_entry((struct list_head *)node, struct iopf_fault, list) : NULL;
 }
 
+/* The requests of a group are not in use any more, but for one that is part of it. */
+static inline void iopf_return_requests(struct iopf_device *fdev, struct iopf_group *group)
+{
+	struct list_head *last = group->faults.prev;
+
+	if (likely(group->faults.next == &group->last_fault.list))
+		return;
+	if (last == &group->last_fault.list)
+		last = last->prev;
+	if (last != &group->faults)
+		llist_add_batch(iopf_link(group->faults.next), iopf_link(last),
+				&fdev->returned_requests);
+}
+
+/* No handler has the group, and it is on no list of ours. */
 void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group)
 {
-	iopf_group_end(fdev, group);
-	iopf_push_groups(fdev, &group->node, &group->node);
+	iopf_return_requests(fdev, group);
+	atomic_set(&group->state, IOPF_GROUP_GONE);
+	llist_add(iopf_link(&group->node), &fdev->returned_groups);
 }
 
 /**
  * iopf_free_groups() - Give the memory of answered groups back
- * @groups: the groups, linked by &iopf_group.node; empty on return
+ * @answer: the groups, as iopf_answer_groups() left them
+ * @count: their number
  *
- * Context: Process or softirq, but not under a lock that the handler itself
- * takes.
+ * Context: Any, under any lock.
  */
-void iopf_free_groups(struct list_head *groups)
+void iopf_free_groups(const struct iopf_answer *answer, unsigned int count)
 {
-	struct list_head *first, *last, *node = groups->next;
+	const struct iopf_answer *end = answer + count;
+	struct llist_node *first, *last;
 	struct iopf_device *fdev;
 	struct iopf_group *group;
 	int freed;
 
-	while (node != groups) {
-		first = node;
-		group = list_entry(node, struct iopf_group, node);
+	while (answer < end) {
+		group = answer++->group;
 		if (unlikely(group->release)) {
-			node = node->next;
 			group->release(group);
 			continue;
 		}
 		fdev = to_iopf_device(group->fault_param);
-		freed = 0;
+		iopf_return_requests(fdev, group);
+		first = iopf_link(&group->node);
+		last = first;
+		freed = 1;
 
 		/* As many as come from the same device in a row */
-		spin_lock_bh(&fdev->lock);
-		do {
-			fdev->count.delivered += group->delivered;
-			group->delivered = false;
-			iopf_group_end(fdev, group);
+		for (; answer < end && answer->group->fault_param == &fdev->param; answer++) {
+			iopf_return_requests(fdev, answer->group);
+			last->next = iopf_link(&answer->group->node);
+			last = last->next;
 			freed++;
-			last = node;
-			node = node->next;
-			group = list_entry(node, struct iopf_group, node);
-		} while (node != groups && group->fault_param == &fdev->param);
-		iopf_push_groups(fdev, first, last);
-		fdev->count.depth -= freed;
-		/* The last reference goes behind the lock, claims.pml: PUT_UNDER_LOCK */
-		spin_unlock_bh(&fdev->lock);
+		}
+		llist_add_batch(first, last, &fdev->returned_groups);
+		/* Behind the list, which is a full barrier: see iopf_pool_has_groups() */
+		atomic_sub(freed, &fdev->depth);
 		iopf_device_put_many(fdev, freed);
 	}
-	INIT_LIST_HEAD(groups);
 }
 EXPORT_SYMBOL_GPL(iopf_free_groups);
 
@@ -184,14 +209,13 @@ EXPORT_SYMBOL_GPL(iopf_free_groups);
  * iopf_free_group() - Give the memory of one answered group back
  * @group: the group; on no list, and not to be used afterwards
  *
- * Context: As iopf_free_groups().
+ * Context: Any, under any lock.
  */
 void iopf_free_group(struct iopf_group *group)
 {
-	LIST_HEAD(groups);
+	const struct iopf_answer answer = { .group = group };
 
-	list_add(&group->node, &groups);
-	iopf_free_groups(&groups);
+	iopf_free_groups(&answer, 1);
 }
 EXPORT_SYMBOL_GPL(iopf_free_group);
 

@@ -28,7 +28,7 @@ static void removal_answers(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, test_last(ft, 1), 0);
 	KUNIT_EXPECT_EQ(test, test_last(ft, 2), 0);
-	KUNIT_EXPECT_TRUE(test, iopf_group_deliver(test_newest(ft)));
+	iopf_group_deliver(test_newest(ft));
 	iopf_test_set_credits(test, 0);
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 2);
 	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 0);
@@ -109,11 +109,11 @@ static void racing_claims(struct kunit *test)
 	for (round = 0; round < 20; round++) {
 		won += test_run_race(test, test_race_reset);
 		KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 0);
-		iopf_free_groups(&ft->recalled_groups);
+		iopf_test_free_recalled(ft);
 	}
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), won);
 	KUNIT_EXPECT_EQ(test, won + ft->recalled[IOPF_CAUSE_RESET], round * TEST_BATCH);
-	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.depth, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&test_fdev(ft)->depth), 0);
 }
 
 static void racing_removal(struct kunit *test)
@@ -135,7 +135,7 @@ static void counters(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 1), 0);
 	KUNIT_EXPECT_EQ(test, test_last(ft, 1), 0);
-	KUNIT_EXPECT_TRUE(test, iopf_group_deliver(test_newest(ft)));
+	iopf_group_deliver(test_newest(ft));
 	KUNIT_EXPECT_EQ(test, test_last(ft, 2), 0);
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 3), 0);
 	KUNIT_EXPECT_EQ(test, iopf_test_counter(test, "requests"), 4);

@@ -12,7 +12,7 @@ static void immediate(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
 	KUNIT_EXPECT_EQ(test, ft->requests, 1);
 	KUNIT_EXPECT_TRUE(test, test_newest(ft)->open);
-	KUNIT_EXPECT_TRUE(test, iopf_group_deliver(test_newest(ft)));
+	iopf_group_deliver(test_newest(ft));
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
 	KUNIT_EXPECT_EQ(test, ft->requests, 2);
 	KUNIT_EXPECT_EQ(test, ft->queued, 0);
@@ -23,8 +23,8 @@ static void immediate(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, list_is_singular(&ft->held));
 	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 1);
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 1);
-	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.depth, 0);
-	KUNIT_EXPECT_EQ(test, test_fdev(ft)->count.delivered, 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&test_fdev(ft)->depth), 0);
+	KUNIT_EXPECT_EQ(test, iopf_test_counter(test, "delivered"), 1);
 }
 
 static void immediate_refused(struct kunit *test)

@@ -186,23 +186,33 @@ unsigned int iopf_test_answer(struct iopf_test *ft, enum iommu_page_response_cod
 	struct iopf_answer answers[TEST_BATCH];
 	unsigned int won = 0, n;
 	struct iopf_group *group;
-	LIST_HEAD(done);
 
 	do {
 		n = 0;
 		spin_lock_bh(&ft->lock);
 		while (n < TEST_BATCH && !list_empty(&ft->held)) {
 			group = list_first_entry(&ft->held, struct iopf_group, node);
-			list_move_tail(&group->node, &done);
+			list_del(&group->node);
 			if (iopf_group_claim(group))
 				answers[n++] = (struct iopf_answer){ group, code };
+			else
+				iopf_free_group(group);
 		}
 		spin_unlock_bh(&ft->lock);
 		iopf_answer_groups(answers, n);
-		iopf_free_groups(&done);
+		iopf_free_groups(answers, n);
 		won += n;
 	} while (n == TEST_BATCH);
 	return won;
+}
+
+void iopf_test_free_recalled(struct iopf_test *ft)
+{
+	struct iopf_group *group, *next;
+
+	list_for_each_entry_safe(group, next, &ft->recalled_groups, node)
+		iopf_free_group(group);
+	INIT_LIST_HEAD(&ft->recalled_groups);
 }
 
 void iopf_test_set_credits(struct kunit *test, unsigned int credits)
@@ -325,7 +335,7 @@ void iopf_test_exit(struct kunit *test)
 	if (!ft || !ft->iommus[TEST_IOMMUS - 1].rid.domain)
 		return;
 	iopf_test_answer(ft, IOMMU_PAGE_RESP_INVALID);
-	iopf_free_groups(&ft->recalled_groups);
+	iopf_test_free_recalled(ft);
 	for (i = 0; i < TEST_PASIDS; i++)
 		iommu_detach_device_pasid(&ft->domain, test_dev(ft, 0), i + 1);
 	for (i = 0; i < TEST_IOMMUS; i++) {

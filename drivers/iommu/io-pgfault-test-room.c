@@ -117,7 +117,7 @@ static void try_again(struct kunit *test)
 	flush_delayed_work(&fdev->retry_work);
 	KUNIT_EXPECT_EQ(test, ft->iommus[0].responses[IOMMU_PAGE_RESP_SUCCESS], i);
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), i);
-	KUNIT_EXPECT_EQ(test, fdev->count.depth, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&fdev->depth), 0);
 	KUNIT_EXPECT_EQ(test, iopf_test_counter(test, "answered_by_no_room"), i);
 	ft->handler_error = 0;
 	KUNIT_EXPECT_EQ(test, test_last(ft, 0), 0);
@@ -204,7 +204,7 @@ static void memory_short(struct kunit *test)
 	queue_delayed_work(fdev->param.queue->wq, &fdev->grow_work, 0);
 	flush_delayed_work(&fdev->grow_work);
 	KUNIT_EXPECT_GT(test, fdev->allocated, room + IOPF_VOID_GROUPS);
-	for (; fdev->count.depth < fdev->limit - IOPF_VOID_GROUPS; i++)
+	for (; atomic_read(&fdev->depth) < fdev->limit - IOPF_VOID_GROUPS; i++)
 		KUNIT_ASSERT_EQ(test, test_last(ft, i), 0);
 	KUNIT_EXPECT_EQ(test, test_last(ft, i), -ENOMEM);
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);

@@ -64,6 +64,7 @@ void iopf_test_set_credits(struct kunit *test, unsigned int credits);
 
 /* Answer what the handler holds. Returns how many groups could be claimed. */
 unsigned int iopf_test_answer(struct iopf_test *ft, enum iommu_page_response_code code);
+void iopf_test_free_recalled(struct iopf_test *ft);
 
 /* What the file in debugfs says of @name, or -1 */
 long long iopf_test_counter(struct kunit *test, const char *name);

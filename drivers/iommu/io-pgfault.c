@@ -13,14 +13,11 @@
  *
  *	            iopf_start()            iopf_complete(), iopf_offer()
  *	    GONE ------------------> COLLECTING ----------> QUEUED
- *	      ^  \______________________________________________^
- *	      |          (a group of one request)             |  ^
- *	      |                           iopf_group_deliver()|  |iopf_group_restore()
- *	      |                                               v  |
- *	      |   iopf_answer_groups()       iopf_group_claim()
- *	      +-------------------- ANSWERING <----- QUEUED or DELIVERED
- *	      ^                                               |
- *	      +-----------------------------------------------+
+ *	    ^ ^  \____________________________________________^ | |
+ *	    | |          (a group of one request)               | |
+ *	    | |   iopf_answer_groups()        iopf_group_claim()| |
+ *	    | +-------------------- ANSWERING <-----------------+ |
+ *	    +-----------------------------------------------------+
  *	         iopf_recall(): nobody waits for an answer
  *
  * Groups without their last request: they are found by {device, PASID or none,
@@ -103,6 +100,9 @@
 #include "iommu-priv.h"
 #include "io-pgfault.h"
 
+/* No error: the core itself has the group, and answers it later. */
+#define IOPF_PARKED	1
+
 #define CREATE_TRACE_POINTS
 #include <trace/events/iopf.h>
 
@@ -145,58 +145,65 @@ static int iopf_no_room(struct iopf_device *fdev,
 }
 
 /*
- * The group goes to the handler. From here on another processor may claim it, but
- * not free it: that takes fdev->lock.
+ * The group goes to the handler. From here on another processor may claim it, answer it
+ * and give it back, so it is counted before (claims.pml: HELD_LATE). Its memory is used for
+ * another one only under fdev->lock. Returns how many groups handlers have.
  */
-static void iopf_set_queued(struct iopf_group *group, struct iommu_attach_handle *handle)
+static unsigned int iopf_hand_over(struct iopf_device *fdev, struct iopf_group *group,
+				   struct iommu_attach_handle *handle)
 {
+	unsigned int depth = atomic_inc_return(&fdev->depth);
+
+	refcount_inc(&fdev->users);
 	group->attach_handle = handle;
 	group->queued = jiffies;
 	/* The clock is read for those alone who print what came of it. */
 	group->time = trace_iopf_page_response_enabled() ||
 		      trace_iopf_group_delivered_enabled() ? local_clock() : 0;
 	atomic_set(&group->state, IOPF_GROUP_QUEUED);
+	return depth;
 }
 
-/*
- * The handler has it, with the reference of the report that brought it. Under the lock
- * that its end takes (claims.pml: HELD_UNLOCKED).
- */
-static void iopf_held(struct iopf_device *fdev, struct iopf_group *group)
+/* The handler has it. */
+static void iopf_held(struct iopf_device *fdev, struct iopf_group *group, unsigned int depth)
 {
-	fdev->count.depth++;
-	if (fdev->count.depth > fdev->count.depth_peak)
-		fdev->count.depth_peak = fdev->count.depth;
-	trace_iopf_group_queued(group, fdev->count.depth);
+	if (depth > fdev->count.depth_peak)
+		fdev->count.depth_peak = depth;
+	trace_iopf_group_queued(group, depth);
+}
+
+/* The handler does not want it. The queue has a reference, too: @dying is not set. */
+static void iopf_take_back(struct iopf_device *fdev)
+{
+	atomic_dec(&fdev->depth);
+	refcount_dec(&fdev->users);
 }
 
 static int iopf_append(struct iopf_device *fdev, struct iopf_group *group,
 		       const struct iommu_fault *fault)
 {
-	struct iopf_fault *iopf;
+	struct iopf_fault *iopf = iopf_request_get(fdev);
 
-	iopf = list_first_entry_or_null(&fdev->free_requests, struct iopf_fault, list);
 	if (!iopf)
 		return -ENOMEM;
 
 	iopf->fault = *fault;
-	list_move_tail(&iopf->list, &group->faults);
+	list_add_tail(&iopf->list, &group->faults);
 	group->fault_count++;
 	return 0;
 }
 
 static bool iopf_is_claimed(struct iopf_group *group)
 {
-	int state = atomic_read(&group->state);
-
-	return state != IOPF_GROUP_QUEUED && state != IOPF_GROUP_DELIVERED;
+	return atomic_read(&group->state) != IOPF_GROUP_QUEUED;
 }
 
 /* Immediate delivery: show a request to the handler, if it wants to see it now. */
 static int iopf_offer(struct iopf_device *fdev, struct iopf_group *group,
-		      const struct iommu_fault_page_request *prm, bool *taken)
+		      const struct iommu_fault_page_request *prm)
 {
 	struct iommu_attach_handle *handle;
+	unsigned int depth;
 	int rc;
 
 	if (group->open) {
@@ -213,14 +220,14 @@ static int iopf_offer(struct iopf_device *fdev, struct iopf_group *group,
 		return 0;
 
 	group->open = true;
-	iopf_set_queued(group, handle);
+	depth = iopf_hand_over(fdev, group, handle);
 	rc = iopf_ops(handle)->request(group);
 	if (rc) {
 		group->open = false;
+		iopf_take_back(fdev);
 		return rc;
 	}
-	iopf_held(fdev, group);
-	*taken = true;
+	iopf_held(fdev, group, depth);
 	return 0;
 }
 
@@ -253,9 +260,10 @@ static void iopf_make_void(struct iopf_device *fdev, u64 key, struct iopf_group 
 /* The device is to try again. The group is on no list, and has its last request. */
 static void iopf_park(struct iopf_device *fdev, struct iopf_group *group)
 {
-	iopf_set_queued(group, NULL);
+	unsigned int depth = iopf_hand_over(fdev, group, NULL);
+
 	list_add_tail(&group->node, &fdev->parked);
-	iopf_held(fdev, group);
+	iopf_held(fdev, group, depth);
 	queue_delayed_work(fdev->param.queue->wq, &fdev->retry_work,
 			   msecs_to_jiffies(IOPF_RETRY_MS));
 }
@@ -268,7 +276,6 @@ void iopf_retry(struct work_struct *work)
 	struct iopf_answer answers[IOPF_RETRY_BATCH];
 	struct iopf_group *group;
 	LIST_HEAD(parked);
-	LIST_HEAD(done);
 	unsigned int n;
 
 	spin_lock_bh(&fdev->lock);
@@ -278,25 +285,23 @@ void iopf_retry(struct work_struct *work)
 	while (!list_empty(&parked)) {
 		for (n = 0; n < IOPF_RETRY_BATCH && !list_empty(&parked);) {
 			group = list_first_entry(&parked, struct iopf_group, node);
-			list_move_tail(&group->node, &done);
+			list_del(&group->node);
 			if (iopf_group_claim(group))
 				answers[n++] = (struct iopf_answer){
 					.group = group,
 					.code = IOMMU_PAGE_RESP_SUCCESS,
 					.cause = IOPF_CAUSE_NO_ROOM,
 				};
+			else
+				iopf_free_group(group);
 		}
 		iopf_answer_groups(answers, n);
-		iopf_free_groups(&done);
+		iopf_free_groups(answers, n);
 	}
 }
 
-/*
- * Keep a request until the last one of its group is here. With @taken the
- * handler owns the reference to @fdev.
- */
-static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *fault,
-			bool *taken)
+/* Keep a request until the last one of its group is here. */
+static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *fault)
 {
 	u64 key = iopf_key(&fault->prm);
 	struct iopf_group *group;
@@ -322,7 +327,7 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 	if (rc)
 		rc = iopf_no_room(fdev, &fault->prm);
 	else
-		rc = iopf_offer(fdev, group, &fault->prm, taken);
+		rc = iopf_offer(fdev, group, &fault->prm);
 	if (!rc)
 		return 0;
 
@@ -335,16 +340,19 @@ make_void:
 static int iopf_route(struct iopf_device *fdev, struct iopf_group *group)
 {
 	struct iommu_attach_handle *handle;
+	unsigned int depth;
 	int rc;
 
 	handle = iopf_find_handle(fdev->param.dev, &group->last_fault.fault.prm);
 	if (!handle)
 		return -EINVAL;
 
-	iopf_set_queued(group, handle);
+	depth = iopf_hand_over(fdev, group, handle);
 	rc = handle->domain->iopf_handler(group);
-	if (!rc)
-		iopf_held(fdev, group);
+	if (likely(!rc))
+		iopf_held(fdev, group, depth);
+	else
+		iopf_take_back(fdev);
 	return rc;
 }
 
@@ -360,7 +368,7 @@ static void iopf_close(struct iopf_device *fdev, struct iopf_group *group)
 	if (iopf_is_claimed(group))
 		return;
 	group->attach_handle->domain->iopf_handler(group);
-	trace_iopf_group_queued(group, fdev->count.depth);
+	trace_iopf_group_queued(group, atomic_read(&fdev->depth));
 }
 
 static void iopf_append_last(struct iopf_group *group, const struct iopf_fault *evt)
@@ -372,7 +380,7 @@ static void iopf_append_last(struct iopf_group *group, const struct iopf_fault *
 
 /* The last request of a void group */
 static int iopf_complete_void(struct iopf_device *fdev, struct iopf_group *group,
-			      const struct iopf_fault *evt, bool *taken, enum iopf_cause *cause)
+			      const struct iopf_fault *evt, enum iopf_cause *cause)
 {
 	*cause = iopf_verdict_cause(group->verdict);
 	if (iopf_verdict_code(group->verdict) != IOMMU_PAGE_RESP_SUCCESS) {
@@ -383,15 +391,14 @@ static int iopf_complete_void(struct iopf_device *fdev, struct iopf_group *group
 	group->verdict = 0;
 	iopf_append_last(group, evt);
 	iopf_park(fdev, group);
-	*taken = true;
-	return -EAGAIN;
+	return IOPF_PARKED;
 }
 
 /*
- * The last request of a group; @taken as for iopf_collect(). With an error @cause
- * says why, and unless the core itself has taken the group, it is to be answered.
+ * The last request of a group. With an error it is to be answered, and @cause says why;
+ * returns IOPF_PARKED if the core itself has the group.
  */
-static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool *taken,
+static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt,
 			 enum iopf_cause *cause)
 {
 	u64 key = iopf_key(&evt->fault.prm);
@@ -408,7 +415,7 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	if (fdev->count.partials)
 		group = iopf_find(fdev, key);
 	if (group && group->verdict)
-		return iopf_complete_void(fdev, group, evt, taken, cause);
+		return iopf_complete_void(fdev, group, evt, cause);
 	if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
 		*cause = IOPF_CAUSE_NO_HANDLER;
 		if (group)
@@ -427,8 +434,7 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 			return rc;
 		iopf_append_last(group, evt);
 		iopf_park(fdev, group);
-		*taken = true;
-		return rc;
+		return IOPF_PARKED;
 	}
 
 	group->key = key;
@@ -439,20 +445,24 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt, bool 
 	}
 
 	rc = iopf_route(fdev, group);
-	if (unlikely(rc == -EAGAIN)) {
+	if (likely(!rc))
+		return 0;
+	if (rc == -EAGAIN) {
 		iopf_park(fdev, group);
-	} else if (unlikely(rc)) {
-		*cause = iopf_reject_cause(rc);
-		iopf_pool_put(fdev, group);
-		return rc;
+		return IOPF_PARKED;
 	}
-	*taken = true;
+	*cause = iopf_reject_cause(rc);
+	iopf_pool_put(fdev, group);
 	return rc;
 }
 
+static enum iommu_page_response_code iopf_reject_code(int rc)
+{
+	return rc == -EAGAIN ? IOMMU_PAGE_RESP_SUCCESS : IOMMU_PAGE_RESP_INVALID;
+}
+
 /* Answer a group that no handler took. Only its last request asks for one. */
-static void iopf_reject(struct device *dev, struct iopf_device *fdev,
-			struct iopf_fault *evt, enum iopf_cause cause,
+static void iopf_reject(struct device *dev, struct iopf_fault *evt, enum iopf_cause cause,
 			enum iommu_page_response_code code)
 {
 	struct iommu_fault_page_request *prm = &evt->fault.prm;
@@ -465,8 +475,6 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
 	if (!(prm->flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE))
 		return;
 
-	if (fdev)
-		atomic64_inc(&fdev->answered[cause][code]);
 	trace_iopf_page_response(dev, prm, resp.code, cause, 0);
 	if (code == IOMMU_PAGE_RESP_INVALID)
 		dev_warn_ratelimited(dev, "page request group %u, pasid %u: answered invalid\n",
@@ -474,19 +482,23 @@ static void iopf_reject(struct device *dev, struct iopf_device *fdev,
 	dev_iommu_ops(dev)->page_response(dev, evt, &resp);
 }
 
-static int iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, bool *taken,
+static int iopf_take(struct iopf_device *fdev, struct iopf_fault *evt,
 		     enum iopf_cause *cause)
 {
+	bool last = evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE;
 	int rc;
 
 	spin_lock_bh(&fdev->lock);
 	iopf_make_room(fdev);
 	trace_iopf_page_request(fdev->param.dev, &evt->fault.prm);
-	if (evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE)
-		rc = iopf_complete(fdev, evt, taken, cause);
+	if (last)
+		rc = iopf_complete(fdev, evt, cause);
 	else
-		rc = iopf_collect(fdev, &evt->fault, taken);
+		rc = iopf_collect(fdev, &evt->fault);
 	spin_unlock_bh(&fdev->lock);
+
+	if (unlikely(rc < 0) && last)
+		atomic64_inc(&fdev->answered[*cause][iopf_reject_code(rc)]);
 	return rc;
 }
 
@@ -525,21 +537,28 @@ static int iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, bool *tak
  */
 int iommu_report_device_fault(struct device *dev, struct iopf_fault *evt)
 {
-	struct iopf_device *fdev = iopf_device_get(dev);
 	enum iopf_cause cause = IOPF_CAUSE_REMOVE;
-	bool taken = false;
+	struct iopf_device *fdev;
 	int rc = -ENODEV;
 
+	/*
+	 * Keeps @fdev to the end of its lock: others may have given the group back, and
+	 * the device may have left its queue, by then (claims.pml: GET_NO_RCU).
+	 */
+	rcu_read_lock();
+	fdev = to_iopf_device(rcu_dereference(dev->iommu->fault_param));
 	if (likely(fdev))
-		rc = iopf_take(fdev, evt, &taken, &cause);
+		rc = iopf_take(fdev, evt, &cause);
 	else
 		trace_iopf_page_request(dev, &evt->fault.prm);
+	rcu_read_unlock();
+
+	if (likely(!rc))
+		return 0;
+	if (rc == IOPF_PARKED)
+		return -EAGAIN;
 	/* A device that is on no queue has its answer, too. */
-	if (unlikely(rc) && !taken)
-		iopf_reject(dev, fdev, evt, cause, rc == -EAGAIN ? IOMMU_PAGE_RESP_SUCCESS :
-			    IOMMU_PAGE_RESP_INVALID);
-	if (!taken && fdev)
-		iopf_device_put(fdev);
+	iopf_reject(dev, evt, cause, iopf_reject_code(rc));
 	return rc;
 }
 EXPORT_SYMBOL_GPL(iommu_report_device_fault);

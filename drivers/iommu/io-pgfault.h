@@ -15,6 +15,7 @@
 #define __IO_PGFAULT_H
 
 #include <linux/iommu.h>
+#include <linux/llist.h>
 #include <linux/refcount.h>
 #include <linux/siphash.h>
 #include <linux/spinlock.h>
@@ -38,14 +39,13 @@ struct seq_file;
  * struct iopf_counters - What happened to the faults of one device
  * @requests: page requests reported
  * @groups: groups that were completed, by their last request
- * @delivered: groups that a handler had passed on and whose memory is back; those
- *             that are still in use say so themselves
+ * @delivered: groups that a handler had passed on and whose memory is in use for
+ *             something else now; the others say so themselves
  * @no_room: requests that found no room
  * @overflows: overflows of the hardware queue
  * @recalled: groups taken back from a handler, by the reason
  * @stale: groups whose last request did not come in time
  * @partials: groups without their last request, now
- * @depth: groups that handlers hold, now
  * @depth_peak: the most that handlers held
  */
 struct iopf_counters {
@@ -57,16 +57,15 @@ struct iopf_counters {
 	u64 recalled[IOPF_NR_CAUSES];
 	u64 stale;
 	unsigned int partials;
-	unsigned int depth;
 	unsigned int depth_peak;
 };
 
 /**
  * struct iopf_device - fault state of one device
  * @param: the part that handlers see, and what &dev_iommu.fault_param points to
- * @users: one for the queue, one for each report under way and each group that
- *         a handler holds
- * @rcu: delays the free until report's look-up cannot see it any more
+ * @users: one for the queue, one for each group that a handler holds, and for who
+ *         has called iopf_device_get()
+ * @rcu: delays the free until no report uses it any more
  * @queue_list: node in &iopf_queue.devices, protected by &iopf_queue.lock
  * @idle: woken for each answer while there are @waiters
  * @iommu: its IOMMU
@@ -77,6 +76,10 @@ struct iopf_counters {
  * @debugfs: file with the counters
  * @answered: groups by who answered them and how. Counted before the answer is sent:
  *            who has seen the device get it finds it here
+ * @depth: groups that handlers hold
+ * @returned_groups: groups that came back since a report has looked; linked as
+ *                   @free_groups are
+ * @returned_requests: the same for requests
  * @lock: protects everything below it
  * @dying: the device left the queue; no group is collected or queued any more
  * @aging: @age_work is scheduled
@@ -84,7 +87,7 @@ struct iopf_counters {
  * @limit: how many requests, and groups, the pool may grow to
  * @allocated: how many it has grown to
  * @grow_delay: until the next try of @grow_work, in jiffies; 0: reports try
- * @free_groups: groups without a request in them, linked by the next of their nodes alone
+ * @free_groups: groups without a request in them, see iopf_link()
  * @free_requests: requests without a group
  * @pages: every page of the pool, newest first
  * @partial_key: of the hash of @partial
@@ -108,6 +111,10 @@ struct iopf_device {
 	struct dentry *debugfs;
 	atomic64_t answered[IOPF_NR_CAUSES][IOPF_NR_CODES];
 
+	atomic_t depth;
+	struct llist_head returned_groups;
+	struct llist_head returned_requests;
+
 	spinlock_t lock;	/* all below */
 	bool dying;
 	bool aging;
@@ -115,8 +122,8 @@ struct iopf_device {
 	unsigned int limit;
 	unsigned int allocated;
 	unsigned long grow_delay;
-	struct list_head *free_groups;
-	struct list_head free_requests;
+	struct llist_node *free_groups;
+	struct llist_node *free_requests;
 	struct iopf_page *pages;
 	hsiphash_key_t partial_key;
 	unsigned int partial_bits;
@@ -171,15 +178,16 @@ static inline void iopf_device_put(struct iopf_device *fdev)
 	iopf_device_put_many(fdev, 1);
 }
 
-/* io-pgfault-pool.c; all under &iopf_device.lock, but for the first three */
+/* io-pgfault-pool.c; all under &iopf_device.lock, but for the first four */
 
 struct iopf_page *iopf_page_alloc(struct iopf_device *fdev, gfp_t gfp);
 struct iopf_page *iopf_first_page(struct iopf_device *fdev);
 void iopf_grow(struct work_struct *work);
+void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group);
 void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page);
 void __iopf_make_room(struct iopf_device *fdev);
 struct iopf_group *__iopf_pool_get(struct iopf_device *fdev);
-void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group);
+struct iopf_fault *iopf_request_get(struct iopf_device *fdev);
 
 static inline bool iopf_pool_may_grow(const struct iopf_device *fdev)
 {
@@ -189,12 +197,15 @@ static inline bool iopf_pool_may_grow(const struct iopf_device *fdev)
 /* An open group counts twice here: it is with its handler, and in the table. */
 static inline bool iopf_pool_has_groups(struct iopf_device *fdev)
 {
-	return fdev->count.depth + fdev->count.partials + IOPF_VOID_GROUPS < fdev->allocated;
+	/* A group comes back before it is counted off. */
+	return atomic_read(&fdev->depth) + fdev->count.partials + IOPF_VOID_GROUPS <
+	       fdev->allocated;
 }
 
 static inline bool iopf_pool_has_room(struct iopf_device *fdev)
 {
-	return iopf_pool_has_groups(fdev) && !list_empty(&fdev->free_requests);
+	return iopf_pool_has_groups(fdev) &&
+	       (fdev->free_requests || !llist_empty(&fdev->returned_requests));
 }
 
 /* See that a group and a request are free, if the limit and the memory allow it. */

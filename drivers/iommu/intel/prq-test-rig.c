@@ -162,19 +162,20 @@ void prq_fake_answer_all(struct fake *fake, unsigned int batch,
 	struct iopf_answer *answers;
 	struct iopf_group *group;
 	unsigned int n = 0;
-	LIST_HEAD(done);
 
 	answers = kcalloc(batch, sizeof(*answers), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(fake->test, answers);
 	while ((group = list_first_entry_or_null(&fake->groups, struct iopf_group, node))) {
-		list_move_tail(&group->node, &done);
+		list_del(&group->node);
 		/* the core may have claimed it for a device that left */
 		if (iopf_group_claim(group))
 			answers[n++] = (struct iopf_answer){ .group = group, .code = code };
+		else
+			iopf_free_group(group);
 		if (n < batch && !list_empty(&fake->groups))
 			continue;
 		iopf_answer_groups(answers, n);
-		iopf_free_groups(&done);
+		iopf_free_groups(answers, n);
 		n = 0;
 	}
 	kfree(answers);

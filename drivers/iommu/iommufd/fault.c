@@ -42,10 +42,9 @@
  *					feeds it: &iommufd_attach_handle.attachments
  *	locks of the wait queues, of the timer, of the workqueue
  *
- * iopf_free_groups() takes the device's lock, so it is never called under the
- * object's; what was recalled is freed by @work. Nothing here is looked up by
- * readers without a lock but &iommufd_fault.queued and &iommufd_fault.alarm, see
- * iommufd_fault_is_empty().
+ * Who drops the last reference of a group frees it there, under whatever lock. Nothing
+ * here is looked up by readers without a lock but &iommufd_fault.queued and
+ * &iommufd_fault.alarm, see iommufd_fault_is_empty().
  */
 #define pr_fmt(fmt) "iommufd: " fmt
 
@@ -410,10 +409,8 @@ void iommufd_fault_recall(struct iopf_group *group, enum iopf_cause cause)
 		fault->stats.recalled++;
 		iommufd_fault_end(fault, slot, cause != IOPF_CAUSE_DETACH);
 		drained = iommufd_fault_let_go(group);
-		iommufd_fault_put_group(group, &fault->unused);
+		iommufd_fault_put_group(group);
 	}
-	if (!list_empty(&fault->unused))
-		queue_work(system_unbound_wq, &fault->work);
 	spin_unlock_bh(&fault->lock);
 
 	iommufd_fault_wake_ended(fault);

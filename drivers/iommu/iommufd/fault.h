@@ -159,7 +159,7 @@ struct iommufd_fault_stats {
  * @nudge: how many readers are woken if none has come
  * @drain_wait: woken when an attachment has no group outstanding any more
  * @timer: queues @work when the oldest deadline is over
- * @work: answers groups whose deadline is over, and frees @unused
+ * @work: answers groups whose deadline is over
  * @lock: protects all below and the attachments of every handle that feeds it
  * @closed: the file is gone; nothing is queued any more
  * @hung_up: the id is gone; nothing will be queued any more. Read without @lock.
@@ -184,7 +184,6 @@ struct iommufd_fault_stats {
  * @ages: one for each slot if there is a deadline, else NULL
  * @aging: those of complete groups, oldest first
  * @parts: one for each slot if delivery is immediate, else NULL
- * @unused: groups to be freed by @work
  * @stats: counters
  */
 struct iommufd_fault {
@@ -230,7 +229,6 @@ struct iommufd_fault {
 	struct iommufd_fault_age *ages;
 	struct list_head aging;
 	struct iommufd_fault_part *parts;
-	struct list_head unused;
 	struct iommufd_fault_stats stats;
 };
 
@@ -296,6 +294,16 @@ struct iommufd_fault_source {
 	struct iommufd_attachment attachment;
 };
 
+/**
+ * struct iommufd_fault_exchanged - What iommufd_fault_exchange() has done
+ * @given: answers that were given
+ * @taken: messages that were taken, or why the next answer was not given
+ */
+struct iommufd_fault_exchanged {
+	u32 given;
+	int taken;
+};
+
 static inline struct iommufd_attach_handle *
 to_iommufd_handle(struct iommu_attach_handle *handle)
 {
@@ -347,19 +355,15 @@ static inline void iommufd_fault_set_queued(struct iommufd_fault *fault,
 	WRITE_ONCE(fault->queued, queued);
 }
 
-/*
- * Drop a reference; what nobody holds goes to @unused, to be freed. Under the object's
- * lock.
- */
-static inline void iommufd_fault_put_group(struct iopf_group *group,
-					   struct list_head *unused)
+/* Drop a reference, under the object's lock. */
+static inline void iommufd_fault_put_group(struct iopf_group *group)
 {
 	u32 refs = group->refs - 1;
 
 	/* Who has claimed the group may see that he is the last now, and free it. */
 	smp_store_release(&group->refs, refs);
 	if (!refs)
-		list_add_tail(&group->node, unused);
+		iopf_free_group(group);
 }
 
 /* The bits of &iommu_fault_page_request.flags that user space is told */
@@ -432,6 +436,10 @@ enum hrtimer_restart iommufd_fault_timeout(struct hrtimer *timer);
 unsigned int iommufd_fault_write(struct iommufd_fault *fault,
 				 const struct iommu_hwpt_page_response __user *from,
 				 struct iov_iter *iter, size_t count, int *rc);
+struct iommufd_fault_exchanged
+iommufd_fault_exchange(struct iommufd_fault *fault,
+		       const struct iommu_hwpt_page_response __user *from, size_t count,
+		       struct iommu_hwpt_pgfault __user *to, size_t room);
 void iommufd_fault_drain(struct iommufd_fault *fault,
 			 struct iommufd_attachment *attachment,
 			 enum iommu_page_response_code code);
@@ -452,6 +460,8 @@ void iommufd_fault_hang_up(struct iommufd_fault *fault);
 /* fault_read.c: from the queue to a reader's memory */
 ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
 			   struct iov_iter *iter, size_t room);
+ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
+			      struct iov_iter *iter, size_t room, size_t done);
 u32 iommufd_fault_first(struct iommufd_fault *fault);
 bool iommufd_fault_copy_message(const struct iommu_hwpt_pgfault *message, struct iov_iter *to);
 

@@ -15,37 +15,34 @@
 #include <linux/uio.h>
 #include <uapi/linux/iommufd.h>
 
-#include "../iommu-priv.h"
 #include "fault_slot.h"
+#include "fault_take.h"
 
 #define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
 /* Slots that are looked at without letting go of the lock */
 #define FAULT_SCAN	1024
 
 /*
- * Groups that were taken out of their slots, to be finished by fault_finish().
+ * Groups that the kernel took out of their slots, to be finished by fault_finish_claims().
  * Clearing the array costs more than answering one group does.
  */
 struct fault_claims {
 	struct iopf_answer answers[IOMMUFD_FAULT_BATCH];	/* to be given */
 	unsigned int won;		/* number of @answers */
 	bool drained;			/* an attachment has no group left */
-	struct list_head unused;	/* groups to be freed */
 };
 
 static void fault_claims_init(struct fault_claims *claims)
 {
 	claims->won = 0;
 	claims->drained = false;
-	INIT_LIST_HEAD(&claims->unused);
 }
 
 /* Let go of a group that a reader copies. */
-static noinline void fault_put_read(struct iommufd_fault *fault, struct iopf_group *group,
-				    struct list_head *unused)
+static noinline void fault_put_read(struct iommufd_fault *fault, struct iopf_group *group)
 {
 	spin_lock_bh(&fault->lock);
-	iommufd_fault_put_group(group, unused);
+	iommufd_fault_put_group(group);
 	spin_unlock_bh(&fault->lock);
 }
 
@@ -55,28 +52,33 @@ static noinline void fault_put_read(struct iommufd_fault *fault, struct iopf_gro
  * a claimed group: with one left, it is ours (claims.pml: SHARED_UNLOCKED).
  */
 static __always_inline void fault_finish(struct iommufd_fault *fault,
-					 struct fault_claims *claims)
+					 struct iopf_answer *answers, unsigned int won,
+					 bool drained)
 {
-	struct iopf_answer *answer = claims->answers, *end = answer + claims->won;
-	bool drained = claims->drained;
+	struct iopf_answer *answer, *end = answers + won;
 	struct iopf_group *group;
 
-	iopf_answer_groups(answer, claims->won);
+	iopf_answer_groups(answers, won);
 
-	for (; answer < end; answer++) {
+	for (answer = answers; answer < end; answer++) {
 		group = answer->group;
 		drained |= iommufd_fault_let_go(group);
 		/* Pairs with iommufd_fault_put_group() */
 		if (likely(smp_load_acquire(&group->refs) == 1))
-			list_add_tail(&group->node, &claims->unused);
-		else
-			fault_put_read(fault, group, &claims->unused);
+			continue;
+		fault_put_read(fault, group);
+		*answer-- = *--end;
 	}
 
 	/* Who waits looks after it is queued; the count came down before this looks. */
 	if (unlikely(drained) && waitqueue_active(&fault->drain_wait))
 		wake_up_all(&fault->drain_wait);
-	iopf_free_groups(&claims->unused);
+	iopf_free_groups(answers, end - answers);
+}
+
+static void fault_finish_claims(struct iommufd_fault *fault, struct fault_claims *claims)
+{
+	fault_finish(fault, claims->answers, claims->won, claims->drained);
 }
 
 /* Why the group of @cookie cannot be answered, if there ever was one */
@@ -141,12 +143,15 @@ fault_claim_delivered(struct iommufd_fault *fault,
 
 /*
  * Claim delivered groups. Returns how many; unless these are all, @rc gets what is wrong
- * with the next one.
+ * with the next one. If they are all, and there is room for messages, these are taken
+ * while the lock is held, and @rc is their number: the answers wait for no more than
+ * FAULT_TAKE of them.
  */
 static __always_inline unsigned int
 fault_claim_answered(struct iommufd_fault *fault,
 		     const struct iommu_hwpt_page_response *responses, unsigned int count,
-		     struct iopf_answer *answers, int *rc)
+		     struct iopf_answer *answers, struct iommu_hwpt_pgfault __user *to,
+		     size_t room, int *rc)
 {
 	struct iommufd_fault_slot taken __uninitialized, *last = &taken;
 	unsigned int won;
@@ -168,6 +173,8 @@ fault_claim_answered(struct iommufd_fault *fault,
 		fault->delivered -= won;
 		iommufd_fault_slots_put(fault, taken.next, last - fault->slots, won);
 	}
+	if (room && won == count && fault->queued && !fault->parts)
+		*rc = iommufd_fault_take(fault, to, room);
 	spin_unlock_bh(&fault->lock);
 	return won;
 }
@@ -192,6 +199,38 @@ out_end:
 	return copied;
 }
 
+static __always_inline struct iommufd_fault_exchanged
+fault_write(struct iommufd_fault *fault, const struct iommu_hwpt_page_response __user *from,
+	    struct iov_iter *iter, size_t count, struct iommu_hwpt_pgfault __user *to,
+	    size_t room)
+{
+	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH] __uninitialized;
+	struct iopf_answer answers[IOMMUFD_FAULT_BATCH] __uninitialized;
+	unsigned int won;
+	size_t copied;
+	int rc = 0;
+
+	/* Who takes messages has given all answers before. */
+	if (unlikely(count > IOMMUFD_FAULT_BATCH)) {
+		count = IOMMUFD_FAULT_BATCH;
+		room = 0;
+	}
+	if (likely(!iter))
+		copied = fault_load(responses, count, from);
+	else
+		copied = copy_from_iter(responses, count * FAULT_RESPONSE_SIZE, iter) /
+			 FAULT_RESPONSE_SIZE;
+	if (unlikely(copied < count)) {
+		rc = -EFAULT;
+		room = 0;
+	}
+
+	won = fault_claim_answered(fault, responses, copied, answers, to, room, &rc);
+	if (likely(won))
+		fault_finish(fault, answers, won, false);
+	return (struct iommufd_fault_exchanged){ won, rc };
+}
+
 /**
  * iommufd_fault_write() - Answer delivered groups
  * @fault: the object
@@ -211,24 +250,32 @@ unsigned int iommufd_fault_write(struct iommufd_fault *fault,
 				 const struct iommu_hwpt_page_response __user *from,
 				 struct iov_iter *iter, size_t count, int *rc)
 {
-	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH] __uninitialized;
-	struct fault_claims claims __uninitialized;
-	size_t copied;
+	struct iommufd_fault_exchanged did = fault_write(fault, from, iter, count, NULL, 0);
 
-	count = min(count, IOMMUFD_FAULT_BATCH);
-	if (likely(!iter))
-		copied = fault_load(responses, count, from);
-	else
-		copied = copy_from_iter(responses, count * FAULT_RESPONSE_SIZE, iter) /
-			 FAULT_RESPONSE_SIZE;
-	if (unlikely(copied < count))
-		*rc = -EFAULT;
+	*rc = did.taken;
+	return did.given;
+}
 
-	fault_claims_init(&claims);
-	claims.won = fault_claim_answered(fault, responses, copied, claims.answers, rc);
-	if (likely(claims.won))
-		fault_finish(fault, &claims);
-	return claims.won;
+/**
+ * iommufd_fault_exchange() - Answer delivered groups, and take messages of others
+ * @fault: the object
+ * @from: the answers
+ * @count: number of answers; no more than IOMMUFD_FAULT_BATCH are given
+ * @to: where messages go
+ * @room: how many there is room for. With the last of @count, and if all were given, what
+ *        can be had without waiting for memory is taken; iommufd_fault_read_on() is to be
+ *        called if something is left
+ *
+ * Context: Process context, may sleep.
+ *
+ * Return: how much was given and taken, with the errors of iommufd_fault_write().
+ */
+struct iommufd_fault_exchanged
+iommufd_fault_exchange(struct iommufd_fault *fault,
+		       const struct iommu_hwpt_page_response __user *from, size_t count,
+		       struct iommu_hwpt_pgfault __user *to, size_t room)
+{
+	return fault_write(fault, from, NULL, count, to, room);
 }
 
 /**
@@ -274,15 +321,13 @@ bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group)
 void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
 			  enum iommu_page_response_code code)
 {
-	struct fault_claims claims __uninitialized;
-
-	fault_claims_init(&claims);
-	claims.answers[claims.won++] = (struct iopf_answer){
+	struct iopf_answer answer = {
 		.group = group,
 		.code = code,
 		.cause = IOPF_CAUSE_HANDLER,
 	};
-	fault_finish(fault, &claims);
+
+	fault_finish(fault, &answer, 1, false);
 	iommufd_fault_put(fault);
 }
 
@@ -306,7 +351,7 @@ static void fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *
 		fault->stats.taken++;
 		iommufd_fault_end(fault, slot, false);
 		claims->drained |= iommufd_fault_let_go(group);
-		iommufd_fault_put_group(group, &claims->unused);
+		iommufd_fault_put_group(group);
 	}
 }
 
@@ -354,7 +399,7 @@ static void fault_answer_all(struct iommufd_fault *fault,
 
 	while (i <= fault->mask) {
 		i = fault_claim_some(fault, attachment, code, i, &claims);
-		fault_finish(fault, &claims);
+		fault_finish_claims(fault, &claims);
 	}
 }
 
@@ -432,7 +477,7 @@ static void fault_claim_expired(struct iommufd_fault *fault, struct fault_claims
 }
 
 /**
- * iommufd_fault_work() - Answer what is overdue, and free what was recalled
+ * iommufd_fault_work() - Answer what is overdue
  * @work: &iommufd_fault.work
  *
  * Context: Process context, may sleep.
@@ -441,17 +486,14 @@ void iommufd_fault_work(struct work_struct *work)
 {
 	struct iommufd_fault *fault = container_of(work, struct iommufd_fault, work);
 	struct fault_claims claims __uninitialized;
-	LIST_HEAD(unused);
 
 	do {
 		fault_claims_init(&claims);
 		spin_lock_bh(&fault->lock);
-		list_splice_init(&fault->unused, &unused);
 		fault_claim_expired(fault, &claims);
 		spin_unlock_bh(&fault->lock);
 
 		iommufd_fault_wake_ended(fault);
-		fault_finish(fault, &claims);
-		iopf_free_groups(&unused);
+		fault_finish_claims(fault, &claims);
 	} while (claims.won == IOMMUFD_FAULT_BATCH);
 }

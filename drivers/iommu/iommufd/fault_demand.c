@@ -156,10 +156,8 @@ static void demand_recall(struct iopf_group *group, enum iopf_cause cause)
 	spin_lock_bh(&demand->lock);
 	ours = !group->cookie;
 	/* Else somebody has failed to claim it, and drops it. */
-	if (demand_holds(group) && demand_forget(demand, group)) {
-		list_add_tail(&group->node, &demand->unused);
-		queue_work(system_unbound_wq, &demand->work);
-	}
+	if (demand_holds(group) && demand_forget(demand, group))
+		iopf_free_group(group);
 	demand_wake_drain(demand);
 	spin_unlock_bh(&demand->lock);
 	if (!ours)
@@ -205,8 +203,7 @@ int iommufd_demand_offer(struct iommufd_hw_pagetable *hwpt)
 static void demand_answer(struct iommufd_demand *demand, struct iopf_answer *answers,
 			  unsigned int n)
 {
-	LIST_HEAD(unused);
-	unsigned int i;
+	unsigned int i, free = 0;
 
 	if (!n)
 		return;
@@ -216,11 +213,11 @@ static void demand_answer(struct iommufd_demand *demand, struct iopf_answer *ans
 	for (i = 0; i < n; i++) {
 		demand_let_go(demand, answers[i].group);
 		if (!--answers[i].group->refs)
-			list_add_tail(&answers[i].group->node, &unused);
+			answers[free++] = answers[i];
 	}
 	spin_unlock_bh(&demand->lock);
 	demand_wake_drain(demand);
-	iopf_free_groups(&unused);
+	iopf_free_groups(answers, free);
 }
 
 /**
@@ -319,7 +316,7 @@ void iommufd_demand_finish(struct demand_batch *batch, struct iopf_group *group,
 static unsigned int drain_list(struct iommufd_demand *demand, struct list_head *groups,
 			       struct iommufd_attachment *attachment,
 			       enum iommu_page_response_code code, struct iopf_answer *answers,
-			       unsigned int n, struct list_head *unused)
+			       unsigned int n)
 {
 	struct iopf_group *group, *next;
 
@@ -330,7 +327,7 @@ static unsigned int drain_list(struct iommufd_demand *demand, struct list_head *
 			continue;
 		if (!iopf_group_claim(group)) {
 			if (demand_forget(demand, group))
-				list_add_tail(&group->node, unused);
+				iopf_free_group(group);
 			continue;
 		}
 		list_del_init(&group->node);
@@ -371,40 +368,19 @@ void iommufd_demand_drain(struct iommufd_demand *demand, struct iommufd_attachme
 {
 	struct iopf_answer answers[DEMAND_BATCH];
 	struct demand_owner *owner;
-	LIST_HEAD(unused);
 	unsigned int n;
 
 	do {
 		n = 0;
 		spin_lock_bh(&demand->lock);
 		list_for_each_entry(owner, &demand->owners, node) {
-			n = drain_list(demand, &owner->queued, attachment, code, answers, n,
-				       &unused);
-			n = drain_list(demand, &owner->busy, attachment, code, answers, n,
-				       &unused);
+			n = drain_list(demand, &owner->queued, attachment, code, answers, n);
+			n = drain_list(demand, &owner->busy, attachment, code, answers, n);
 		}
 		spin_unlock_bh(&demand->lock);
 		demand_answer(demand, answers, n);
-		iopf_free_groups(&unused);
 	} while (n);
 	wait_event(demand->drain_wait, demand_is_drained(demand, attachment));
-}
-
-/**
- * iommufd_demand_free_unused() - Free what was recalled
- * @work: &iommufd_demand.work
- *
- * Context: Process context.
- */
-void iommufd_demand_free_unused(struct work_struct *work)
-{
-	struct iommufd_demand *demand = container_of(work, struct iommufd_demand, work);
-	LIST_HEAD(unused);
-
-	spin_lock_bh(&demand->lock);
-	list_splice_init(&demand->unused, &unused);
-	spin_unlock_bh(&demand->lock);
-	iopf_free_groups(&unused);
 }
 
 /**

@@ -88,11 +88,9 @@ enum iommufd_demand_counter {
  * @areas: the areas
  * @owner_mutex: one owner is made at a time
  * @drain_wait: woken when an attachment may have no group here any more
- * @work: frees @unused
  * @lock: protects all below, the lists of the owners, and &iommufd_attachment.resolving
  * @ranges: the areas by IOVA
  * @owners: the owners
- * @unused: groups that were recalled
  * @counters: by enum iommufd_demand_counter
  */
 struct iommufd_demand {
@@ -103,12 +101,10 @@ struct iommufd_demand {
 	struct list_head areas;
 	struct mutex owner_mutex;	/* one owner is made at a time */
 	wait_queue_head_t drain_wait;
-	struct work_struct work;
 
 	spinlock_t lock;	/* all below */
 	struct rb_root_cached ranges;
 	struct list_head owners;
-	struct list_head unused;
 
 	atomic64_t counters[DEMAND_NR_COUNTERS];
 };
@@ -308,7 +304,6 @@ void iommufd_demand_flush(struct demand_batch *batch);
 void iommufd_demand_finish(struct demand_batch *batch, struct iopf_group *group, int rc);
 void iommufd_demand_drain(struct iommufd_demand *demand, struct iommufd_attachment *attachment,
 			  enum iommu_page_response_code code);
-void iommufd_demand_free_unused(struct work_struct *work);
 void iommufd_demand_show(struct seq_file *m, u32 ioas_id, struct iommufd_demand *demand);
 
 /* fault_demand_thread.c: the threads that handle the faults */

@@ -267,11 +267,9 @@ static struct iommufd_demand *demand_new(void)
 	INIT_LIST_HEAD(&demand->areas);
 	mutex_init(&demand->owner_mutex);
 	init_waitqueue_head(&demand->drain_wait);
-	INIT_WORK(&demand->work, iommufd_demand_free_unused);
 	spin_lock_init(&demand->lock);
 	demand->ranges = RB_ROOT_CACHED;
 	INIT_LIST_HEAD(&demand->owners);
-	INIT_LIST_HEAD(&demand->unused);
 	return demand;
 }
 
@@ -313,8 +311,6 @@ void iommufd_demand_put(struct iommufd_demand *demand)
 	if (!refcount_dec_and_test(&demand->refs))
 		return;
 	WARN_ON(!list_empty(&demand->domains) || !list_empty(&demand->areas));
-	cancel_work_sync(&demand->work);
-	iopf_free_groups(&demand->unused);
 	mutex_destroy(&demand->owner_mutex);
 	kfree(demand);
 }

@@ -159,8 +159,7 @@ bool iommufd_fault_part_drop(struct iommufd_fault *fault, struct iommufd_fault_s
 	part->tell = false;
 	if (!part->reading) {
 		iommufd_fault_take_out(fault, slot, FAULT_SLOT_FREE);
-		iommufd_fault_put_group(slot->group, &fault->unused);
-		queue_work(system_unbound_wq, &fault->work);
+		iommufd_fault_put_group(slot->group);
 	}
 	return true;
 }
@@ -241,7 +240,7 @@ static void part_advance(struct iommufd_fault *fault, struct iommufd_fault_part 
 
 /* The reader is done with a group; returns whether it is to be queued again. */
 static bool part_settle(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
-			size_t copied, struct list_head *unused)
+			size_t copied)
 {
 	struct iommufd_fault_part *part = fault_part_of(fault, slot);
 	bool told = part->ended && !part->taken && copied;
@@ -251,7 +250,7 @@ static bool part_settle(struct iommufd_fault *fault, struct iommufd_fault_slot *
 	if (part->ended && (told || !part->tell || !part->seen)) {
 		iommufd_fault_take_out(fault, slot,
 				       part->tell ? FAULT_SLOT_STALE : FAULT_SLOT_FREE);
-		iommufd_fault_put_group(slot->group, unused);
+		iommufd_fault_put_group(slot->group);
 		return false;
 	}
 	if (part->ended || part->pending)
@@ -269,7 +268,6 @@ static void part_delivered(struct iommufd_fault *fault, struct list_head *batch,
 {
 	struct iopf_group *group, *next;
 	struct iommufd_fault_slot *slot;
-	LIST_HEAD(unused);
 	LIST_HEAD(again);
 	size_t n, all;
 
@@ -282,17 +280,15 @@ static void part_delivered(struct iommufd_fault *fault, struct list_head *batch,
 		n = min(copied, all);
 		copied -= n;
 		list_del(&group->node);
-		if (part_settle(fault, slot, n, &unused)) {
+		if (part_settle(fault, slot, n)) {
 			part_queue(fault, slot);
 			if (n < all)
 				list_move_tail(&group->node, &again);
 		}
-		iommufd_fault_put_group(group, &unused);
+		iommufd_fault_put_group(group);
 	}
 	list_splice(&again, &fault->deliver);
 	spin_unlock_bh(&fault->lock);
-
-	iopf_free_groups(&unused);
 }
 
 /* The message that a group has ended which user space has read a part of */

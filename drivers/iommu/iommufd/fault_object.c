@@ -28,14 +28,13 @@
 #include "../iommu-priv.h"
 #include "iommufd_private.h"
 
-/* claims.pml: FREE_NO_CANCEL, FREE_TIMER_LATE, FREE_NO_UNUSED */
+/* claims.pml: FREE_NO_CANCEL, FREE_TIMER_LATE */
 static void fault_free(struct iommufd_fault *fault)
 {
 	WARN_ON(fault->queued || fault->delivered);
 	iommufd_fault_stop_wake(fault);
 	hrtimer_cancel(&fault->timer);
 	cancel_work_sync(&fault->work);
-	iopf_free_groups(&fault->unused);
 	kvfree(fault->parts);
 	kvfree(fault->ages);
 	kvfree(fault->slots);
@@ -138,7 +137,6 @@ static void fault_init(struct iommufd_fault *fault, const struct iommu_fault_all
 	INIT_LIST_HEAD(&fault->deliver);
 	INIT_LIST_HEAD(&fault->sharing);
 	INIT_LIST_HEAD(&fault->aging);
-	INIT_LIST_HEAD(&fault->unused);
 }
 
 static int fault_check(const struct iommu_fault_alloc *cmd)

@@ -28,100 +28,15 @@
 #include <linux/uio.h>
 #include <uapi/linux/iommufd.h>
 
-#include "../iommu-priv.h"
-#include "iommufd_private.h"
+#include "fault_take.h"
 
-#define FAULT_MESSAGE_SIZE	sizeof(struct iommu_hwpt_pgfault)
-/* Messages that are written without letting go of the lock */
-#define FAULT_TAKE		64
-
-/*
- * Write the messages of the groups at the head of the queue to memory that is there.
- * Returns how many are written, all of whole groups; @end gets what comes behind them.
- * Field by field: what iommufd_fault_message() makes would be copied once more.
- */
-static __always_inline size_t fault_store(struct iommufd_fault *fault,
-					  struct iommu_hwpt_pgfault __user *to, size_t room,
-					  struct list_head **end)
-{
-	const struct iommu_fault_page_request *prm;
-	const bool splits = fault->splits;
-	const struct iopf_fault *iopf;
-	struct iopf_group *group;
-	struct list_head *node;
-	size_t left = room;
-
-	*end = fault->deliver.next;
-	if (!user_write_access_begin(to, room * FAULT_MESSAGE_SIZE))
-		return 0;
-	for (node = *end; node != &fault->deliver; node = node->next) {
-		group = list_entry(node, struct iopf_group, node);
-		if (group->fault_count > left ||
-		    (unlikely(splits) && iommufd_fault_slot(fault, group->cookie)->read))
-			break;
-		list_for_each_entry(iopf, &group->faults, list) {
-			prm = &iopf->fault.prm;
-			unsafe_put_user(prm->flags & FAULT_USER_FLAGS, &to->flags, not_there);
-			unsafe_put_user(group->dev_id, &to->dev_id, not_there);
-			unsafe_put_user(prm->pasid, &to->pasid, not_there);
-			unsafe_put_user(prm->grpid, &to->grpid, not_there);
-			unsafe_put_user(prm->perm, &to->perm, not_there);
-			unsafe_put_user(0, &to->__reserved, not_there);
-			unsafe_put_user(prm->addr, &to->addr, not_there);
-			unsafe_put_user(group->length, &to->length, not_there);
-			unsafe_put_user(group->cookie, &to->cookie, not_there);
-			to++;
-		}
-		left -= group->fault_count;
-	}
-not_there:
-	*end = node;
-	user_write_access_end();
-	return room - left;
-}
-
-/* The group at the head of the queue goes to user space; its node is the caller's. */
-static __always_inline void fault_deliver(struct iommufd_fault *fault,
-					  struct iopf_group *group)
-{
-	/* Fails if the device is gone; then its answer will fail too. */
-	iopf_group_deliver(group);
-	iommufd_fault_slot(fault, group->cookie)->state = FAULT_SLOT_DELIVERED;
-}
-
-static void fault_count_delivered(struct iommufd_fault *fault, unsigned int groups)
-{
-	fault->delivered += groups;
-	fault->stats.delivered += groups;
-	WRITE_ONCE(fault->taken, fault->taken + groups);
-	iommufd_fault_set_queued(fault, fault->queued - groups);
-}
-
-/*
- * Deliver what can be written under the lock; returns the number of messages. A loss is
- * told with a group that is copied without it.
- */
 static __always_inline size_t fault_take(struct iommufd_fault *fault,
 					 struct iommu_hwpt_pgfault __user *to, size_t room)
 {
-	struct list_head *node, *end;
-	unsigned int groups = 0;
-	size_t done = 0;
+	size_t done;
 
 	spin_lock_bh(&fault->lock);
-	if (unlikely(fault->lost))
-		goto out_unlock;
-	pagefault_disable();
-	done = fault_store(fault, to, min(room, FAULT_TAKE), &end);
-	pagefault_enable();
-	for (node = fault->deliver.next; node != end; node = node->next) {
-		fault_deliver(fault, list_entry(node, struct iopf_group, node));
-		groups++;
-	}
-	/* All before @end are off, at once: nobody needs their links any more. */
-	__list_del(&fault->deliver, end);
-	fault_count_delivered(fault, groups);
-out_unlock:
+	done = iommufd_fault_take(fault, to, room);
 	spin_unlock_bh(&fault->lock);
 	return done;
 }
@@ -164,10 +79,10 @@ static ssize_t fault_hold(struct iommufd_fault *fault, size_t room, struct fault
 	piece->flags = iommufd_fault_loss(fault);
 
 	list_del(&group->node);
-	fault_deliver(fault, group);
+	iommufd_fault_deliver(fault, group);
 	if (piece->part)
 		slot->state = FAULT_SLOT_OPEN;
-	fault_count_delivered(fault, 1);
+	iommufd_fault_count_delivered(fault, 1);
 	group->refs++;
 	iommufd_fault_told(fault);
 out_unlock:
@@ -198,17 +113,13 @@ static void fault_restore(struct iommufd_fault *fault, const struct fault_piece 
 static void fault_unhold(struct iommufd_fault *fault, const struct fault_piece *piece,
 			 bool copied)
 {
-	LIST_HEAD(unused);
-
 	spin_lock_bh(&fault->lock);
 	if (!copied && piece->flags)
 		iommufd_fault_note_loss(fault, true);
 	if (!copied || piece->part)
 		fault_restore(fault, piece, copied);
-	iommufd_fault_put_group(piece->group, &unused);
+	iommufd_fault_put_group(piece->group);
 	spin_unlock_bh(&fault->lock);
-
-	iopf_free_groups(&unused);
 }
 
 /**
@@ -309,10 +220,20 @@ static noinline_for_stack ssize_t fault_read_apart(struct iommufd_fault *fault,
 	return fault_read_group(fault, iter, room);
 }
 
-/* What iommufd_fault_read() does beyond the first @done messages */
-static noinline ssize_t fault_read_on(struct iommufd_fault *fault,
-				      struct iommu_hwpt_pgfault __user *to,
-				      struct iov_iter *iter, size_t room, size_t done)
+/**
+ * iommufd_fault_read_on() - Go on to read what the first messages left
+ * @fault: the object
+ * @to: as for iommufd_fault_read(), as are @iter and @room; where the first went
+ * @iter: so
+ * @room: so
+ * @done: number of messages that were read
+ *
+ * Context: Process context, may sleep to fault user memory in.
+ *
+ * Return: as iommufd_fault_read(), @done included.
+ */
+ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
+			      struct iov_iter *iter, size_t room, size_t done)
 {
 	ssize_t count = 0;
 
@@ -365,7 +286,7 @@ ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iommu_hwpt_pgfaul
 		done = fault_take(fault, to, room);
 	if (likely(iommufd_fault_is_empty(fault)))
 		return done;
-	return fault_read_on(fault, to, iter, room, done);
+	return iommufd_fault_read_on(fault, to, iter, room, done);
 }
 
 /**

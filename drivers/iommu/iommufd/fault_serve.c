@@ -84,9 +84,9 @@ static noinline int fault_serve_wait(struct iommufd_fault *fault, u64 timeout_ns
 	return iommufd_fault_wait(fault, until);
 }
 
-static __always_inline int fault_serve_messages(struct file *filep,
-						struct iommu_hwpt_pgfault __user *to,
-						size_t room, u64 timeout_ns, u32 *number)
+/* Nothing was taken with the answers. */
+static noinline int fault_serve_read(struct file *filep, struct iommu_hwpt_pgfault __user *to,
+				     size_t room, u64 timeout_ns, u32 *taken)
 {
 	struct iommufd_fault *fault = filep->private_data;
 	ktime_t until = 0;
@@ -96,15 +96,15 @@ static __always_inline int fault_serve_messages(struct file *filep,
 	for (;;) {
 		count = iommufd_fault_read(fault, to, NULL, room);
 		if (count == -EINVAL) {
-			*number = iommufd_fault_first(fault);
+			*taken = iommufd_fault_first(fault);
 			/* Unless it was answered, or read by somebody, meanwhile */
-			if (*number > room)
+			if (*taken > room)
 				return -EMSGSIZE;
-			*number = 0;
+			*taken = 0;
 			continue;
 		}
 		if (count > 0)
-			*number = count;
+			*taken = count;
 		if (count)
 			return min(count, 0);
 		if (READ_ONCE(fault->hung_up))
@@ -126,7 +126,10 @@ static __always_inline int fault_serve(struct file *filep, const struct iommu_fa
 	size_t room = min_t(size_t, cmd->message_num, MAX_RW_COUNT / FAULT_MESSAGE_SIZE);
 	struct iommu_hwpt_page_response __user *responses = u64_to_user_ptr(cmd->responses_uptr);
 	struct iommu_hwpt_pgfault __user *messages = u64_to_user_ptr(cmd->messages_uptr);
-	int rc = 0;
+	struct iommufd_fault *fault = filep->private_data;
+	struct iommufd_fault_exchanged did = {};
+	u32 number = 0;
+	int rc;
 
 	if (cmd->flags)
 		return -EOPNOTSUPP;
@@ -138,14 +141,23 @@ static __always_inline int fault_serve(struct file *filep, const struct iommu_fa
 			return -EFAULT;
 	}
 	while (*given < answers) {
-		*given += iommufd_fault_write(filep->private_data, responses + *given, NULL,
-					      answers - *given, &rc);
-		if (rc)
-			return rc;
+		did = iommufd_fault_exchange(fault, responses + *given, answers - *given,
+					     messages, room);
+		*given += did.given;
+		if (did.taken < 0)
+			return did.taken;
 	}
 	if (!room)
 		return 0;
-	return fault_serve_messages(filep, messages, room, cmd->timeout_ns, taken);
+	if (!did.taken) {
+		rc = fault_serve_read(filep, messages, room, cmd->timeout_ns, &number);
+		*taken = number;
+		return rc;
+	}
+	*taken = did.taken;
+	if (unlikely(!iommufd_fault_is_empty(fault)))
+		*taken = iommufd_fault_read_on(fault, messages, NULL, room, *taken);
+	return 0;
 }
 
 /**

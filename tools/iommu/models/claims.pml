@@ -43,9 +43,7 @@
  *	LOSER_KEEPS_SLOT	RESET	fault_claim() leaves what it could not claim
  *	RECALL_NO_CHECK		RESET	fault_recall() does not look at the slot
  *	CLOSED_LATE		ANSWER	iommufd_fault_close() answers, then sets @closed
- *	FREED_UNDER_LOCK	DETACH	fault_finish() frees under the object's lock
- *	HELD_UNLOCKED		ANSWER	iopf_complete() unlocks, then counts the group
- *	PUT_UNDER_LOCK		REMOVE	iopf_free_groups() puts the device, then unlocks
+ *	HELD_LATE		ANSWER	iopf_hand_over() counts the group behind the handler
  *	LISTED_LATE		SHARED	attach_del() drains, then takes it off the list
  *	NO_QUIESCE		DETACH	attach_free_handle() does not wait for other devices
  *	NO_DRAIN_WAIT		DETACH	iommufd_fault_drain() does not wait for others
@@ -60,7 +58,6 @@
  *	REMOVE_NO_MUTEX		REMOVE	a device leaves its queue while it is detached
  *	FREE_NO_CANCEL		RESET	fault_free() does not wait for the work
  *	FREE_TIMER_LATE		RESET	it waits for the work, then stops the timer
- *	FREE_NO_UNUSED		RESET	it does not free what the work has not
  *	LEAVE_NO_CHECK		CONTEXT	iommufd_fault_leave() does not look at @has_file
  *	PUT_BEFORE_LEAVE	CONTEXT	the file lets go of the object, then leaves the id
  *	WITHDRAW_NO_REFERENCE	DRIVER	iommufd_fault_claim() takes none of the object
@@ -107,7 +104,7 @@
 #define WITH_WORK
 #endif
 
-mtype = { GONE, QUEUED, DELIVERED, ANSWERING };		/* iopf_group::state */
+mtype = { GONE, QUEUED, ANSWERING };			/* iopf_group::state */
 mtype = { S_FREE, S_STALE, S_QUEUED, S_DELIVERED };	/* iommufd_fault_slot::state */
 
 /* The memory of a group: which one it holds, 0 for none */
@@ -128,7 +125,6 @@ bool id_freed, has_file = true, closed;
 byte files = USERS;		/* that use the file */
 byte outstanding;		/* iommufd_attachment::outstanding */
 bool drain_waits;		/* somebody is on iommufd_fault::drain_wait */
-bool unused;			/* the group is on iommufd_fault::unused */
 bool work, works;		/* iommufd_fault::work is queued, runs */
 #ifdef WITH_WORK
 bool aged, timer;		/* iommufd_fault::timer was, is set; once is enough */
@@ -154,7 +150,7 @@ bool removed;
 #endif
 
 #define TOUCH_FAULT	assert(!fault_freed)
-#define IS_CLAIMABLE	(state == QUEUED || state == DELIVERED)
+#define IS_CLAIMABLE	(state == QUEUED)
 #define IS_USED		(slot == S_QUEUED || slot == S_DELIVERED)
 
 #ifdef DRIVER
@@ -239,22 +235,14 @@ end:
 }
 #endif
 
-/* iopf_free_groups() */
+/* iopf_free_groups(): takes no lock, so it may be called under any */
 inline free_group(g)
 {
 	atomic {
-		!locked_device;
 		assert(!device_freed && group == g);
 		group = 0;
-		state = GONE;
-#ifdef PUT_UNDER_LOCK
-		locked_device = true
-#endif
-	};
-	put_device();
-#ifdef PUT_UNDER_LOCK
-	atomic { assert(!device_freed); locked_device = false }
-#endif
+		put_device()
+	}
 }
 
 /* iopf_answered(): wakes iopf_wait_answered() */
@@ -337,9 +325,6 @@ inline wake_and_free(g)
 inline finish(g)
 {
 	answer(g);
-#ifdef FREED_UNDER_LOCK
-	atomic { !locked -> TOUCH_FAULT; locked = true };
-#endif
 #ifdef DRAIN_NO_ORDER
 	sleeper = drain_waits;
 	atomic { count_down() };
@@ -357,10 +342,6 @@ inline finish(g)
 #endif
 	fi;
 	wake_and_free(g)
-#ifdef FREED_UNDER_LOCK
-	;
-	locked = false
-#endif
 }
 
 /* fault_claim_some() */
@@ -412,12 +393,6 @@ inline free_fault()
 	atomic { !works -> work = false };	/* cancel_work_sync() */
 #endif
 	assert(!IS_USED);
-#ifndef FREE_NO_UNUSED
-	if
-	:: unused -> unused = false; free_group(group)
-	:: !unused
-	fi;
-#endif
 	atomic { TOUCH_FAULT; fault_freed = true }
 }
 
@@ -477,7 +452,8 @@ active proctype Report()
 	do
 	:: g > GROUPS -> break
 	:: g <= GROUPS ->
-		get_device();
+		/* rcu_read_lock() */
+		atomic { found = param; readers = readers + found };
 		if
 		:: !found -> goto reject
 		:: found
@@ -491,7 +467,16 @@ active proctype Report()
 			fi;
 			if
 			:: group != 0
-			:: group == 0 -> reported = g; group = g; state = QUEUED; found = false
+			:: group == 0 ->
+				/* iopf_hand_over() */
+				reported = g;
+				group = g;
+#ifndef HELD_LATE
+				assert(!device_dead);
+				device_users++;
+#endif
+				state = QUEUED;
+				found = false
 			fi
 		};
 		if
@@ -514,19 +499,24 @@ active proctype Report()
 		if
 		:: taken ->
 			TOUCH_FAULT;		/* iommufd_fault_wake() */
-#ifdef HELD_UNLOCKED
-			locked_device = false;
+#ifdef HELD_LATE
+			atomic { assert(!device_dead); device_users++ };
 #endif
-			assert(group == g);	/* iopf_held() */
+			/* iopf_held(): given back maybe, but no other one's */
+			assert(!device_freed && (group == g || group == 0))
 		:: !taken
+#ifndef HELD_LATE
+			/* iopf_take_back() */
+			-> atomic { assert(device_users > 1); device_users-- }
+#endif
 		fi;
 		atomic { assert(!device_freed); locked_device = false };
 		if
-		:: taken -> taken = false; goto next
+		:: taken -> taken = false; readers--; goto next
 		:: !taken
 		fi;
 refuse:
-		put_device();
+		readers--;
 reject:
 		answers[g]++;			/* iopf_reject() */
 next:
@@ -662,15 +652,13 @@ active [USERS] proctype User()
 		:: atomic {		/* fault_take() */
 			!locked && slot == S_QUEUED;
 			TOUCH_FAULT;
-			slot = S_DELIVERED;
-			state = (state == QUEUED -> DELIVERED : state)
+			slot = S_DELIVERED
 		   }
 		:: atomic {		/* fault_hold() */
 			!locked && slot == S_QUEUED;
 			TOUCH_FAULT;
 			g = cookie;
 			slot = S_DELIVERED;
-			state = (state == QUEUED -> DELIVERED : state);
 #ifndef COPY_NO_REFERENCE
 			refs++
 #endif
@@ -690,8 +678,7 @@ active [USERS] proctype User()
 #else
 				:: cookie == g && slot == S_DELIVERED ->
 #endif
-					slot = S_QUEUED;	/* fault_restore() */
-					state = (state == DELIVERED -> QUEUED : state)
+					slot = S_QUEUED		/* fault_restore() */
 				fi;
 #ifndef COPY_NO_REFERENCE
 				assert(refs > 0);
@@ -764,7 +751,7 @@ active proctype Close()
 /* iommufd_fault_timeout() of the oldest deadline, iommufd_fault_work() */
 active proctype Work()
 {
-	byte g, old;
+	byte g;
 	bool won, silent, drained, free, waiting, sleeper, late;
 
 end:
@@ -774,10 +761,6 @@ end:
 		atomic {
 			!locked;
 			TOUCH_FAULT;
-			if
-			:: unused -> unused = false; old = group
-			:: !unused
-			fi;
 			g = cookie;
 			if
 			:: late && IS_USED && IS_CLAIMABLE ->
@@ -791,12 +774,7 @@ end:
 		:: won -> won = false; finish(g)
 		:: !won
 		fi;
-		if
-		:: old > 0 -> free_group(old)
-		:: old == 0
-		fi;
 		g = 0;
-		old = 0;
 		atomic { TOUCH_FAULT; works = false }
 	od
 }
@@ -912,19 +890,13 @@ active proctype Reset()
 			:: IS_USED && cookie == g ->
 #endif
 				slot = S_STALE;
-				let_go();
-				unused = unused || free;
-				free = false
+				let_go()
 #ifndef RECALL_NO_CHECK
 			:: !IS_USED || cookie != g
 #endif
-			fi;
-			work = work || unused
+			fi
 		};
-		if
-		:: drained -> atomic { TOUCH_FAULT; drain_waits = false }
-		:: !drained
-		fi
+		wake_and_free(g)
 	:: !won
 	fi;
 	locked_device = false;
@@ -1000,7 +972,7 @@ end:
 		g++
 	:: g > GROUPS -> break
 	od;
-	assert(!IS_USED && outstanding == 0 && !unused);
+	assert(!IS_USED && outstanding == 0);
 #if defined(ANSWER) || defined(SHARED)
 	assert(fault_refs == 1);
 #else

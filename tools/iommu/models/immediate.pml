@@ -36,13 +36,14 @@
  *	DRAIN_NO_DROP		LEAVE	iommufd_fault_drain() looks at @outstanding alone
  */
 
-mtype = { GONE, QUEUED, DELIVERED, ANSWERING };			/* iopf_group::state */
+mtype = { GONE, QUEUED, ANSWERING };				/* iopf_group::state */
 mtype = { S_FREE, S_STALE, S_QUEUED, S_OPEN, S_DELIVERED };	/* iommufd_fault_slot::state */
 
 /* The group */
 mtype state = GONE;
 byte refs, count;		/* iopf_group::refs, ::fault_count */
-bool open, hashed, freed;
+bool open, hashed;
+bool returned, freed;		/* freed: another group uses the memory */
 byte answers;			/* to its last request */
 
 /* The fault state of the device */
@@ -54,7 +55,6 @@ byte pending, taken;
 bool more;			/* iommufd_fault_part::open */
 bool reading, seen, ended, tell;
 byte told;			/* messages that it has ended */
-bool unused;
 bool late;			/* the deadline is over */
 bool closed;			/* iommufd_fault::closed */
 bool user;			/* uses the file no more */
@@ -66,11 +66,11 @@ bool published = true, listed = true;
 byte outstanding;
 bool attachment_freed;
 
-#define IS_CLAIMABLE	(state == QUEUED || state == DELIVERED)
+#define IS_CLAIMABLE	(state == QUEUED)
 #define IS_USED		(slot == S_QUEUED || slot == S_OPEN || slot == S_DELIVERED)
 #define TOUCH_GROUP	assert(!freed)
 
-/* iommufd_fault_put_group(), and iopf_free_groups() behind the lock */
+/* iommufd_fault_put_group() */
 inline put_group(free)
 {
 	TOUCH_GROUP;
@@ -79,14 +79,23 @@ inline put_group(free)
 	free = refs == 0
 }
 
+/* iopf_free_group(), under whatever lock */
 inline free_group(free)
 {
 	if
 	:: free ->
-		atomic { !locked -> TOUCH_GROUP; assert(!hashed && state == GONE); freed = true };
+		atomic { TOUCH_GROUP; assert(!hashed && state == GONE && !returned) };
+		returned = true;
 		free = false
 	:: !free
 	fi
+}
+
+/* iopf_pool_get(): who has the device's lock can look at the group until then */
+active proctype Reuse()
+{
+end:
+	atomic { returned && !locked -> freed = true }
 }
 
 /* iommufd_fault_let_go() */
@@ -233,7 +242,6 @@ end:
 	:: atomic {	/* part_deliver() */
 		slot == S_QUEUED;
 		TOUCH_GROUP;
-		state = (state == QUEUED -> DELIVERED : state);
 		taken = pending;
 		reading = true;
 		slot = S_OPEN;
@@ -302,8 +310,6 @@ active proctype Work()
 
 end:
 	do
-	:: atomic { unused -> unused = false; free = true };
-		free_group(free)
 	:: atomic { !late && IS_USED && !ended && !more -> late = true;
 		if
 		:: IS_CLAIMABLE -> state = ANSWERING; end_group(true); won = true
@@ -335,10 +341,9 @@ inline drop(free)
 				if
 				:: IS_USED -> end_group(TELLS); let_go(free)
 				:: !IS_USED
-				fi;
-				unused = unused || free;
-				free = false
-			}
+				fi
+			};
+			free_group(free)
 		:: !IS_CLAIMABLE
 		fi
 	:: hashed && !IS_CLAIMABLE -> hashed = false
@@ -360,9 +365,7 @@ inline answer_all(won, is_open, free)
 #endif
 			:: else ->
 				slot = S_FREE;
-				put_group(free);
-				unused = unused || free;
-				free = false
+				put_group(free)
 			fi
 		:: IS_USED && !ended && IS_CLAIMABLE ->
 			state = ANSWERING;
@@ -427,6 +430,6 @@ active proctype Close()
 active proctype Rest()
 {
 	timeout;
-	assert(answers == 1 && freed && !IS_USED && outstanding == 0 && !unused);
+	assert(answers == 1 && freed && !IS_USED && outstanding == 0);
 	assert(!(ended && tell && seen) || told == 1)
 }

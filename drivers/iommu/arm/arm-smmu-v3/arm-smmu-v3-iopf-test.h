@@ -236,17 +236,15 @@ static inline void answer(struct iopf_group *group, enum iommu_page_response_cod
 static inline unsigned int answer_all(struct fake *f, enum iommu_page_response_code code)
 {
 	struct iopf_group *group;
-	LIST_HEAD(done);
 	unsigned int n = 0;
 
 	while (n < ARRAY_SIZE(f->answers) && (group = take_group(f))) {
 		KUNIT_ASSERT_TRUE(f->test, iopf_group_claim(group));
 		f->answers[n++] = (struct iopf_answer) { .group = group, .code = code };
-		list_add_tail(&group->node, &done);
 	}
 	if (n)
 		iopf_answer_groups(f->answers, n);
-	iopf_free_groups(&done);
+	iopf_free_groups(f->answers, n);
 	return n;
 }
 
