@@ -43,6 +43,7 @@ quick: deps kernel user ## run the tests that need only the plain kernel
 
 .PHONY: stress
 stress: deps kernel debug kcsan peer user ## run the long forms of the seeded tests: ten million faults, minutes
+	@scripts/deps stress
 	@scripts/check --tests scripts/tests-stress
 
 .PHONY: bench
