@@ -26,14 +26,14 @@ result() {
 	fi
 }
 
-# with NUMBER TEXT TRACER TRIAL...: is there such a program, and does TRIAL work here?
+# with NUMBER TEXT TRACER ARGUMENT...: is there such a program, and does this work here?
 with() {
 	if ! command -v "$3" >/dev/null; then
 		echo "ok $1 $2 # SKIP there is no $3 here"
 		return 1
 	fi
 	tracer=$3 number=$1 text=$2
-	shift 3
+	shift 2
 	"$@" >"$log" 2>&1 && return
 	echo "ok $number $text # SKIP $tracer fails: $(tail -n 1 "$log")"
 	return 1
@@ -69,16 +69,16 @@ program=$(sed -n "s/^ *bpftrace -e '\(.*\)'$/\1/p" "$page")
 result 1 "the page has one program"
 fields_exist
 result 2 "the kernel has its event and fields"
-if with 3 "bpftrace: a histogram of the answers" bpftrace bpftrace -e 'BEGIN { exit(); }'; then
+if with 3 "bpftrace: a histogram of the answers" bpftrace -e 'BEGIN { exit(); }'; then
 	histogram
 	result 3 "bpftrace: a histogram of the answers"
 fi
-if with 4 "trace-cmd: names of codes and causes" trace-cmd trace-cmd list -e iopf; then
+if with 4 "trace-cmd: names of codes and causes" trace-cmd list -e iopf; then
 	trace-cmd record -o "$dir/trace" -e iopf $faults >"$log" 2>&1 &&
 		trace-cmd report -i "$dir/trace" >"$log" 2>&1 && decoded
 	result 4 "trace-cmd: names of codes and causes"
 fi
-if with 5 "perf: names of codes and causes" perf perf stat -e 'iopf:*' true; then
+if with 5 "perf: names of codes and causes" perf stat -e 'iopf:*' true; then
 	perf record -a -o "$dir/perf" -e 'iopf:*' $faults >"$log" 2>&1 &&
 		perf script -i "$dir/perf" >"$log" 2>&1 && decoded
 	result 5 "perf: names of codes and causes"
