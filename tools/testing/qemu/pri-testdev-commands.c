@@ -92,10 +92,23 @@ void reset(struct device *s)
 	clear_counters(s);
 }
 
+/* QEMU looks for PRI and PASID in the function that asks: there they are as the owner's. */
+static void borrow_capabilities(struct device *vf)
+{
+	PCIDevice *pf = vf->pf->pci;
+
+	pci_default_write_config(vf->pci, CONFIG_PRI + 4,
+				 pci_default_read_config(pf, CONFIG_PRI + 4, 2), 2);
+	pci_default_write_config(vf->pci, CONFIG_PASID + 6,
+				 pci_default_read_config(pf, CONFIG_PASID + 6, 2), 2);
+}
+
 static int command(struct device *s, uint32_t cmd)
 {
 	uint32_t pasid = R(s, PTD_FLAGS) & PTD_F_PASID ? R(s, PTD_PASID) : NO_PASID;
 
+	if (s->pf)
+		borrow_capabilities(s);
 	if (pasid != NO_PASID && pasid >> 20)
 		return -EINVAL;
 	switch (cmd) {

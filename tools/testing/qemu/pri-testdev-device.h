@@ -44,6 +44,19 @@ struct tlb_notifier {
 
 WEAK int pci_pm_init(PCIDevice *dev, uint8_t at, void **errp);
 WEAK void qemu_register_reset(void (*reset)(void *opaque), void *opaque);
+WEAK void qemu_unregister_reset(void (*reset)(void *opaque), void *opaque);
+WEAK bool pcie_sriov_pf_init(PCIDevice *dev, uint16_t at, const char *vf_type, uint16_t vf_device,
+			     uint16_t initial, uint16_t total, uint16_t offset, uint16_t stride,
+			     void **errp);
+WEAK void pcie_sriov_pf_init_vf_bar(PCIDevice *dev, int bar, uint8_t type, uint64_t size);
+WEAK void pcie_sriov_pf_exit(PCIDevice *dev);
+WEAK void pcie_sriov_pf_reset(PCIDevice *dev);
+WEAK PCIDevice *pcie_sriov_get_pf(PCIDevice *dev);
+WEAK void pcie_cap_deverr_init(PCIDevice *dev);
+WEAK void device_class_set_legacy_reset(ObjectClass *class, void (*reset)(PCIDevice *dev));
+WEAK int pcie_aer_init(PCIDevice *dev, uint8_t version, uint16_t at, uint16_t size, void **errp);
+WEAK void pcie_aer_exit(PCIDevice *dev);
+WEAK void pcie_aer_write_config(PCIDevice *dev, uint32_t at, uint32_t value, int size);
 WEAK void pci_iommu_init_iotlb_notifier(PCIDevice *dev, struct tlb_notifier *n,
 					void (*notify)(struct tlb_notifier *n, void *entry),
 					void *opaque);
@@ -69,6 +82,7 @@ WEAK ssize_t pci_ats_request_translation(PCIDevice *dev, uint32_t pasid, bool pr
 					 uint32_t *errors);
 WEAK void timer_init_full(QEMUTimer *timer, void *group, int clock, int scale, int attributes,
 			  void (*expired)(void *opaque), void *opaque);
+WEAK void timer_del(QEMUTimer *timer);
 WEAK void timer_mod(QEMUTimer *timer, int64_t when);
 WEAK int64_t qemu_clock_get_ns(int clock);
 
@@ -81,8 +95,11 @@ WEAK int64_t qemu_clock_get_ns(int clock);
 #define CONFIG_ATS	0x100
 #define CONFIG_PASID	0x110
 #define CONFIG_PRI	0x120
+#define CONFIG_SRIOV	0x140
+#define CONFIG_AER	0x180
 #define STEP_CHUNKS	64		/* moves before the guest gets its turn */
 #define REFUSED_WAIT_NS	1000000
+#define VFS_MAX		6		/* with the function itself they are one device */
 
 /* In the capabilities */
 #define PM_STATE	0x3
@@ -144,6 +161,7 @@ struct device {
 	_Alignas(64) uint8_t mr[4096];
 	_Alignas(64) uint8_t timer[512];
 	PCIDevice *pci;
+	struct device *pf;			/* of a virtual function, else NULL */
 	struct device *older;
 	unsigned int instance;
 	uint8_t power;				/* of PM_STATE; QEMU stores none */
@@ -187,6 +205,15 @@ static inline bool running(const struct device *s)
 
 /* ---- power and the PRI capability ---- */
 
+/* Who has the PRI capability of a function */
+static inline struct device *pri_owner(struct device *s)
+{
+	return s->pf ? s->pf : s;
+}
+
+/* Requests of a function and its virtual functions that have no response yet */
+uint32_t awaited(const struct device *s);
+
 static inline bool in_d3(const struct device *s)
 {
 	return s->power == PM_D3HOT;
@@ -205,6 +232,7 @@ static inline bool pri_on(const struct device *s)
 /* ---- page requests and responses ---- */
 
 struct listener *find_listener(struct device *s, uint32_t pasid);
+void drop_listeners(struct device *s);
 void forget_group(struct listener *l, uint16_t id);
 int request_page(struct device *s, uint32_t pasid, uint64_t iova, uint32_t flags,
 		 uint16_t id);

@@ -70,7 +70,7 @@ static void count_response(struct device *s, uint32_t pasid, uint16_t id, int co
 	R(s, code == PTD_RESP_SUCCESS ? PTD_N_SUCCESS :
 	     code == PTD_RESP_INVALID ? PTD_N_INVALID : PTD_N_FAILURE)++;
 	if (code != PTD_RESP_SUCCESS && code != PTD_RESP_INVALID)
-		s->pri_status |= PRI_FAILED;
+		pri_owner(s)->pri_status |= PRI_FAILED;
 	R(s, PTD_N_RESPONSES)++;
 }
 
@@ -91,7 +91,7 @@ static void got_response(struct pri_notifier *n, struct pri_response *response)
 		l->stale[id]--;
 		R(s, PTD_N_STALE)++;
 	} else {
-		s->pri_status |= PRI_UNEXPECTED;
+		pri_owner(s)->pri_status |= PRI_UNEXPECTED;
 		R(s, PTD_N_UNMATCHED)++;
 	}
 }
@@ -131,6 +131,16 @@ static void drop_listener(struct listener *l)
 	if (l->told)
 		pci_iommu_unregister_iotlb_notifier(l->dev->pci, l->pasid, &l->tlb);
 	l->used = false;
+}
+
+void drop_listeners(struct device *s)
+{
+	unsigned int i;
+
+	for (i = 0; i < PTD_PASIDS_MAX; i++) {
+		if (s->listener[i].used)
+			drop_listener(&s->listener[i]);
+	}
 }
 
 static struct listener *new_listener(struct device *s, uint32_t pasid)
@@ -194,7 +204,7 @@ int request_page(struct device *s, uint32_t pasid, uint64_t iova, uint32_t flags
 	struct listener *l;
 	int rc;
 
-	rc = mute(s) || (failure_stops && s->pri_status & PRI_FAILED) ? -EPERM :
+	rc = mute(s) || (failure_stops && pri_owner(s)->pri_status & PRI_FAILED) ? -EPERM :
 	     listen_to(s, pasid, &l);
 	if (rc) {
 		R(s, PTD_N_REFUSED)++;
@@ -225,14 +235,14 @@ int request_page(struct device *s, uint32_t pasid, uint64_t iova, uint32_t flags
 
 uint32_t credits(struct device *s)
 {
-	uint32_t allowed = pci_default_read_config(s->pci, CONFIG_PRI + 0x0c, 4);
+	uint32_t allowed = pci_default_read_config(pri_owner(s)->pci, CONFIG_PRI + 0x0c, 4);
 
 	return allowed < PTD_CREDITS_MAX ? allowed : PTD_CREDITS_MAX;
 }
 
 uint32_t free_credits(struct device *s)
 {
-	uint32_t all = credits(s), used = R(s, PTD_OPEN_REQUESTS);
+	uint32_t all = credits(s), used = awaited(pri_owner(s));
 
 	return used < all ? all - used : 0;
 }

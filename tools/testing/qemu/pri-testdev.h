@@ -25,6 +25,7 @@
 
 #define PTD_VENDOR_ID		0x1234
 #define PTD_DEVICE_ID		0x9171
+#define PTD_VF_DEVICE_ID	0x9172	/* a virtual function's, with the same registers */
 #define PTD_BAR_SIZE		0x1000
 
 #define PTD_MAGIC_VALUE		0x50524954
@@ -40,6 +41,12 @@
  * A function that lost its state or is in D3hot is mute until ATS is enabled again, or
  * until it is in D0: it sends nothing, and device-TLB invalidations that reach it then,
  * which a real one might never complete, are counted.
+ */
+
+/*
+ * Virtual functions have ATS alone in their configuration space. PRI and PASID are those
+ * of their physical function: they send page requests while it has these enabled, out of
+ * its credits, and a FAILURE of one of them stops all.
  */
 
 /* Limits of the device. */
