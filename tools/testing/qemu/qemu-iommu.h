@@ -24,8 +24,13 @@ struct iommu_ops {
 	void *supports_address_space;
 	AddressSpace *(*get_address_space)(PCIBus *bus, void *opaque, int devfn);
 	void *set_iommu_device, *unset_iommu_device, *get_viommu_flags, *get_host_iommu_quirks;
-	void *get_iotlb_info, *init_iotlb_notifier, *register_iotlb_notifier;
-	void *unregister_iotlb_notifier;
+	void *get_iotlb_info;
+	void (*init_iotlb_notifier)(PCIBus *bus, void *opaque, int devfn, void *notifier,
+				    void (*notify)(void *notifier, void *entry), void *data);
+	void (*register_iotlb_notifier)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid,
+					void *notifier);
+	void (*unregister_iotlb_notifier)(PCIBus *bus, void *opaque, int devfn,
+					  uint32_t pasid, void *notifier);
 	ssize_t (*ats_request)(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv,
 			       bool exec, hwaddr addr, size_t length, bool no_write,
 			       struct iotlb_entry *result, size_t max, uint32_t *errors);
@@ -39,6 +44,7 @@ struct iommu_ops {
 };
 
 WEAK PCIBus *pci_device_root_bus(const PCIDevice *dev);
+WEAK int pci_bus_num(PCIBus *bus);
 WEAK uint16_t pci_requester_id(PCIDevice *dev);
 WEAK void pci_setup_iommu(PCIBus *bus, const struct iommu_ops *ops, void *opaque);
 WEAK Object *object_resolve_path_type(const char *path, const char *type, bool *ambiguous);

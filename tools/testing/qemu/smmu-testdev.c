@@ -3,7 +3,8 @@
  * smmu-testdev: stalls and page requests for the SMMUv3 of QEMU's arm64 "virt"
  * machine, added to an unmodified qemu-system-aarch64 at run time:
  *
- *	cc -O2 -Wall -Wextra -shared -fPIC -o smmu-testdev.so smmu-testdev.c
+ *	cc -O2 -Wall -Wextra -shared -fPIC -fvisibility=hidden -o smmu-testdev.so \
+ *		smmu-testdev*.c
  *	qemu-system-aarch64 -M virt,iommu=smmuv3 -plugin /path/to/smmu-testdev.so \
  *		-device smmu-testdev [-plugin .../pri-testdev.so -device pri-testdev ...]
  *
@@ -20,136 +21,16 @@
  * - A PCI function (smmu-testdev.h is its data sheet) whose accesses go the same
  *   way and stall.
  *
- * Nothing is cached, so that invalidations have nothing to do. Stage 1 with 4 KiB
+ * Nothing is cached: functions are told of invalidations, which have nothing else to do. Stage 1 with 4 KiB
  * pages only. Differences from the architecture: a page request that finds the
  * queue in overflow is refused to the device, where an SMMU would answer "success".
  *
  * qemu-plugin.h says how a plugin adds a device.
  */
-#include <errno.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "smmu-testdev-device.h"
 
-#define PLUGIN_NAME "smmu-testdev"
-#include "smmu-testdev.h"
-#include "qemu-iommu.h"
-
-/* ---- what is relied on of QEMU's inside ---- */
-typedef struct IRQState *qemu_irq;
-
-#define MACHINE_FDT		0x28	/* MachineState's device tree */
-#define FDT_MAGIC		0xedfe0dd0u	/* as a little-endian host reads it */
-
-WEAK void qemu_set_irq(qemu_irq irq, int level);
-WEAK qemu_irq sysbus_get_connected_irq(const Object *dev, int n);
-WEAK MemoryRegion *sysbus_mmio_get_region(Object *dev, int n);
-WEAK int qemu_fdt_setprop(void *fdt, const char *node, const char *property, const void *value,
-			  int size);
-extern void *current_machine WEAK;
-
-/* ---- the SMMU: registers, IHI 0070, 6.3 ---- */
-#define PAGE			4096ull
-#define SMMU_SIZE		0x20000
-#define IDR0			0x000
-#define IDR1			0x004
-#define IDR5			0x014
-#define CR0			0x020
-#define IRQ_CTRL		0x050
-#define STRTAB_BASE		0x080
-#define STRTAB_BASE_CFG		0x088
-#define CMDQ_BASE		0x090
-#define CMDQ_PROD		0x098
-#define EVENTQ_BASE		0x0a0
-#define EVENTQ_PROD		0x0a8
-#define EVENTQ_CONS		0x0ac
-#define PRIQ_BASE		0x0c0
-#define PRIQ_PROD		0x0c8
-#define PRIQ_CONS		0x0cc
-#define PRIQ_END		0x0e0
-#define OVERFLOW		(1u << 31)
-
-#define IDR0_ADDED		(1u << 16 | 1u << 10)	/* PRI, ATS */
-#define IDR0_STALL_MODEL	(3u << 24)		/* 0: stall and terminate */
-#define SSID_BITS		10
-#define PRIQ_SHIFT		10
-
-#define CR0_SMMUEN		(1u << 0)
-#define CR0_PRIQEN		(1u << 1)
-#define CR0_EVENTQEN		(1u << 2)
-#define EVENTQ_IRQ		0		/* of QEMU's device, and in IRQ_CTRL */
-#define PRIQ_IRQ		1
-
-#define CMD_PRI_RESP		0x41
-#define CMD_RESUME		0x44
-#define F_TRANSLATION		0x10
-
-#define LISTENERS		256
-
-struct listener {
-	struct pri_notifier *notifier;		/* NULL: free */
-	int devfn;
-	uint32_t pasid;
-};
-
-static struct smmu {
-	_Alignas(64) uint8_t over[4096];	/* our registers, on top of */
-	MemoryRegion *registers;		/* QEMU's */
-	Object *object;
-	uint32_t priq[(PRIQ_END - PRIQ_BASE) / 4];
-	struct listener listener[LISTENERS];
-} smmu;
-
-struct access {
-	int sid;
-	uint32_t pasid;
-	uint64_t iova;
-	bool write, exec, priv;
-};
-
-struct translation {
-	uint64_t addr;
-	bool readable, writable;
-	bool ats;				/* STE.EATS */
-	bool stalls;
-};
-
-static bool debug;
-#define say(fmt, ...) do { \
-	if (debug) \
-		fprintf(stderr, "smmu-testdev: " fmt "\n", ##__VA_ARGS__); \
-} while (0)
-
-static uint64_t smmu_get(hwaddr at, unsigned int size)
-{
-	uint64_t value = 0;
-
-	memory_region_dispatch_read(smmu.registers, at, &value, size == 8 ? 3 : 2, 0);
-	return value;
-}
-
-static void smmu_set(hwaddr at, uint64_t value, unsigned int size)
-{
-	memory_region_dispatch_write(smmu.registers, at, value, size == 8 ? 3 : 2, 0);
-}
-
-static uint32_t *priq(hwaddr at)
-{
-	return &smmu.priq[(at - PRIQ_BASE) / 4];
-}
-
-static bool memory(uint64_t addr, void *buffer, uint64_t len, bool write)
-{
-	return !address_space_rw(&address_space_memory, addr, 0, buffer, len, write);
-}
-
-static uint64_t bits(uint64_t value, int high, int low)
-{
-	return value >> low & (~0ull >> (63 - high + low));
-}
+bool debug;
+struct smmu smmu;
 
 static void pulse(int irq)
 {
@@ -164,7 +45,7 @@ static void pulse(int irq)
 
 /* ---- tables: 5.2 stream table entry, 5.4 context descriptor ---- */
 
-static bool find_ste(int sid, uint64_t ste[8])
+bool find_ste(int sid, uint64_t ste[8])
 {
 	uint64_t base = smmu_get(STRTAB_BASE, 8) & 0xfffffffffffc0ull, l1;
 	uint32_t cfg = smmu_get(STRTAB_BASE_CFG, 4);
@@ -222,8 +103,7 @@ static bool walk(const uint64_t cd[8], uint64_t iova, struct translation *t)
 	return false;
 }
 
-/* What the tables say to an access; false if there is no context for it. */
-static bool translate(int sid, uint32_t pasid, uint64_t iova, struct translation *t)
+bool translate(int sid, uint32_t pasid, uint64_t iova, struct translation *t)
 {
 	uint64_t ste[8], cd[8];
 
@@ -265,7 +145,7 @@ static bool put_event(const uint64_t event[4])
 	return true;
 }
 
-static bool put_page_request(const uint64_t request[2])
+bool put_page_request(const uint64_t request[2])
 {
 	uint32_t *prod = priq(PRIQ_PROD), cons = *priq(PRIQ_CONS);
 	uint64_t base = *priq(PRIQ_BASE) | (uint64_t)*priq(PRIQ_BASE + 4) << 32;
@@ -420,130 +300,7 @@ static void device_write(void *opaque, hwaddr addr, uint64_t value, unsigned int
 		start_access(value);
 }
 
-/* ---- PCI's calls: ATS and PRI; on bus 0, where the stream id is the devfn ---- */
-
-static AddressSpace *bus_address_space(PCIBus *bus, void *opaque, int devfn)
-{
-	(void)bus;
-	(void)opaque;
-	(void)devfn;
-	return &address_space_memory;
-}
-
-static ssize_t bus_ats(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv, bool exec,
-		       hwaddr addr, size_t length, bool no_write, struct iotlb_entry *result,
-		       size_t max, uint32_t *errors)
-{
-	struct translation t;
-
-	(void)bus;
-	(void)opaque;
-	(void)priv;
-	(void)exec;
-	(void)length;
-	(void)no_write;
-	if (!max)
-		return -ENOMEM;
-	*errors = 0;
-	*result = (struct iotlb_entry) {
-		.target = &address_space_memory, .iova = addr & ~(PAGE - 1), .mask = PAGE - 1,
-		.pasid = pasid,
-	};
-	if (translate(devfn, pasid, addr, &t) && t.ats && t.readable) {
-		result->addr = t.addr & ~(PAGE - 1);
-		result->perm = 1 | (t.writable ? 2 : 0);
-	} else {
-		*errors = 1;
-	}
-	return 1;
-}
-
-static struct listener *find_listener(int devfn, uint32_t pasid)
-{
-	unsigned int i;
-
-	for (i = 0; i < LISTENERS; i++) {
-		if (smmu.listener[i].notifier && smmu.listener[i].devfn == devfn &&
-		    smmu.listener[i].pasid == pasid)
-			return &smmu.listener[i];
-	}
-	return NULL;
-}
-
-static void bus_pri_register(PCIBus *bus, void *opaque, int devfn, uint32_t pasid,
-			     struct pri_notifier *n)
-{
-	struct listener *l = find_listener(devfn, pasid);
-	unsigned int i;
-
-	(void)bus;
-	(void)opaque;
-	for (i = 0; i < LISTENERS && !l; i++) {
-		if (!smmu.listener[i].notifier)
-			l = &smmu.listener[i];
-	}
-	if (l)
-		*l = (struct listener) { .notifier = n, .devfn = devfn, .pasid = pasid };
-}
-
-static void bus_pri_unregister(PCIBus *bus, void *opaque, int devfn, uint32_t pasid)
-{
-	struct listener *l = find_listener(devfn, pasid);
-
-	(void)bus;
-	(void)opaque;
-	if (l)
-		l->notifier = NULL;
-}
-
-static int bus_pri_request(PCIBus *bus, void *opaque, int devfn, uint32_t pasid, bool priv,
-			   bool exec, hwaddr addr, bool last, uint16_t group_id, bool read,
-			   bool write)
-{
-	const uint32_t enabled = CR0_SMMUEN | CR0_PRIQEN;
-	uint64_t ste[8], request[2] = {
-		devfn | (priv ? 1ull << 58 : 0) | (exec ? 1ull << 59 : 0) |
-			(read ? 1ull << 60 : 0) | (write ? 1ull << 61 : 0) |
-			(last ? 1ull << 62 : 0),
-		(addr & ~(PAGE - 1)) | group_id,
-	};
-
-	(void)bus;
-	(void)opaque;
-	/* 8.2: without ATS in the STE a request is denied */
-	if ((smmu_get(CR0, 4) & enabled) != enabled || !find_ste(devfn, ste) ||
-	    bits(ste[1], 29, 28) != 1)
-		return -EPERM;
-	if (pasid != NO_PASID)
-		request[0] |= 1ull << 63 | (uint64_t)pasid << 32;
-	return put_page_request(request) ? 0 : -ENOSPC;
-}
-
-static const struct iommu_ops iommu_ops = {
-	.get_address_space = bus_address_space,
-	.ats_request = bus_ats,
-	.pri_register = bus_pri_register,
-	.pri_unregister = bus_pri_unregister,
-	.pri_request = bus_pri_request,
-};
-
 /* ---- the driver's commands and registers ---- */
-
-static void pri_response(const uint64_t cmd[2])
-{
-	/* ResponseFailure, InvalidRequest, Success; IOMMUPRIResponseCode */
-	static const int codes[] = { 2, 1, 0, 2 };
-	struct pri_response response = {
-		.code = codes[bits(cmd[1], 13, 12)], .group_id = bits(cmd[1], 8, 0),
-	};
-	uint32_t pasid = cmd[0] & 1ull << 11 ? bits(cmd[0], 31, 12) : NO_PASID;
-	struct listener *l = find_listener(bits(cmd[0], 63, 32), pasid);
-
-	say("CMD_PRI_RESP %016llx %016llx", (unsigned long long)cmd[0],
-	    (unsigned long long)cmd[1]);
-	if (l)
-		l->notifier->notify(l->notifier, &response);
-}
 
 /* What QEMU's SMMU has consumed of the command queue */
 static void read_commands(uint32_t from, uint32_t to)
@@ -560,6 +317,8 @@ static void read_commands(uint32_t from, uint32_t to)
 			resume(cmd[0] >> 32, bits(cmd[1], 15, 0), bits(cmd[0], 12, 12));
 		else if (bits(cmd[0], 7, 0) == CMD_PRI_RESP)
 			pri_response(cmd);
+		else if (bits(cmd[0], 7, 0) == CMD_ATC_INV)
+			atc_invalidation(cmd);
 	}
 }
 
@@ -682,6 +441,7 @@ static const struct symbol symbols[] = {
 	SYMBOL(pci_default_read_config),
 	SYMBOL(pci_requester_id),
 	SYMBOL(pci_device_root_bus),
+	SYMBOL(pci_bus_num),
 	SYMBOL(pci_setup_iommu),
 	SYMBOL(memory_region_init_io),
 	SYMBOL(memory_region_add_subregion_overlap),

@@ -48,7 +48,6 @@ struct notifier {
 
 WEAK Object *object_resolve_path(const char *path, bool *ambiguous);
 WEAK Object *object_resolve_path_component(Object *parent, const char *part);
-WEAK int pci_bus_num(PCIBus *bus);
 WEAK void *address_space_map(AddressSpace *as, hwaddr addr, hwaddr *len, bool write,
 			     uint64_t attrs);
 WEAK void address_space_unmap(AddressSpace *as, void *buffer, hwaddr len, bool write,
