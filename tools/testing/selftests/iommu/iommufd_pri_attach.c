@@ -5,6 +5,7 @@
  */
 #include <linux/pci_regs.h>
 #include <pthread.h>
+#include <sys/ioctl.h>
 
 #include "iommufd_pri_device.h"
 
@@ -513,6 +514,91 @@ TEST_F_TIMEOUT(pri, replace_never_crosses, 600)
 		       known);
 	EXPECT_EQ(0, other_close(&self->server, &other));
 	free(epochs);
+}
+
+/* ---- dirty tracking ---- */
+
+static int track(struct server *server, uint32_t hwpt, bool on)
+{
+	struct iommu_hwpt_set_dirty_tracking set = {
+		.size = sizeof(set), .hwpt_id = hwpt,
+		.flags = on ? IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0,
+	};
+
+	return ioctl(server->io.fd, IOMMU_HWPT_SET_DIRTY_TRACKING, &set) ? -errno : 0;
+}
+
+/* Which of the first eight pages at SRC were written since this was asked last, by bits */
+static uint64_t dirty_pages(struct server *server, uint32_t hwpt)
+{
+	uint64_t bits = 0;
+	struct iommu_hwpt_get_dirty_bitmap get = {
+		.size = sizeof(get), .hwpt_id = hwpt, .iova = SRC, .length = 8 * PAGE,
+		.page_size = PAGE, .data = (uintptr_t)&bits,
+	};
+
+	return ioctl(server->io.fd, IOMMU_HWPT_GET_DIRTY_BITMAP, &get) ? ~0ull : bits;
+}
+
+static int write_page(struct unit *unit, uint32_t flags, uint32_t pasid, unsigned int page)
+{
+	pri_set64(&unit->pri, PTD_DATA, page);
+	return command(unit, PTD_CMD_DMA_WRITE, pasid, SRC + page * PAGE, flags | PTD_F_WRITE);
+}
+
+/*
+ * A table with a queue and dirty tracking is attached to PASIDs and to the RID, before
+ * tracking begins and after that, and what is written through each of them is found.
+ */
+TEST_F(pri, dirty_pages)
+{
+	struct iopf_device *vfio = &self->unit->pri.vfio;
+	struct server *server = &self->server;
+	struct iommu_hwpt_pgfault m;
+	uint32_t hwpt, i;
+	int rc;
+
+	rc = iopf_hwpt_alloc(&server->io, vfio->id, self->unit->ioas,
+			     IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
+			     server->queue.id, &hwpt);
+	if (rc == -EOPNOTSUPP)
+		SKIP(return, "the IOMMU has no dirty tracking");
+	ASSERT_EQ(0, rc);
+	for (i = 0; i < 8; i++)
+		ASSERT_EQ(0, map_page(server, self->unit, SRC + i * PAGE, READ_WRITE));
+	ASSERT_EQ(0, iopf_device_attach_pasid(vfio, PASID, hwpt));
+	ASSERT_EQ(0, track(server, hwpt, true));
+	ASSERT_EQ(0, iopf_device_attach_pasid(vfio, OTHER_PASID, hwpt));
+	ASSERT_EQ(0, iopf_device_attach(vfio, hwpt));
+	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, PASID, SRC));
+	EXPECT_EQ(0, dirty_pages(server, hwpt));
+	EXPECT_EQ(0, write_page(self->unit, PTD_F_PASID, PASID, 1));
+	EXPECT_EQ(0, write_page(self->unit, PTD_F_PASID, OTHER_PASID, 2));
+	EXPECT_EQ(0, write_page(self->unit, 0, 0, 3));
+	EXPECT_EQ(0xe, dirty_pages(server, hwpt));
+	EXPECT_EQ(0, dirty_pages(server, hwpt));
+	EXPECT_EQ(0, write_page(self->unit, PTD_F_PASID, PASID, 1));
+	EXPECT_EQ(0x2, dirty_pages(server, hwpt));
+
+	/* a page that comes by a fault */
+	ASSERT_EQ(0, iopf_unmap(&server->io, self->unit->ioas, SRC + 4 * PAGE, PAGE));
+	ASSERT_EQ(0, request(self->unit, PASID, SRC + 4 * PAGE, FLAGS_WRITE, 1));
+	ASSERT_EQ(1, read_some(&server->queue, &m, 1, WAIT_MS));
+	ASSERT_EQ(0, map_page(server, self->unit, SRC + 4 * PAGE, READ_WRITE));
+	EXPECT_EQ(1, answer(server, m.cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(0, dirty_pages(server, hwpt));
+	EXPECT_EQ(0, write_page(self->unit, PTD_F_PASID, PASID, 4));
+	EXPECT_EQ(0x10, dirty_pages(server, hwpt));
+
+	/* one of them leaves, the others are tracked on, and switched off together */
+	ASSERT_EQ(0, iopf_device_detach_pasid(vfio, OTHER_PASID));
+	EXPECT_EQ(0, write_page(self->unit, PTD_F_PASID, PASID, 5));
+	EXPECT_EQ(0x20, dirty_pages(server, hwpt));
+	ASSERT_EQ(0, track(server, hwpt, false));
+	EXPECT_EQ(0, write_page(self->unit, PTD_F_PASID, PASID, 6));
+	ASSERT_EQ(0, iopf_device_attach_pasid(vfio, PASID, self->unit->faulting));
+	ASSERT_EQ(0, iopf_device_attach(vfio, self->unit->plain));
+	EXPECT_EQ(0, iopf_destroy(&server->io, hwpt));
 }
 
 TEST_HARNESS_MAIN
