@@ -96,7 +96,7 @@ WEAK int64_t qemu_clock_get_ns(int clock);
 #define CONFIG_PASID	0x110
 #define CONFIG_PRI	0x120
 #define CONFIG_SRIOV	0x140
-#define CONFIG_AER	0x180
+#define CONFIG_AER	0x1c0		/* QEMU resets some bytes behind SR-IOV, too */
 #define STEP_CHUNKS	64		/* moves before the guest gets its turn */
 #define REFUSED_WAIT_NS	1000000
 #define VFS_MAX		6		/* with the function itself they are one device */

@@ -86,6 +86,7 @@ static struct device *find_device(const PCIDevice *pci)
 static void lose_state(void *opaque)
 {
 	struct device *s = opaque;
+	uint32_t mute, early;
 
 	pci_default_write_config(s->pci, CONFIG_ATS + 4, 0, 4);
 	pci_default_write_config(s->pci, CONFIG_PASID + 4, 20 << 8, 4);
@@ -94,7 +95,12 @@ static void lose_state(void *opaque)
 	s->pri_status = 0;
 	s->power = 0;
 	s->lost = true;
+	/* Mistakes of the driver outlive this. */
+	mute = R(s, PTD_N_MUTE);
+	early = R(s, PTD_N_EARLY);
 	reset(s);
+	R(s, PTD_N_MUTE) = mute;
+	R(s, PTD_N_EARLY) = early;
 	if (vfs && !s->pf)
 		pcie_sriov_pf_reset(s->pci);
 	say(s, "reset");
@@ -227,23 +233,16 @@ static void config_write(PCIDevice *pci, uint32_t at, uint32_t value, int size)
 	}
 }
 
-/* What a virtual function does not have, or borrows */
-static void add_capabilities_of_pf(PCIDevice *pci)
+static void add_aer(PCIDevice *pci)
 {
-	if (flr)
-		pcie_cap_flr_init(pci);
-	if (pm)
-		pci_pm_init(pci, CONFIG_PM, NULL);
-	if (!aer)
-		return;
 	pcie_cap_deverr_init(pci);
 	if (pcie_aer_init(pci, 2, CONFIG_AER, 0x48, NULL) < 0)
 		refuse("unknown QEMU: no advanced error reporting");
 }
 
+/* Functions 1, 2 and so on of the same device */
 static void add_vfs(PCIDevice *pci)
 {
-	/* Functions 1, 2 and so on of the same device */
 	if (!pcie_sriov_pf_init(pci, CONFIG_SRIOV, "pri-testdev-vf", PTD_VF_DEVICE_ID, vfs, vfs,
 				1, 1, NULL))
 		refuse("unknown QEMU: no virtual functions");
@@ -278,13 +277,17 @@ static void realize(PCIDevice *pci, void **errp)
 			      PTD_BAR_SIZE);
 	pci_register_bar(pci, 0, 0, (MemoryRegion *)s->mr);
 	pcie_endpoint_cap_init(pci, CONFIG_EXPRESS);
-	if (!s->pf)
-		add_capabilities_of_pf(pci);
+	if (flr && !s->pf)
+		pcie_cap_flr_init(pci);
+	if (pm && !s->pf)
+		pci_pm_init(pci, CONFIG_PM, NULL);
 	pcie_ats_init(pci, CONFIG_ATS, true);
 	pcie_pasid_init(pci, CONFIG_PASID, 20, false, false);
 	pcie_pri_init(pci, CONFIG_PRI, PTD_CREDITS_MAX, true);
 	check_config(pci, s->pf);
 	qemu_register_reset(system_reset, s);
+	if (aer && !s->pf)
+		add_aer(pci);
 	if (vfs && !s->pf)
 		add_vfs(pci);
 	say(s, "realized");

@@ -40,7 +40,8 @@
  *
  * A function that lost its state or is in D3hot is mute until ATS is enabled again, or
  * until it is in D0: it sends nothing, and device-TLB invalidations that reach it then,
- * which a real one might never complete, are counted.
+ * which a real one might never complete, are counted. What is counted of the driver's
+ * mistakes, this and PRI that was enabled early, survives such a loss.
  */
 
 /*

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Virtual functions beside a physical one whose faults are served. They share its page
+ * request interface, so their own requests are refused, and in a way that does not stop
+ * those of the physical function.
+ *
+ * With failure=stops, as it is loaded for this, pri-testdev stops all of them at a FAILURE.
+ */
+#include "iommufd_pri_utils.h"
+
+#define REQUESTS 64
+
+FIXTURE(pri_vf)
+{
+	struct server server;
+	struct unit *unit;
+	char pf[16], vf[16];
+	/* the virtual function, with tables on an address space of its own */
+	struct unit virt;
+	bool opened;
+};
+
+static int write_attribute(const char *bdf, const char *name, const char *value)
+{
+	char path[96];
+	int fd, rc = 0;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf, name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, value, strlen(value)) < 0)
+		rc = -errno;
+	close(fd);
+	return rc;
+}
+
+/* The first virtual function, which is made for it; the physical one is bound to VFIO. */
+static int make_vfs(const char *pf, char *vf)
+{
+	int fd = open("/sys/module/vfio_pci/parameters/enable_sriov", O_WRONLY | O_CLOEXEC);
+	char path[96], target[96];
+	ssize_t n;
+	int rc;
+
+	if (fd < 0 || write(fd, "Y", 1) != 1)
+		return -errno;
+	close(fd);
+	rc = write_attribute(pf, "sriov_numvfs", "2");
+	if (rc)
+		return rc;
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/virtfn0", pf);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 12)
+		return -ENODEV;
+	target[n] = 0;
+	strcpy(vf, target + n - 12);
+	return 0;
+}
+
+static int open_vf(struct server *server, const char *bdf, struct unit *virt)
+{
+	struct iopf *io = &server->io;
+	struct iopf_device *vfio = &virt->pri.vfio;
+	int rc;
+
+	virt->memory = server->unit[0].memory;
+	rc = iopf_device_open(io, bdf, vfio);
+	if (!rc)
+		rc = iopf_device_map_bar(vfio, 0, &virt->pri.bar);
+	if (!rc)
+		rc = map_regs(io, bdf, virt);
+	if (!rc)
+		rc = pri_command(&virt->pri, PTD_CMD_RESET);
+	if (!rc)
+		rc = iopf_device_bus_master(vfio, true);
+	if (!rc)
+		rc = iopf_ioas_alloc(io, &virt->ioas);
+	if (!rc)
+		rc = iopf_hwpt_alloc(io, vfio->id, virt->ioas, IOMMU_HWPT_ALLOC_PASID, 0,
+				     &virt->plain);
+	if (!rc)
+		rc = iopf_hwpt_alloc(io, vfio->id, virt->ioas, IOMMU_HWPT_ALLOC_PASID,
+				     server->queue.id, &virt->faulting);
+	if (!rc)
+		rc = iopf_device_attach(vfio, virt->plain);
+	if (!rc)
+		rc = iopf_device_attach_pasid(vfio, PASID, virt->plain);
+	return rc;
+}
+
+FIXTURE_SETUP(pri_vf)
+{
+	struct pri_address found;
+
+	if (pri_find(&found, 1) < 1)
+		SKIP(return, "no pri-testdev (1234:9171) here");
+	snprintf(self->pf, sizeof(self->pf), "%s", found.bdf);
+	self->unit = &self->server.unit[0];
+	ASSERT_EQ(0, server_open(&self->server, 0, 1));
+	if (write_attribute(self->pf, "sriov_numvfs", "0")) {
+		server_close(&self->server);
+		self->server = (struct server){ .n_units = 0 };
+		SKIP(return, "pri-testdev has no virtual functions: it was loaded without vfs=");
+	}
+	ASSERT_EQ(0, make_vfs(self->pf, self->vf));
+	ASSERT_EQ(0, open_vf(&self->server, self->vf, &self->virt)) {
+		ksft_print_msg("%s\n", iopf_error(&self->server.io));
+	}
+	self->opened = true;
+}
+
+static void close_vf(struct __test_metadata *_metadata, FIXTURE_DATA(pri_vf) *self)
+{
+	struct iopf *io = &self->server.io;
+
+	self->opened = false;
+	check_unit(_metadata, &self->virt);
+	EXPECT_EQ(0, pri_close(&self->virt.pri));
+	EXPECT_EQ(0, iopf_destroy(io, self->virt.plain));
+	EXPECT_EQ(0, iopf_destroy(io, self->virt.faulting));
+	EXPECT_EQ(0, iopf_destroy(io, self->virt.ioas));
+}
+
+FIXTURE_TEARDOWN(pri_vf)
+{
+	if (!self->server.n_units)
+		return;
+	if (self->opened)
+		close_vf(_metadata, self);
+	EXPECT_EQ(0, write_attribute(self->pf, "sriov_numvfs", "0"));
+	check_server(_metadata, &self->server);
+	EXPECT_EQ(0, reg(self->unit, PTD_N_EARLY));
+}
+
+/* Tables with a queue are not for it, and what it is attached to stays. */
+TEST_F(pri_vf, refused)
+{
+	struct iopf_device *vfio = &self->virt.pri.vfio;
+
+	EXPECT_EQ(-EINVAL, iopf_device_attach(vfio, self->virt.faulting));
+	EXPECT_EQ(-EINVAL, iopf_device_attach_pasid(vfio, PASID, self->virt.faulting));
+	EXPECT_EQ(-EINVAL, iopf_device_attach_pasid(vfio, OTHER_PASID, self->virt.faulting));
+	EXPECT_EQ(-EINVAL, iopf_device_attach_pasid(vfio, PASID, self->unit->faulting));
+	ASSERT_EQ(0, map_page(&self->server, &self->virt, SRC, READ_WRITE));
+	EXPECT_EQ(memory_read(&self->virt, SRC), dma_read(&self->virt, PASID, SRC));
+	EXPECT_EQ(0, iopf_unmap(&self->server.io, self->virt.ioas, SRC, PAGE));
+	EXPECT_EQ(0, dma_read(&self->virt, PASID, SRC));
+}
+
+/* It asks all the same: each group is INVALID, and the other's copy goes on. */
+TEST_F_TIMEOUT(pri_vf, stops_nobody, 120)
+{
+	struct unit *virt = &self->virt;
+	int i, sent = 0;
+
+	ASSERT_EQ(0, start_copy(self->unit, HALF, 2, 8));
+	for (i = 0; i < REQUESTS; i++) {
+		ASSERT_EQ(0, request(virt, PASID, SRC + i * PAGE, FLAGS_READ, i));
+		sent++;
+		ASSERT_LE(0, serve_some(&self->server, 0));
+		EXPECT_EQ(PTD_STATE_RUNNING, reg(self->unit, PTD_STATE));
+	}
+	EXPECT_EQ(sent, wait_reg(virt, PTD_N_INVALID, sent));
+	EXPECT_EQ(sent, reg(virt, PTD_N_RESPONSES));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(self->unit, HALF));
+	EXPECT_EQ(0, reg(self->unit, PTD_N_FAILURE));
+	EXPECT_EQ(0, reg(self->unit, PTD_N_REFUSED));
+}
+
+/* Nor do groups of several pages, nor those of a PASID that nothing is attached to. */
+TEST_F(pri_vf, stops_nobody_without_table)
+{
+	struct unit *virt = &self->virt;
+	struct iommu_hwpt_pgfault m;
+
+	ASSERT_EQ(0, request(self->unit, PASID, SRC, FLAGS_READ, 1));
+	EXPECT_EQ(32, burst(virt, PASID, 32, 4, 0));
+	EXPECT_EQ(8, wait_reg(virt, PTD_N_INVALID, 8));
+	EXPECT_TRUE(is_refused(virt, OTHER_PASID));
+	ASSERT_EQ(1, read_some(&self->server.queue, &m, 1, WAIT_MS));
+	EXPECT_EQ(self->unit->pri.vfio.id, m.dev_id);
+	EXPECT_EQ(0, read_some(&self->server.queue, &m, 1, 0));
+	EXPECT_EQ(1, answer(&self->server, m.cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(1, wait_reg(self->unit, PTD_N_SUCCESS, 1));
+}
+
+/* The physical function's table goes and comes back while the other asks. */
+TEST_F(pri_vf, pri_off_and_on)
+{
+	struct unit *virt = &self->virt;
+	struct iopf_device *vfio = &self->unit->pri.vfio;
+	struct iommu_hwpt_pgfault m[PENDING];
+
+	make_pending(_metadata, &self->server, m);
+	EXPECT_EQ(8, burst(virt, PASID, 8, 1, 0));
+	ASSERT_EQ(0, iopf_device_detach_pasid(vfio, PASID));
+	EXPECT_EQ(-EPERM, request(virt, PASID, SRC, FLAGS_READ, 1));
+	EXPECT_EQ(8, wait_reg(virt, PTD_N_INVALID, 8));
+	ASSERT_EQ(0, iopf_device_attach_pasid(vfio, PASID, self->unit->faulting));
+	EXPECT_EQ(0, request(virt, PASID, SRC, FLAGS_READ, 1));
+	EXPECT_EQ(9, wait_reg(virt, PTD_N_INVALID, 9));
+	ASSERT_EQ(0, start_copy(self->unit, 16 * PAGE, 1, 4));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(self->unit, 16 * PAGE));
+}
+
+/* They go while the physical function waits for answers. */
+TEST_F(pri_vf, vfs_leave)
+{
+	struct iommu_hwpt_pgfault m[PENDING];
+	int i;
+
+	make_pending(_metadata, &self->server, m);
+	EXPECT_EQ(8, burst(&self->virt, PASID, 8, 1, 0));
+	EXPECT_EQ(8, wait_reg(&self->virt, PTD_N_INVALID, 8));
+	close_vf(_metadata, self);
+	ASSERT_EQ(0, write_attribute(self->pf, "sriov_numvfs", "0"));
+	EXPECT_EQ(PENDING, reg(self->unit, PTD_OPEN_GROUPS));
+	ASSERT_EQ(PENDING / 2, read_all(&self->server.queue, m + PENDING / 2, PENDING / 2));
+	for (i = 0; i < PENDING; i++)
+		EXPECT_EQ(1, answer(&self->server, m[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PENDING, wait_reg(self->unit, PTD_N_SUCCESS, PENDING));
+}
+
+TEST_HARNESS_MAIN
