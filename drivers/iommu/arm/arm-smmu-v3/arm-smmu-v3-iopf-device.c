@@ -206,6 +206,26 @@ void arm_smmu_pri_stop(struct arm_smmu_master *master)
 
 /* ---- Devices ---- */
 
+/**
+ * arm_smmu_device_mute() - Send a device no invalidations, or do so again
+ * @dev: the device, its ATS off
+ * @mute: whether it will not answer
+ *
+ * Who sends one looks at &arm_smmu_master.mute, and waits for the CMD_SYNC behind it,
+ * in one RCU read-side critical section.
+ *
+ * Context: Process context, sleeps until those that were sent are complete.
+ */
+void arm_smmu_device_mute(struct device *dev, bool mute)
+{
+	struct arm_smmu_master *master = dev_iommu_priv_get(dev);
+
+	WRITE_ONCE(master->mute, mute);
+	if (mute)
+		synchronize_rcu();
+}
+EXPORT_SYMBOL_IF_KUNIT(arm_smmu_device_mute);
+
 static bool arm_smmu_can_stall(struct arm_smmu_master *master)
 {
 	return master->stall_enabled && master->smmu->evtq.iopf &&
