@@ -180,6 +180,18 @@ static void prq_test_timeout_given_up(struct kunit *test)
 	check_timeout(test->priv, 101, 0x4000, -ETIMEDOUT, 1);
 }
 
+/* A device that never answers is given up, not waited for for ever. */
+static void prq_test_timeout_for_ever(struct kunit *test)
+{
+	struct qi_desc desc = { .qw0 = QI_DEIOTLB_TYPE };
+	struct fake *fake = test->priv;
+
+	fake->mute = true;
+	KUNIT_EXPECT_EQ(test, -ETIMEDOUT, qi_submit_sync(&fake->iommu, &desc, 1, 0));
+	KUNIT_EXPECT_EQ(test, 3, fake->n_invalidations);
+	check_queue_works(fake);
+}
+
 /* A descriptor that the hardware does not take costs that answer and no other. */
 static void prq_test_queue_error(struct kunit *test)
 {
@@ -257,6 +269,7 @@ static struct kunit_case prq_test_answers_cases[] = {
 	KUNIT_CASE(prq_test_timeout_amid_answers),
 	KUNIT_CASE(prq_test_timeout_of_absent_device),
 	KUNIT_CASE(prq_test_timeout_given_up),
+	KUNIT_CASE(prq_test_timeout_for_ever),
 	KUNIT_CASE(prq_test_queue_error),
 	KUNIT_CASE(prq_test_queue_error_of_answers),
 	KUNIT_CASE(prq_test_queue_error_when_idle),

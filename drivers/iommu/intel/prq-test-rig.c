@@ -52,6 +52,8 @@ static void fake_execute(struct fake *fake, const struct qi_desc *desc)
 	case QI_DEIOTLB_TYPE:
 		fake->n_invalidations++;
 		fake->iommu.prq_overflows += fake->overflow_amid;
+		if (fake->mute)
+			fake->error = (struct fake_error){ .status = DMA_FSTS_ITE };
 		break;
 	case QI_IWD_TYPE:
 		if (desc->qw0 & QI_IWD_STATUS_WRITE)

@@ -85,6 +85,7 @@ struct fake {
 	unsigned int doorbells;
 	unsigned int n_invalidations;
 	bool overflow_amid;		/* the thread clears one during each of them */
+	bool mute;			/* the device answers none of them */
 	struct qi_desc last;
 	unsigned int n_answers;
 	unsigned int n_code[16];
