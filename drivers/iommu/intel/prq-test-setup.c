@@ -4,6 +4,9 @@
  */
 #include "prq-test.h"
 
+/* Scalable mode, in the Extended Capability Register (11.4.3) */
+#define ECAP_SMTS	BIT_ULL(43)
+
 /* Page Request Enable of a scalable-mode context entry (9.4) */
 #define CONTEXT_PRE	BIT_ULL(4)
 
@@ -71,17 +74,18 @@ static void prq_test_sleep_without_queue(struct kunit *test)
 /* ---- a device's capability ---- */
 
 /*
- * A device with the capability at PRI_CAP. It has stopped when its status was read
- * @busy times.
+ * A device with PRI at PRI_CAP, and ATS at ATS_CAP. It has stopped when its status was
+ * read @busy times.
  */
 #define PRI_CAP		0x100
+#define ATS_CAP		0x200
 
 struct fake_pci {
 	struct pci_dev pdev;
 	struct pci_bus bus;
 	struct dev_iommu iommu;
 	struct device_domain_info info;
-	u32 control;
+	u32 control, ats;
 	unsigned int busy, resets, early;
 	/* not even a reset makes it stop */
 	bool stuck;
@@ -92,6 +96,7 @@ static int config_read(struct pci_bus *bus, unsigned int devfn, int where, int s
 	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
 
 	*value = where == PRI_CAP + PCI_PRI_CTRL ? pci->control :
+		 where == ATS_CAP + PCI_ATS_CAP ? PCI_ATS_CAP_PAGE_ALIGNED :
 		 where == PRI_CAP + PCI_PRI_STATUS && !pci->busy ? PCI_PRI_STATUS_STOPPED : 0;
 	if (where == PRI_CAP + PCI_PRI_STATUS && pci->busy)
 		pci->busy--;
@@ -102,6 +107,8 @@ static int config_write(struct pci_bus *bus, unsigned int devfn, int where, int 
 {
 	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
 
+	if (where == ATS_CAP + PCI_ATS_CTRL)
+		pci->ats = value;
 	if (where != PRI_CAP + PCI_PRI_CTRL)
 		return 0;
 	pci->control = value & PCI_PRI_CTRL_ENABLE;
@@ -195,6 +202,58 @@ static void prq_test_enable_waits(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, pci->early);
 }
 
+/* What follows the attach of a default domain, and what of it is for the device's TLB */
+static void finalize(struct kunit *test, struct fake_pci *pci, unsigned int tags)
+{
+	struct dmar_domain *domain = pci->info.domain;
+	struct device *dev = &pci->pdev.dev;
+
+	intel_iommu_ops.probe_finalize(dev);
+	KUNIT_EXPECT_EQ(test, tags ? PCI_ATS_CTRL_ENABLE : 0, pci->ats & PCI_ATS_CTRL_ENABLE);
+	KUNIT_EXPECT_EQ(test, !!tags, !!pci->info.ats_enabled);
+	KUNIT_EXPECT_EQ(test, tags, list_count_nodes(&domain->cache_tags));
+}
+
+/*
+ * ATS goes on when the default domain is attached, not before, and unmaps of that domain
+ * reach the device from then on. Without scalable mode it goes on with the attach itself.
+ */
+static void prq_test_ats_after_attach(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct fake_pci *pci = pci_init(test, fake);
+	struct dmar_domain *domain = kunit_kzalloc(test, sizeof(*domain), GFP_KERNEL);
+	struct iommu_domain_info here = { .iommu = &fake->iommu, .did = 5 };
+	struct cache_tag *tag;
+	u64 ecap = fake->iommu.ecap;
+
+	KUNIT_ASSERT_NOT_NULL(test, domain);
+	spin_lock_init(&domain->cache_lock);
+	INIT_LIST_HEAD(&domain->cache_tags);
+	xa_init(&domain->iommu_array);
+	KUNIT_ASSERT_EQ(test, 0, xa_err(xa_store(&domain->iommu_array, fake->iommu.seq_id, &here,
+						 GFP_KERNEL)));
+	pci->pdev.ats_cap = ATS_CAP;
+	pci->info.ats_supported = 1;
+	pci->info.ats_enabled = 0;
+	pci->info.domain = domain;
+
+	fake->iommu.ecap = 0;
+	finalize(test, pci, 0);
+	fake->iommu.ecap = ECAP_SMTS;
+	finalize(test, pci, 1);
+	finalize(test, pci, 1);
+	fake->iommu.ecap = ecap;
+
+	tag = list_first_entry_or_null(&domain->cache_tags, struct cache_tag, node);
+	KUNIT_ASSERT_NOT_NULL(test, tag);
+	KUNIT_EXPECT_EQ(test, CACHE_TAG_DEVTLB, tag->type);
+	KUNIT_EXPECT_EQ(test, 5, tag->domain_id);
+	KUNIT_EXPECT_PTR_EQ(test, &pci->pdev.dev, tag->dev);
+	kfree(tag);
+	xa_destroy(&domain->iommu_array);
+}
+
 /* The device may send requests only to a queue that is there. */
 static void prq_test_context_entry(struct kunit *test)
 {
@@ -223,6 +282,7 @@ static struct kunit_case prq_test_setup_cases[] = {
 	KUNIT_CASE(prq_test_sleep_without_queue),
 	KUNIT_CASE(prq_test_enable),
 	KUNIT_CASE(prq_test_enable_waits),
+	KUNIT_CASE(prq_test_ats_after_attach),
 	KUNIT_CASE(prq_test_context_entry),
 	{}
 };
