@@ -82,6 +82,20 @@ static uint32_t in_hardware(const struct iopf_device *dev, unsigned int reg)
 	return value;
 }
 
+/* What a VMM needs to know of the device's PASIDs, as Linux 6.15 tells it */
+TEST_F(pri, pasids_in_hw_info)
+{
+	struct iopf_device *dev = &self->unit->pri.vfio;
+	struct iommu_hw_info info = { .size = sizeof(info), .dev_id = dev->id };
+
+	ASSERT_EQ(0, ioctl(self->server.io.fd, IOMMU_GET_HW_INFO, &info));
+	/* 20 bits of its own, of which an IOMMU may take less */
+	EXPECT_LE(10, info.out_max_pasid_log2);
+	EXPECT_GE(20, info.out_max_pasid_log2);
+	EXPECT_EQ(0, info.out_capabilities & (IOMMU_HW_CAP_PCI_PASID_EXEC |
+					      IOMMU_HW_CAP_PCI_PASID_PRIV));
+}
+
 /* A guest's driver finds PRI as after a reset, and what it writes stays its own. */
 TEST_F(pri, capability_is_virtual)
 {
