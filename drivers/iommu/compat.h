@@ -37,6 +37,9 @@ static inline void iommu_compat_free_pages(void *virt)
 
 #define iommu_free_pages(virt) iommu_compat_free_pages(virt)
 
+/* -1 stands for all of a PASID there. */
+#define qi_desc_piotlb_all(did, pasid, desc) qi_desc_piotlb(did, pasid, 0, -1, 0, desc)
+
 /* The name of a namespace is a string. */
 #undef EXPORT_SYMBOL_NS_GPL
 #define EXPORT_SYMBOL_NS_GPL(sym, ns) __EXPORT_SYMBOL(sym, "GPL", ns)

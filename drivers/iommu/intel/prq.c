@@ -624,7 +624,7 @@ static unsigned int prq_drain_descs(struct qi_desc *desc, const struct device_do
 
 	desc[0].qw0 = QI_IWD_STATUS_DATA(QI_DONE) | QI_IWD_FENCE | QI_IWD_TYPE;
 	if (pasid != IOMMU_NO_PASID) {
-		qi_desc_piotlb(did, pasid, 0, -1, 0, &desc[1]);
+		qi_desc_piotlb_all(did, pasid, &desc[1]);
 		qi_desc_dev_iotlb_pasid(sid, info->pfsid, pasid, depth, 0, MAX_AGAW_PFN_WIDTH,
 					&desc[2]);
 	} else {

@@ -326,7 +326,7 @@ TEST_F(demand, refused_maps)
 TEST_F(demand, refused_page_tables)
 {
 	struct env *env = &self->env;
-	uint32_t other, id;
+	uint32_t other, id = 0;
 	struct queue now;
 
 	ASSERT_EQ(0, ioas_alloc(env->fd, &other));

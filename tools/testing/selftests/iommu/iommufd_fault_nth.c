@@ -77,9 +77,9 @@ FIXTURE_TEARDOWN(fail_nth)
 
 TEST_F(fail_nth, alloc_queue)
 {
-	int before = dup(0), after, fd, rc;
+	int before = dup(0), after, fd = -1, rc;
 	struct nth *nth = &self->nth;
-	uint32_t id;
+	uint32_t id = 0;
 
 	close(before);
 	do {
@@ -128,7 +128,7 @@ TEST_F(fail_nth, alloc_hwpt)
 TEST_F(fail_nth, map_on_demand)
 {
 	const size_t length = 64ul << 20;
-	uint32_t hwpt_id, ioas_id, flags = IOMMU_IOAS_MAP_ON_FAULT | IOMMU_IOAS_MAP_READABLE;
+	uint32_t hwpt_id = 0, ioas_id, flags = IOMMU_IOAS_MAP_ON_FAULT | IOMMU_IOAS_MAP_READABLE;
 	void *memory = mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct sides *env = &self->env;
 	struct nth *nth = &self->nth;

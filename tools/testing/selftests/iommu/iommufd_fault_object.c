@@ -39,7 +39,7 @@ TEST_F(object, alloc_fields)
 		{ { .flags = 15, .depth = 3, .deadline_ms = 5 }, 0, 4 },
 	};
 	int fd = self->env.fd;
-	struct queue q;
+	struct queue q = {};
 	unsigned int i;
 
 	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
