@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Front door of the project; the work is done in scripts/.  'make help' lists the targets.
 #
-# BASE=7.3              the base, of those in scripts/base-version (default: 6.12; the overlay does
-#                       not apply to 7.3 yet)
+# BASE=7.3              the base, of those in scripts/base-version (default: 6.12)
 # KDIR=/path/to/linux   build on this (clean) tree of that version instead of Debian's
 # CONFIG=/path/to/config   for 'make deb': the kernel's .config (default: the running kernel's)
 # TREE=DIR              the tree of 'make tree' and 'make take', instead of linux

@@ -34,7 +34,8 @@ static int test_switch(struct device *dev, ioasid_t pasid)
 	return rc;
 }
 
-static int test_attach_dev(struct iommu_domain *domain, struct device *dev)
+static int test_attach_dev(struct iommu_domain *domain, struct device *dev,
+			   struct iommu_domain *old)
 {
 	return test_switch(dev, IOMMU_NO_PASID);
 }
@@ -45,9 +46,10 @@ static int test_set_dev_pasid(struct iommu_domain *domain, struct device *dev,
 	return test_switch(dev, pasid);
 }
 
-static void test_remove_dev_pasid(struct device *dev, ioasid_t pasid,
-				  struct iommu_domain *domain)
+static int test_block_dev_pasid(struct iommu_domain *domain, struct device *dev,
+				ioasid_t pasid, struct iommu_domain *old)
 {
+	return 0;
 }
 
 static void test_page_response(struct device *dev, struct iopf_fault *evt,
@@ -101,10 +103,15 @@ static struct iommu_domain test_default_domain = {
 	.ops = &iopf_test_domain_ops,
 };
 
+static struct iommu_domain test_blocked_domain = {
+	.type = IOMMU_DOMAIN_BLOCKED,
+	.ops = &(const struct iommu_domain_ops){ .set_dev_pasid = test_block_dev_pasid },
+};
+
 static const struct iommu_ops test_ops = {
 	.probe_device = test_probe_device,
 	.device_group = generic_device_group,
-	.remove_dev_pasid = test_remove_dev_pasid,
+	.blocked_domain = &test_blocked_domain,
 	.page_response = test_page_response,
 	.page_response_batch = test_page_response_batch,
 	.page_drain = test_page_drain,

@@ -124,7 +124,7 @@ static void mover_set_present(struct mover *mover, bool present)
 static int mover_set_dev_pasid(struct iommu_domain *domain, struct device *dev, ioasid_t pasid,
 			       struct iommu_domain *old)
 {
-	struct mover *mover = domain->fault_data;
+	struct mover *mover = container_of(domain->ops, struct mover, ops);
 
 	if (mover->present) {
 		mover_set_present(mover, false);
@@ -153,7 +153,7 @@ static struct mover *mover_init(struct kunit *test, ioasid_t pasid)
 	for (i = 0; i < 2; i++)
 		mover->domain[i] = (struct iommu_domain){
 			.type = mover->how->domain_type, .owner = &fake->ops,
-			.ops = &mover->ops, .iopf_handler = mover_handler, .fault_data = mover,
+			.ops = &mover->ops, .iopf_handler = mover_handler,
 		};
 	return mover;
 }

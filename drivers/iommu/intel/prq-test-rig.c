@@ -141,10 +141,10 @@ static int fake_set_dev_pasid(struct iommu_domain *domain, struct device *dev, i
 	return 0;
 }
 
-static void fake_remove_dev_pasid(struct device *dev, ioasid_t pasid,
-				  struct iommu_domain *domain)
-{
-}
+static struct iommu_domain fake_blocked_domain = {
+	.type = IOMMU_DOMAIN_BLOCKED,
+	.ops = &(const struct iommu_domain_ops){ .set_dev_pasid = fake_set_dev_pasid },
+};
 
 static int fake_handler(struct iopf_group *group)
 {
@@ -282,7 +282,7 @@ int prq_test_init(struct kunit *test)
 
 	fake->ops.page_response = intel_iommu_page_response;
 	fake->ops.page_response_batch = intel_iommu_page_response_batch;
-	fake->ops.remove_dev_pasid = fake_remove_dev_pasid;
+	fake->ops.blocked_domain = &fake_blocked_domain;
 	fake->iommu.iommu.ops = &fake->ops;
 	fake->domain_ops.set_dev_pasid = fake_set_dev_pasid;
 	fake->domain.type = IOMMU_DOMAIN_UNMANAGED;

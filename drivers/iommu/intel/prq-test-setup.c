@@ -142,15 +142,19 @@ static struct fake_pci *pci_init(struct kunit *test, struct fake *fake)
 	return pci;
 }
 
+/* The driver is told that the device is there. */
+static bool enable(struct fake_pci *pci)
+{
+	intel_iommu_ops.probe_finalize(&pci->pdev.dev);
+	return pci->info.pri_enabled;
+}
+
 static void enable_and_disable(struct kunit *test, struct fake_pci *pci)
 {
-	const struct iommu_ops *ops = &intel_iommu_ops;
-	struct device *dev = &pci->pdev.dev;
-
-	KUNIT_EXPECT_EQ(test, 0, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_TRUE(test, enable(pci));
 	KUNIT_EXPECT_EQ(test, PCI_PRI_CTRL_ENABLE, pci->control);
-	KUNIT_EXPECT_EQ(test, -EBUSY, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
-	KUNIT_EXPECT_EQ(test, 0, ops->dev_disable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	pci_disable_pri(&pci->pdev);
+	pci->info.pri_enabled = 0;
 	KUNIT_EXPECT_EQ(test, 0, pci->control);
 }
 
@@ -161,10 +165,8 @@ static void enable_and_disable(struct kunit *test, struct fake_pci *pci)
 static void prq_test_enable(struct kunit *test)
 {
 	struct fake_pci *pci = pci_init(test, test->priv);
-	const struct iommu_ops *ops = &intel_iommu_ops;
 
-	KUNIT_EXPECT_EQ(test, -EINVAL,
-			ops->dev_enable_feat(&pci->pdev.dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_FALSE(test, enable(pci));
 	KUNIT_EXPECT_EQ(test, 0, pci->control);
 	pci->pdev.pasid_required = 1;
 	enable_and_disable(test, pci);
@@ -180,8 +182,6 @@ static void prq_test_enable(struct kunit *test)
 static void prq_test_enable_waits(struct kunit *test)
 {
 	struct fake_pci *pci = pci_init(test, test->priv);
-	const struct iommu_ops *ops = &intel_iommu_ops;
-	struct device *dev = &pci->pdev.dev;
 
 	pci->pdev.pasid_required = 1;
 	pci->busy = 3;
@@ -198,7 +198,7 @@ static void prq_test_enable_waits(struct kunit *test)
 
 	pci->stuck = true;
 	pci->busy = UINT_MAX;
-	KUNIT_EXPECT_EQ(test, -EBUSY, ops->dev_enable_feat(dev, IOMMU_DEV_FEAT_IOPF));
+	KUNIT_EXPECT_FALSE(test, enable(pci));
 	KUNIT_EXPECT_EQ(test, 0, pci->early);
 }
 

@@ -56,14 +56,12 @@ static int pasid_attach(struct iommufd_device *idev, ioasid_t pasid, u32 *pt_id)
 	return rc;
 }
 
-static int pasid_detach(struct iommufd_device *idev, ioasid_t pasid)
+static void pasid_detach(struct iommufd_device *idev, ioasid_t pasid)
 {
 	struct mock_state *state = dev_get_drvdata(idev->dev);
 
-	if (!xa_erase(&state->attached, pasid))
-		return -ENOENT;
-	iommufd_device_detach(idev, pasid);
-	return 0;
+	if (xa_erase(&state->attached, pasid))
+		iommufd_device_detach(idev, pasid);
 }
 
 /* For the destruction of the device; @alone says that its group has no other. */
@@ -124,7 +122,8 @@ int iommufd_mock_pasid_test(struct iommufd_ucmd *ucmd, struct iommufd_device *id
 						    &cmd->pasid_replace.pt_id);
 		break;
 	case IOMMU_TEST_OP_PASID_DETACH:
-		rc = pasid_detach(idev, cmd->pasid_detach.pasid);
+		pasid_detach(idev, cmd->pasid_detach.pasid);
+		rc = 0;
 		break;
 	case IOMMU_TEST_OP_PASID_CHECK_HWPT:
 		rc = pasid_check(ucmd, state, cmd->pasid_check.pasid, cmd->pasid_check.hwpt_id);

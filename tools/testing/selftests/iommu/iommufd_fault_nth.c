@@ -224,7 +224,8 @@ TEST_F(fail_nth, pasid)
 		failed = nth_end(nth);
 		EXPECT_EQ(0, inject_side(env, bad, 1, 1, 1, 1));
 		EXPECT_EQ(!rc, serve_all(bad->queue));
-		EXPECT_EQ(rc ? -ENOENT : 0, mock_pasid_detach(env->fd, dev, 1));
+		EXPECT_EQ(rc ? 0 : -EINVAL, mock_pasid_check(env->fd, dev, 1, 0));
+		EXPECT_EQ(0, mock_pasid_detach(env->fd, dev, 1));
 	} while (failed);
 	EXPECT_EQ(0, rc);
 	EXPECT_LE(2, nth->failed);
