@@ -2,6 +2,8 @@
 /*
  * KUnit tests of the page request queue's start and sleep, and of a device's capability
  */
+#include <linux/pci-ats.h>
+
 #include "prq-test.h"
 
 /* Scalable mode, in the Extended Capability Register (11.4.3) */
