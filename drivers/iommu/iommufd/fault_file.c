@@ -73,8 +73,8 @@ static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 	if (iocb->ki_pos)
 		return -ESPIPE;
-	/* A multishot read of io_uring has no completion, but this flag. */
-	if (is_sync_kiocb(iocb) && !(iocb->ki_flags & IOCB_ALLOC_CACHE) &&
+	/* A multishot read of io_uring has no completion, and does not wait. */
+	if (is_sync_kiocb(iocb) && !(iocb->ki_flags & IOCB_NOWAIT) &&
 	    iov_iter_count(to) % FAULT_MESSAGE_SIZE)
 		return -ESPIPE;
 	if (!room)
