@@ -59,7 +59,11 @@ static void domain_unmap(struct iommu_domain *domain, unsigned long iova, size_t
 	WARN_ONCE(done != size, "%zu of %zu bytes were unmapped\n", done, size);
 }
 
-/* Unmap what is present of the pages from @from to @to of a chunk; no bit changes. */
+/*
+ * Unmap what is present of the pages from @from to @to of a chunk; no bit changes. A driver
+ * that walks over holes frees the table when it unmaps all of it. Another one stops at the
+ * first hole, and lets a huge leaf take the place of an empty table.
+ */
 static void chunk_unmap(const struct demand_slab *slab, const struct demand_chunk *chunk,
 			unsigned long index, unsigned int from, unsigned int to,
 			struct iommu_domain *domain, struct iommu_iotlb_gather *gather)
@@ -67,10 +71,12 @@ static void chunk_unmap(const struct demand_slab *slab, const struct demand_chun
 	bool all = !from && to == DEMAND_CHUNK_PAGES - 1;
 	unsigned int first = from, end;
 
-	if (chunk->huge || (all && chunk->table)) {
+	if (chunk->huge) {
 		domain_unmap(domain, chunk_first(index), PMD_SIZE, gather);
 		return;
 	}
+	if (all && chunk->table)
+		first = iommu_unmap_fast(domain, chunk_first(index), PMD_SIZE, gather) / PAGE_SIZE;
 	for_each_set_bitrange_from(first, end, chunk->present, to + 1)
 		domain_unmap(domain, chunk_first(index) + first * PAGE_SIZE,
 			     (end - first) * PAGE_SIZE, gather);

@@ -131,12 +131,14 @@ TEST_F(pri, capability_is_virtual)
 TEST_F(pri, detach_pasid)
 {
 	struct iommu_hwpt_pgfault m[PENDING];
+	int rc;
 
 	make_pending(_metadata, &self->server, m);
 	ASSERT_EQ(0, iopf_device_detach_pasid(&self->unit->pri.vfio, PASID));
 	check_pending_gone(_metadata, &self->server, m, PTD_N_INVALID);
-	/* with the last table that has a queue PRI is switched off */
-	EXPECT_EQ(-EPERM, request(self->unit, PASID, SRC, FLAGS_READ, 1));
+	/* With the last table that has a queue Linux 6.12 switches PRI off, 7.3 does not. */
+	rc = request(self->unit, PASID, SRC, FLAGS_READ, 1);
+	EXPECT_TRUE(rc == -EPERM || rc == -EINVAL);
 
 	ASSERT_EQ(0, iopf_device_attach_pasid(&self->unit->pri.vfio, PASID, self->unit->faulting));
 	ASSERT_EQ(0, start_copy(self->unit, 4 * PAGE, 2, 2));
