@@ -64,6 +64,8 @@ struct dev {
 	uint32_t stdev_id;
 	uint32_t idev_id;
 	bool has_pasids;
+	/* Linux 7.3 makes HWPTs for PASIDs also for a device that has none. */
+	bool pasid_hwpts;
 	struct hwpt *attached[PASIDS];
 	struct group partials[MAX_PARTIALS];
 	unsigned int n_partials;

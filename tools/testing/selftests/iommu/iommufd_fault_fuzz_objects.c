@@ -141,7 +141,7 @@ static long model_hwpt(const struct ctx *ctx, uint32_t dev_id, uint32_t pt_id, u
 		return -EOPNOTSUPP;
 	for (i = 0; i < DEVS; i++) {
 		if (ctx->devs[i].idev_id == dev_id && flags & IOMMU_HWPT_ALLOC_PASID &&
-		    !ctx->devs[i].has_pasids)
+		    !ctx->devs[i].pasid_hwpts)
 			return -EOPNOTSUPP;
 	}
 	if (flags & IOMMU_HWPT_FAULT_ID_VALID && type_of(ctx, fault_id) != QUEUE)
@@ -311,6 +311,7 @@ void op_detach(struct ctx *ctx)
 void make_device(struct ctx *ctx, struct dev *dev, bool has_pasids)
 {
 	struct mock_device mock = {};
+	uint32_t id = 0;
 
 	expect("create a device", 0,
 	       mock_device_create(ctx->fd, ctx->plain->id,
@@ -321,6 +322,11 @@ void make_device(struct ctx *ctx, struct dev *dev, bool has_pasids)
 	add_object(ctx, dev->stdev_id, MOCK);
 	add_object(ctx, dev->idev_id, DEVICE);
 	model_attach(dev, 0, ctx->plain);
+
+	dev->pasid_hwpts = !hwpt_alloc_paging(ctx->fd, dev->idev_id, ctx->ioas_id,
+					      IOMMU_HWPT_ALLOC_PASID, 0, &id);
+	if (dev->pasid_hwpts)
+		expect("destroy a HWPT for PASIDs", 0, iommufd_destroy(ctx->fd, id));
 }
 
 void drop_device(struct ctx *ctx, struct dev *dev)
