@@ -434,12 +434,15 @@ TEST_F(nested, invalidate_nonsense)
 	};
 	struct guest *guest = &n->guest;
 	uint32_t count = 1;
+	int rc;
 
 	EXPECT_EQ(0, guest_invalidate_many(guest, n->stage.hwpt, what, &count));
 	EXPECT_EQ(1, count);
 	EXPECT_EQ(-EINVAL, guest_invalidate(guest, &n->stage, SRC + 1, 1));
 	EXPECT_EQ(-EINVAL, guest_invalidate(guest, &n->stage, SRC, UINT64_MAX));
-	EXPECT_EQ(-ENOENT, guest_invalidate_many(guest, n->unit->plain, what, &count));
+	/* Linux 6.12 finds no nested HWPT of that id, 7.3 a wrong object. */
+	rc = guest_invalidate_many(guest, n->unit->plain, what, &count);
+	EXPECT_TRUE(rc == -ENOENT || rc == -EINVAL);
 	/* up to the first that is wrong */
 	what[1].flags = ~0U;
 	count = 3;
