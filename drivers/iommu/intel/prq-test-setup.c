@@ -244,7 +244,6 @@ static void prq_test_ats_after_attach(struct kunit *test)
 	finalize(test, pci, 0);
 	fake->iommu.ecap = ECAP_SMTS;
 	finalize(test, pci, 1);
-	finalize(test, pci, 1);
 	fake->iommu.ecap = ecap;
 
 	tag = list_first_entry_or_null(&domain->cache_tags, struct cache_tag, node);
