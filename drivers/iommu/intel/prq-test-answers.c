@@ -180,7 +180,7 @@ static void prq_test_timeout_given_up(struct kunit *test)
 	check_timeout(test->priv, 101, 0x4000, -ETIMEDOUT, 1);
 }
 
-/* A device that never answers is given up, not waited for for ever. */
+/* A device that never answers is given up: no wait is endless. */
 static void prq_test_timeout_for_ever(struct kunit *test)
 {
 	struct qi_desc desc = { .qw0 = QI_DEIOTLB_TYPE };

@@ -21,8 +21,8 @@
  * - A PCI function (smmu-testdev.h is its data sheet) whose accesses go the same
  *   way and stall.
  *
- * Nothing is cached: functions are told of invalidations, which have nothing else to do. Stage 1 with 4 KiB
- * pages only. Differences from the architecture: a page request that finds the
+ * Nothing is cached: functions are told of invalidations, which have nothing else to do.
+ * Stage 1 with 4 KiB pages only. Differences from the architecture: a page request that finds the
  * queue in overflow is refused to the device, where an SMMU would answer "success".
  *
  * qemu-plugin.h says how a plugin adds a device.

@@ -27,6 +27,8 @@ FIXTURE(pri_leave)
 	int monitor;
 };
 
+typedef FIXTURE_DATA(pri_leave) leave_t;
+
 /* Is there a way to reset it? */
 static bool is_reset_by_vfio(const char *bdf)
 {
@@ -112,7 +114,7 @@ static void answer_half(struct __test_metadata *_metadata, struct server *server
 }
 
 /* Somebody wants the device away by writing to a file of sysfs: it is served until closed. */
-static void leave(struct __test_metadata *_metadata, FIXTURE_DATA(pri_leave) *self,
+static void leave(struct __test_metadata *_metadata, leave_t *self,
 		  const char *path, const char *text)
 {
 	struct request_to_leave ask = { .path = path, .text = text };
@@ -143,7 +145,7 @@ static void wait_present(struct __test_metadata *_metadata, const struct pri_add
 }
 
 /* What it has counted, if it was not reset: each group had one answer. */
-static void check_left(struct __test_metadata *_metadata, FIXTURE_DATA(pri_leave) *self)
+static void check_left(struct __test_metadata *_metadata, leave_t *self)
 {
 	struct unit unit = { .memory = NULL };
 
@@ -159,7 +161,7 @@ static void check_left(struct __test_metadata *_metadata, FIXTURE_DATA(pri_leave
 }
 
 /* Open it again, as a device that was never there before. */
-static void come_back(struct __test_metadata *_metadata, FIXTURE_DATA(pri_leave) *self)
+static void come_back(struct __test_metadata *_metadata, leave_t *self)
 {
 	struct server *server = &self->server;
 
@@ -223,7 +225,7 @@ static bool tell(int monitor, const char *command)
 }
 
 /* Only the first who opens it has to negotiate, and is believed here. */
-static bool open_monitor(FIXTURE_DATA(pri_leave) *self)
+static bool open_monitor(leave_t *self)
 {
 	self->monitor = open(MONITOR, O_RDWR | O_CLOEXEC);
 	if (self->monitor < 0)
@@ -257,6 +259,9 @@ static int find_slot(const char *bdf, char *path, size_t size)
 	return rc;
 }
 
+#define ADD_DEVICE \
+	"{\"execute\": \"device_add\", \"arguments\": {\"driver\": \"pri-testdev\", \"id\": \"behind\", \"bus\": \"root1\"}}"
+
 /* Its slot loses power, so QEMU takes it away; then it gets a new one. */
 TEST_F_TIMEOUT(pri_leave, unplugged, 120)
 {
@@ -267,8 +272,7 @@ TEST_F_TIMEOUT(pri_leave, unplugged, 120)
 		SKIP(return, "the device is in no slot, or there is no monitor");
 	leave(_metadata, self, slot, "0");
 	EXPECT_EQ(0, pri_find(&(struct pri_address){ "" }, 1));
-	while (!tell(self->monitor, "{\"execute\": \"device_add\", \"arguments\": {\"driver\": "
-		     "\"pri-testdev\", \"id\": \"behind\", \"bus\": \"root1\"}}")) {
+	while (!tell(self->monitor, ADD_DEVICE)) {
 		ASSERT_GT(end, now_ms());
 		usleep(100000);
 	}
@@ -295,7 +299,7 @@ static int tell_errors_to(struct iopf_device *vfio, int fd)
 }
 
 /* Have the device tell its port of this error, and wait until VFIO tells us. */
-static void make_error(struct __test_metadata *_metadata, FIXTURE_DATA(pri_leave) *self,
+static void make_error(struct __test_metadata *_metadata, leave_t *self,
 		       const char *error)
 {
 	int fd = eventfd(0, EFD_CLOEXEC);
@@ -303,8 +307,9 @@ static void make_error(struct __test_metadata *_metadata, FIXTURE_DATA(pri_leave
 
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, tell_errors_to(&self->unit->pri.vfio, fd));
-	snprintf(command, sizeof(command), "{\"execute\": \"human-monitor-command\", "
-		 "\"arguments\": {\"command-line\": \"pcie_aer_inject_error behind %s\"}}", error);
+	snprintf(command, sizeof(command),
+		 "{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"pcie_aer_inject_error behind %s\"}}",
+		 error);
 	ASSERT_TRUE(tell(self->monitor, command));
 	ASSERT_TRUE(is_readable(fd));
 	close(fd);

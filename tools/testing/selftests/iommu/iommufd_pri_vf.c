@@ -20,6 +20,8 @@ FIXTURE(pri_vf)
 	bool opened;
 };
 
+typedef FIXTURE_DATA(pri_vf) vf_t;
+
 static int write_attribute(const char *bdf, const char *name, const char *value)
 {
 	char path[96];
@@ -110,7 +112,7 @@ FIXTURE_SETUP(pri_vf)
 	self->opened = true;
 }
 
-static void close_vf(struct __test_metadata *_metadata, FIXTURE_DATA(pri_vf) *self)
+static void close_vf(struct __test_metadata *_metadata, vf_t *self)
 {
 	struct iopf *io = &self->server.io;
 
