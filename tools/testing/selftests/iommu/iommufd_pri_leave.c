@@ -68,18 +68,6 @@ FIXTURE_TEARDOWN(pri_leave)
 
 /* ---- helpers ---- */
 
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC), rc = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		rc = -errno;
-	close(fd);
-	return rc;
-}
-
 struct request_to_leave {
 	const char *path, *text;
 	int rc;

@@ -72,18 +72,6 @@ static void check_copy(struct __test_metadata *_metadata, struct server *server)
 	EXPECT_LE(2 * SHORT / PAGE, reg(unit, PTD_N_REQUESTS) - before);
 }
 
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC), rc = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		rc = -errno;
-	close(fd);
-	return rc;
-}
-
 /* To RAM; whoever runs the machine wakes it. */
 static int sleep_to_ram(void)
 {

@@ -236,16 +236,9 @@ struct supervisor {
 static bool sysfs_put(const char *bdf, const char *what, const char *text)
 {
 	char path[128];
-	int fd;
-	bool done;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/%s%s%s", bdf ? "devices/" : "", bdf ?: "", what);
-	fd = open(path, O_WRONLY);
-	if (fd < 0)
-		return false;
-	done = write(fd, text, strlen(text)) > 0;
-	close(fd);
-	return done;
+	return !write_file(path, text);
 }
 
 /* The world and its servers are gone: the device must have all its answers. */

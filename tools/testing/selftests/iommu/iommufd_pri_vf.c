@@ -25,30 +25,19 @@ typedef FIXTURE_DATA(pri_vf) vf_t;
 static int write_attribute(const char *bdf, const char *name, const char *value)
 {
 	char path[96];
-	int fd, rc = 0;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf, name);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, value, strlen(value)) < 0)
-		rc = -errno;
-	close(fd);
-	return rc;
+	return write_file(path, value);
 }
 
 /* The first virtual function, which is made for it; the physical one is bound to VFIO. */
 static int make_vfs(const char *pf, char *vf)
 {
-	int fd = open("/sys/module/vfio_pci/parameters/enable_sriov", O_WRONLY | O_CLOEXEC);
+	int rc = write_file("/sys/module/vfio_pci/parameters/enable_sriov", "Y");
 	char path[96], target[96];
 	ssize_t n;
-	int rc;
 
-	if (fd < 0 || write(fd, "Y", 1) != 1)
-		return -errno;
-	close(fd);
-	rc = write_attribute(pf, "sriov_numvfs", "2");
+	rc = rc ? rc : write_attribute(pf, "sriov_numvfs", "2");
 	if (rc)
 		return rc;
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/virtfn0", pf);
