@@ -26,6 +26,9 @@ struct iov_iter;
 #define IOMMUFD_FAULT_MAX_DEPTH	65536
 /* The longest deadline: an hour */
 #define IOMMUFD_FAULT_MAX_MS	(3600 * MSEC_PER_SEC)
+/* What the file is read and written in */
+#define FAULT_MESSAGE_SIZE	sizeof(struct iommu_hwpt_pgfault)
+#define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
 /* Answers that are claimed, given and finished together */
 #define IOMMUFD_FAULT_BATCH	64
 

@@ -18,7 +18,6 @@
 #include "fault_slot.h"
 #include "fault_take.h"
 
-#define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
 /* Slots that are looked at without letting go of the lock */
 #define FAULT_SCAN	1024
 

@@ -36,9 +36,6 @@
 
 #include "iommufd_private.h"
 
-#define FAULT_MESSAGE_SIZE	sizeof(struct iommu_hwpt_pgfault)
-#define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
-
 static ssize_t fault_file_wait(struct iommufd_fault *fault, struct kiocb *iocb)
 {
 	if (READ_ONCE(fault->hung_up))

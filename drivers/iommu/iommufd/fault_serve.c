@@ -12,9 +12,6 @@
 
 #include "iommufd_private.h"
 
-#define FAULT_MESSAGE_SIZE	sizeof(struct iommu_hwpt_pgfault)
-#define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
-
 /* Fields of a larger structure, which this kernel does not know, must be 0. */
 static int fault_serve_check_size(const struct iommu_fault_serve __user *user, u32 size)
 {

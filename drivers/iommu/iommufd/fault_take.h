@@ -13,7 +13,6 @@
 #include "../iommu-priv.h"
 #include "iommufd_private.h"
 
-#define FAULT_MESSAGE_SIZE	sizeof(struct iommu_hwpt_pgfault)
 /* Messages that are written without letting go of the lock */
 #define FAULT_TAKE		64
 
