@@ -373,7 +373,8 @@ static void mark_dirty(unsigned long pfn, unsigned int n)
 	while (pfn < end) {
 		folio = page_folio(pfn_to_page(pfn));
 		folio_mark_dirty(folio);
-		pfn = folio_pfn(folio) + folio_nr_pages(folio);
+		/* Where it is may be in the flags, others of which may change meanwhile. */
+		pfn = data_race(folio_pfn(folio)) + folio_nr_pages(folio);
 	}
 	memalloc_noreclaim_restore(flags);
 }
