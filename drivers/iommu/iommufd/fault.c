@@ -158,7 +158,7 @@ static struct iommufd_fault_slot *fault_slot_get(struct iommufd_fault *fault,
  *
  * Context: Under the object's lock.
  *
- * Return: whether who waits is to be woken for it.
+ * Return: whether who waits is to be woken for it (wake.pml: LOSS_NO_WAKE).
  */
 bool iommufd_fault_note_loss(struct iommufd_fault *fault, bool alarm)
 {

@@ -250,7 +250,7 @@ ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iommu_hwpt_pgf
 	if (!iommufd_fault_is_empty(fault)) {
 		/*
 		 * A poller that reads with too little room would get no rest.
-		 * wake.pml: LEFT_NO_EDGE, RESTORE_NO_WAKE, SMALL_NO_WAKE
+		 * wake.pml: LEFT_NO_EDGE, RESTORE_NO_WAKE, SMALL_NO_WAKE, UNTOLD_NO_WAKE
 		 */
 		if (done || count == -EFAULT)
 			iommufd_fault_wake(fault);

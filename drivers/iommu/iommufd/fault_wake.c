@@ -37,8 +37,9 @@
  * @alarm, which iommufd_fault_is_empty() reads beside @queued, and for @hung_up,
  * see iommufd_fault_hang_up(). Nothing of this can be left out, says
  * tools/iommu/models/wake.pml: JOIN_NO_BARRIER, JOIN_NO_CHECK, JOIN_NO_HANG_UP,
- * POLL_NO_BARRIER, POLL_NO_CHECK, POLL_NO_HANG_UP, WAKE_NO_BARRIER. Comments here
- * and elsewhere name more of that model's changes.
+ * POLL_NO_BARRIER, POLL_NO_CHECK, POLL_NO_HANG_UP, WAKE_NO_BARRIER, and for @alarm
+ * JOIN_NO_ALARM, POLL_NO_ALARM. Comments here and elsewhere name more of that model's
+ * changes.
  *
  * A reader that was woken tries to take groups, and wakes the next one if it
  * leaves some. But a wake-up may come to nothing: io_uring cancels the read, its

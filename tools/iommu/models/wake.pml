@@ -32,6 +32,10 @@
  *	FREE	two reports, a posted read that is cancelled, the look, the freeing
  *	END	a report, a blocking, a posted and a multishot read; the end of life
  *	LAST	two reports, a blocking read, a poller; the end of life
+ *	ALARM	a loss that need not come again, a report, a blocking and a posted read, a
+ *		copy that fails; no look
+ *	TOLD	two such losses, a report, a read that does not wait, a copy that fails,
+ *		and a poller; no look
  *
  * With one of the following changes, a part does not hold:
  *
@@ -63,6 +67,12 @@
  *	JOIN_NO_HANG_UP		END	iommufd_fault_wait() does not look at @hung_up
  *	POLL_NO_HANG_UP		END	nor does iommufd_fault_poll(), for a posted read
  *	POLL_NO_HANG_UP		LAST	the same, for a poller
+ *	LOSS_NO_WAKE		ALARM	who notes a loss wakes nobody
+ *	JOIN_NO_ALARM		ALARM	iommufd_fault_wait() looks at @queued alone
+ *	POLL_NO_ALARM		ALARM	so does iommufd_fault_poll(), for a posted read
+ *	POLL_NO_ALARM		TOLD	the same, for a poller
+ *	UNTOLD_NO_WAKE		ALARM	nor does a read that could not copy it
+ *	UNTOLD_NO_WAKE		TOLD	the same, for a poller
  */
 
 #if defined(TURN)
@@ -108,6 +118,20 @@
 #define REPORTS	2
 #define WITH_POLLER
 #define WITH_END
+#elif defined(ALARM)
+#define NR	2
+#define REPORTS	1
+#define WITH_POSTED
+#define LOSSES	1
+#define WITH_LOSS
+#define FAIL
+#elif defined(TOLD)
+#define NR	1
+#define REPORTS	1
+#define WITH_POLLER
+#define LOSSES	2
+#define WITH_LOSS
+#define FAIL
 #endif
 
 /* Who waits on @readers; of STUCK all but the thread do not come */
@@ -146,6 +170,11 @@ bool detached;			/* the page tables are gone */
 bool hung_up;			/* iommufd_fault::hung_up */
 #else
 #define hung_up	false
+#endif
+#ifdef WITH_LOSS
+bool alarm;			/* iommufd_fault::alarm; under the lock, but for who looks */
+#else
+#define alarm	false
 #endif
 #ifdef WITH_LOOK
 bool moved;			/* iommufd_fault::taken is not ::looked */
@@ -297,13 +326,13 @@ inline wake()
 inline wake_left()
 {
 	if
-	:: queued > 0 ->
+	:: queued > 0 || alarm ->
 #ifdef LEFT_NO_EDGE
 		wake_next(READERS_WAIT)
 #else
 		wake()
 #endif
-	:: queued == 0
+	:: queued == 0 && !alarm
 	fi
 }
 
@@ -331,8 +360,21 @@ inline too_small()
 }
 #endif
 
+#ifdef WITH_LOSS
+/* The end of fault_read_loss(), for a message that could not be copied */
+inline restore_loss()
+{
+	alarm = true;
+#ifndef UNTOLD_NO_WAKE
+	wake_left()
+#endif
+}
+#endif
+
 #ifdef WITH_LOOK
 #define TAKE	queued--; moved = true
+#elif defined(WITH_LOSS)
+#define TAKE	queued--; alarm = false		/* The loss is told with the group. */
 #else
 #define TAKE	queued--
 #endif
@@ -351,6 +393,29 @@ inline too_small()
 		too_small();					\
 		goto finish					\
 	:: queued == 0						\
+	fi
+#elif defined(WITH_LOSS)
+#define READ(got)						\
+	if							\
+	:: atomic { queued > 0 -> TAKE };			\
+		wake_left();					\
+		goto got					\
+	:: atomic { queued > 0 && !failed -> failed = true; TAKE };	\
+		restore();					\
+		goto got					\
+	:: queued == 0 && !alarm				\
+	:: queued == 0 && alarm ->	/* fault_read_loss() */	\
+		if						\
+		:: atomic { queued == 0 && alarm -> alarm = false };	\
+			wake_left();				\
+			goto got				\
+		:: atomic { queued == 0 && alarm && !failed ->	\
+			failed = true; alarm = false };		\
+			restore_loss();				\
+			goto got				\
+		:: queued > 0 -> wake_next(READERS_WAIT)	\
+		:: queued == 0 && !alarm			\
+		fi						\
 	fi
 #elif defined(FAIL)
 #define READ(got)						\
@@ -396,6 +461,22 @@ active [REPORTS] proctype Report()
 #endif
 	reports--
 }
+
+#ifdef WITH_LOSS
+/* iommufd_fault_note_loss() with @alarm, and who calls it */
+active [LOSSES] proctype Loss()
+{
+	if
+	:: atomic { !alarm -> alarm = true };
+#ifndef LOSS_NO_WAKE
+		wake()
+#else
+		skip
+#endif
+	:: alarm
+	fi
+}
+#endif
 
 #ifdef WITH_POLLER
 /* Each of the pollers' wake functions: epoll puts the file on its list */
@@ -529,7 +610,7 @@ end:
 #endif
 	freed = true
 }
-#else
+#elif !defined(TOLD)
 /* A blocking read or IOMMU_FAULT_SERVE: iommufd_fault_read_iter(), iommufd_fault_wait() */
 active proctype Thread()
 {
@@ -564,6 +645,12 @@ wait:	/* prepare_to_wait_exclusive() */
 	if
 	:: queued > 0 -> goto leave
 	:: queued == 0
+	fi;
+#endif
+#if defined(WITH_LOSS) && !defined(JOIN_NO_ALARM)
+	if
+	:: alarm -> goto leave
+	:: !alarm
 	fi;
 #endif
 #ifndef JOIN_NO_HANG_UP
@@ -654,6 +741,12 @@ again:
 	:: queued == 0
 	fi;
 #endif
+#if defined(WITH_LOSS) && !defined(POLL_NO_ALARM)
+	if
+	:: alarm -> goto ready
+	:: !alarm
+	fi;
+#endif
 #ifndef POLL_NO_HANG_UP
 	if
 	:: hung_up -> goto ready
@@ -736,7 +829,7 @@ again:
 }
 #endif
 
-#ifdef LOST
+#if defined(LOST) || defined(TOLD)
 /* A read that does not wait */
 active proctype Passer()
 {
@@ -775,6 +868,12 @@ active proctype Poller()
 	:: queued == 0
 	fi;
 #endif
+#if defined(WITH_LOSS) && !defined(POLL_NO_ALARM)
+	if
+	:: alarm -> event = true
+	:: !alarm
+	fi;
+#endif
 #ifndef POLL_NO_HANG_UP
 	if
 	:: hung_up -> event = true
@@ -787,9 +886,9 @@ end_wait:
 	:: atomic { !event && !idle -> idle = true }
 	:: atomic { event -> event = false };
 		if
-		:: queued > 0 -> READ(end_wait)
+		:: queued > 0 || alarm -> READ(end_wait)
 		:: queued == 0 && hung_up -> break
-		:: queued == 0 && !hung_up
+		:: queued == 0 && !alarm && !hung_up
 		fi
 	od;
 	polling = false
@@ -837,5 +936,5 @@ active proctype HangUp()
 
 active proctype Rest()
 {
-	timeout -> assert(!((queued > 0 || hung_up) && SOMEBODY_SLEEPS))
+	timeout -> assert(!((queued > 0 || alarm || hung_up) && SOMEBODY_SLEEPS))
 }
