@@ -41,7 +41,7 @@ quick: deps kernel user ## run the tests that need only the plain kernel
 	@scripts/check --kernel x86_64
 
 .PHONY: stress
-stress: deps kernel debug kcsan peer user ## run the long forms of the seeded tests: ten million faults, minutes
+stress: deps kernel debug kcsan rt peer user ## run the long forms of the seeded tests: ten million faults, minutes
 	@scripts/deps stress
 	@scripts/check --tests scripts/tests-stress
 
@@ -81,6 +81,10 @@ debug: ## build it with KASAN, lockdep, kmemleak
 .PHONY: kcsan
 kcsan: ## build it with KCSAN, which looks for data races in our files
 	@scripts/kernel kcsan
+
+.PHONY: rt
+rt: ## build it fully preemptible (PREEMPT_RT), with lockdep
+	@scripts/kernel rt
 
 .PHONY: arm64
 arm64: ## build it, and the programs, for arm64

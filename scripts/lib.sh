@@ -242,7 +242,7 @@ fragments() {
 
 	case $2 in
 	x86_64 | arm64) parts+=("$2") ;;
-	debug | kcsan) parts+=(x86_64 "$2") ;;
+	debug | kcsan | rt) parts+=(x86_64 "$2") ;;
 	*) die "unknown kind of kernel '$2'" ;;
 	esac
 	printf "$scripts/config/%s.config\n" "${parts[@]}"

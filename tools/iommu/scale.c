@@ -41,23 +41,19 @@ static void check(int rc, const char *what)
 		fail(what, -rc);
 }
 
-static void write_file(const char *path, const char *text)
+static void must_write(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		fail(path, errno);
-	close(fd);
+	check(write_file(path, text), path);
 }
 
 static void enter_cgroup(void)
 {
 	if (mount("cgroup2", CGROUP, "cgroup2", 0, NULL))
 		fail("mount cgroup2", errno);
-	write_file(CGROUP "/cgroup.subtree_control", "+memory");
+	must_write(CGROUP "/cgroup.subtree_control", "+memory");
 	if (mkdir(OURS, 0755))
 		fail("mkdir " OURS, errno);
-	write_file(OURS "/cgroup.procs", "0");
+	must_write(OURS "/cgroup.procs", "0");
 }
 
 /* Bytes of kernel memory that the cgroup is charged for. */

@@ -40,14 +40,17 @@ static inline long demand_counter(int fd, uint32_t ioas_id, const char *name)
 	return fdinfo_number(fd, line);
 }
 
-/* A userfaultfd for what is missing of a range, or -errno */
-static inline int demand_userfaultfd(void *va, uint64_t length)
+/*
+ * A userfaultfd for a range, for what one of UFFDIO_REGISTER_MODE_* says, which needs some of
+ * UFFD_FEATURE_*; or -errno
+ */
+static inline int demand_userfaultfd(void *va, uint64_t length, uint64_t mode, uint64_t features)
 {
 	struct uffdio_register range = {
 		.range = { .start = (uintptr_t)va, .len = length },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
+		.mode = mode,
 	};
-	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
 	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
 	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) || ioctl(uffd, UFFDIO_REGISTER, &range))

@@ -536,7 +536,8 @@ TEST_F(demand, userfaultfd_gives_the_page)
 
 	attach(_metadata, self, NULL);
 	map(_metadata, self, WRITE_TOO);
-	pfd.fd = demand_userfaultfd(self->memory, LENGTH);
+	pfd.fd = demand_userfaultfd(self->memory, LENGTH,
+				    UFFDIO_REGISTER_MODE_MISSING, 0);
 	ASSERT_LE(0, pfd.fd);
 	ask(_metadata, self, 3, 1, PERM_READ);
 	ASSERT_EQ(1, poll(&pfd, 1, LONG_MS));
@@ -562,7 +563,8 @@ TEST_F(demand, detach_waits_for_nobody)
 
 	attach(_metadata, self, NULL);
 	map(_metadata, self, WRITE_TOO);
-	pfd.fd = demand_userfaultfd(self->memory, LENGTH);
+	pfd.fd = demand_userfaultfd(self->memory, LENGTH,
+				    UFFDIO_REGISTER_MODE_MISSING, 0);
 	ASSERT_LE(0, pfd.fd);
 	for (i = 0; i < WAIT; i++)
 		ask(_metadata, self, 32 * i, 1, PERM_READ);
@@ -579,10 +581,9 @@ TEST_F(demand, detach_waits_for_nobody)
 
 /* ---- the owner goes ---- */
 
-static void owner_maps(struct __test_metadata *_metadata, struct _test_data_demand *self,
-		       int signal)
+static pid_t owner_maps(struct __test_metadata *_metadata, struct _test_data_demand *self)
 {
-	int status, ready[2];
+	int ready[2];
 	char byte;
 	pid_t pid;
 
@@ -602,16 +603,23 @@ static void owner_maps(struct __test_metadata *_metadata, struct _test_data_dema
 	ask(_metadata, self, 0, 1, PERM_WRITE);
 	expect(_metadata, self, 1, 0);
 	EXPECT_EQ(1, audit(_metadata, self).pages);
-	ASSERT_EQ(0, kill(pid, signal));
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	close(ready[0]);
 	close(ready[1]);
+	return pid;
+}
+
+static void owner_ends(struct __test_metadata *_metadata, pid_t pid, int signal)
+{
+	int status;
+
+	ASSERT_EQ(0, kill(pid, signal));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 }
 
 TEST_F(demand, owner_is_killed)
 {
 	attach(_metadata, self, NULL);
-	owner_maps(_metadata, self, SIGKILL);
+	owner_ends(_metadata, owner_maps(_metadata, self), SIGKILL);
 	ask(_metadata, self, 0, 1, PERM_WRITE);
 	ask(_metadata, self, 1, 1, PERM_WRITE);
 	expect(_metadata, self, 1, 2);
@@ -627,12 +635,38 @@ TEST_F(demand, owner_is_killed_and_a_queue_is_there)
 	struct iommu_hwpt_pgfault m[2];
 
 	attach(_metadata, self, queue);
-	owner_maps(_metadata, self, SIGTERM);
+	owner_ends(_metadata, owner_maps(_metadata, self), SIGTERM);
 	ask(_metadata, self, 0, 1, PERM_WRITE);
 	EXPECT_EQ(1, wait_readable(queue->fd));
 	ASSERT_EQ(1, fault_read(queue->fd, m, 2));
 	EXPECT_EQ(0, fault_answer(queue->fd, m[0].cookie, SUCCESS));
 	expect(_metadata, self, 2, 0);
+}
+
+/* Its threads are stopped as all of its threads; the device can leave all the same. */
+TEST_F(demand, owner_is_stopped)
+{
+	struct env *env = &self->env;
+	struct iommu_test_iopf_stats s;
+	uint32_t other_id;
+	int status;
+	pid_t pid;
+
+	attach(_metadata, self, NULL);
+	other_id = env_hwpt(_metadata, env, self->dev, false, IOMMU_HWPT_ALLOC_ON_FAULT, NULL);
+	pid = owner_maps(_metadata, self);
+	ASSERT_EQ(0, kill(pid, SIGSTOP));
+	ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
+	ask(_metadata, self, 1, 1, PERM_WRITE);
+	usleep(20000);
+	EXPECT_EQ(0, iopf_stats(env->fd, self->dev->idev_id, &s));
+	EXPECT_EQ(1, s.outstanding);
+	ASSERT_EQ(0, mock_replace(env->fd, self->dev->stdev_id, other_id));
+	expect(_metadata, self, 2, 0);
+	ask(_metadata, self, 2, 1, PERM_WRITE);
+	ASSERT_EQ(0, kill(pid, SIGCONT));
+	expect(_metadata, self, 3, 0);
+	owner_ends(_metadata, pid, SIGKILL);
 }
 
 /* ---- all at once ---- */

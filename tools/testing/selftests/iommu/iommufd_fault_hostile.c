@@ -2,14 +2,12 @@
 /*
  * Devices that flood: memory, log lines, and what another device notices.
  */
-#include <sys/mount.h>
-#include <sys/stat.h>
 #include <time.h>
 
+#include "iommufd_cgroup.h"
 #include "iommufd_fault_sides.h"
 
 #define FLOOD 200000
-#define CGROUP "/tmp/iommufd-robust"
 
 FIXTURE(hostile)
 {
@@ -24,7 +22,7 @@ FIXTURE_SETUP(hostile)
 FIXTURE_TEARDOWN(hostile)
 {
 	sides_close(_metadata, &self->env);
-	rmdir(CGROUP "/robust");
+	rmdir(CGROUP);
 }
 
 /* Kernel memory charged to this test, in bytes, or -1 */
@@ -32,39 +30,13 @@ static long long kernel_memory(void)
 {
 	char line[128];
 	long long value = -1;
-	FILE *f = fopen(CGROUP "/robust/memory.stat", "r");
+	FILE *f = fopen(CGROUP "/memory.stat", "r");
 
 	while (f && fgets(line, sizeof(line), f))
 		sscanf(line, "kernel %lld", &value);
 	if (f)
 		fclose(f);
 	return value;
-}
-
-/* The mount is for this process and its children alone, and ends with them. */
-static bool enter_cgroup(void)
-{
-	char pid[16];
-
-	if (access(CGROUP "/cgroup.procs", F_OK)) {
-		mkdir(CGROUP, 0755);
-		if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-		    mount("cgroup2", CGROUP, "cgroup2", 0, NULL))
-			return false;
-	}
-	put(CGROUP "/cgroup.subtree_control", "+memory");
-	mkdir(CGROUP "/robust", 0755);
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	put(CGROUP "/robust/cgroup.procs", pid);
-	return kernel_memory() >= 0;
-}
-
-static void leave_cgroup(void)
-{
-	char pid[16];
-
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	put(CGROUP "/cgroup.procs", pid);
 }
 
 /*
@@ -87,7 +59,7 @@ static void flood(struct __test_metadata *_metadata, struct sides *env, uint32_t
 	long long before, grown;
 	bool measured;
 
-	measured = enter_cgroup();
+	measured = cgroup_enter();
 	/* Attached anew, so that its memory is charged to the cgroup */
 	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, env->plain_id));
 	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id));
@@ -96,7 +68,7 @@ static void flood(struct __test_metadata *_metadata, struct sides *env, uint32_t
 		ASSERT_EQ(0, iopf_inject(env->fd, bad->dev.idev_id, 0, i * grpid_step, ADDR, batch,
 					 requests, flags));
 	grown = kernel_memory() - before;
-	leave_cgroup();
+	cgroup_leave();
 	if (measured) {
 		TH_LOG("kernel memory grew by %lld KiB", grown / 1024);
 		EXPECT_GT(pool_bound(), grown);
@@ -146,15 +118,9 @@ TEST_F(hostile, one_group_id)
 	EXPECT_TRUE(works(env, &env->bad));
 }
 
-/* A counter of memory.events, or -1 */
-static long long memory_event(const char *name)
-{
-	return named_number(CGROUP "/robust/memory.events", name, ' ');
-}
-
 static long long memory_current(void)
 {
-	FILE *f = fopen(CGROUP "/robust/memory.current", "r");
+	FILE *f = fopen(CGROUP "/memory.current", "r");
 	long long value = -1;
 
 	if (f && fscanf(f, "%lld", &value) != 1)
@@ -175,7 +141,7 @@ static pid_t use_all_memory(void)
 
 	if (pid)
 		return pid;
-	enter_cgroup();
+	cgroup_enter();
 	p = mmap(NULL, MEMORY_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	while (p != MAP_FAILED && left-- && memory_current() < MEMORY_MAX - 2 * PAGE)
 		p[left * PAGE] = 1;
@@ -195,14 +161,14 @@ TEST_F(hostile, full_cgroup)
 	int status, ms;
 	pid_t pid;
 
-	if (!enter_cgroup()) {
-		leave_cgroup();
+	if (!cgroup_enter()) {
+		cgroup_leave();
 		SKIP(return, "no memory cgroups here");
 	}
-	put(CGROUP "/robust/memory.max", "16777216");
+	write_file(CGROUP "/memory.max", "16777216");
 	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, env->plain_id));
 	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id));
-	leave_cgroup();
+	cgroup_leave();
 	pid = use_all_memory();
 	ASSERT_LT(0, pid);
 	ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
@@ -211,8 +177,8 @@ TEST_F(hostile, full_cgroup)
 	ASSERT_EQ(0, inject_side(env, bad, 0, 0, 2000, 1));
 	ASSERT_EQ(0, inject_side(env, bad, 0, 0, 100, 3));
 	EXPECT_TRUE(works(env, &env->good));
-	EXPECT_EQ(0, memory_event("oom"));
-	EXPECT_EQ(0, memory_event("oom_kill"));
+	EXPECT_EQ(0, cgroup_event("oom"));
+	EXPECT_EQ(0, cgroup_event("oom_kill"));
 	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
 	serve_all(bad->queue);
 	for (ms = 0; ms < LONG_MS && stats_of(env, bad).outstanding; ms++)
@@ -224,7 +190,7 @@ TEST_F(hostile, full_cgroup)
 	/* There is memory again. */
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	put(CGROUP "/robust/memory.max", "max");
+	write_file(CGROUP "/memory.max", "max");
 	for (ms = 0; ms < LONG_MS; ms += 10) {
 		ASSERT_EQ(0, inject_side(env, bad, 0, 0, 200, 1));
 		if (serve_all(bad->queue) == 200)

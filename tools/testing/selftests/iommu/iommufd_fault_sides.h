@@ -122,15 +122,4 @@ static inline bool works(const struct sides *env, const struct side *side)
 	return !inject_side(env, side, 0, 500, 1, 2) && serve_all(side->queue) == 1;
 }
 
-static inline void put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-
-	if (fd < 0)
-		return;
-	if (write(fd, text, strlen(text)) < 0)
-		perror(path);
-	close(fd);
-}
-
 #endif

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Numbers that the kernel shows in text: of a fault queue, and of a device
+ * Files of text: numbers that the kernel shows, of a fault queue or a device, and what it
+ * is told
  */
 #ifndef __SELFTEST_IOMMUFD_FDINFO_H
 #define __SELFTEST_IOMMUFD_FDINFO_H
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The number behind @name and @end in a line of a file, or -1. */
 static inline long named_number(const char *path, const char *name, char end)
@@ -25,6 +29,19 @@ static inline long named_number(const char *path, const char *name, char end)
 	if (f)
 		fclose(f);
 	return value;
+}
+
+/* To a file of sysfs, say */
+static inline int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), rc = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		rc = -errno;
+	close(fd);
+	return rc;
 }
 
 /* The number behind @name in the fdinfo of a descriptor, or -1. */

@@ -4,12 +4,14 @@
  * taken away, given back, copied, moved and split, and reads and writes what the process
  * has there.
  */
+#include <linux/mempolicy.h>
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "iommufd_pri_utils.h"
 #include "../../../../drivers/iommu/iommufd/iommufd_test_iopf.h"
+#include "iommufd_cgroup.h"
 #include "iommufd_demand_utils.h"
 
 /* What the device copies: the first half of the area to the second one */
@@ -120,12 +122,30 @@ static void copy(struct __test_metadata *_metadata, struct unit *unit, uint64_t 
 	EXPECT_EQ(0, memcmp(unit->memory, unit->memory + PART, length));
 }
 
+static unsigned char filled_byte(size_t i, unsigned int seed)
+{
+	return (unsigned char)(i * 7 + i / PAGE + seed);
+}
+
 static void fill_with(struct unit *unit, unsigned int seed)
 {
 	size_t i;
 
 	for (i = 0; i < PART; i++)
-		unit->memory[i] = (unsigned char)(i * 7 + i / PAGE + seed);
+		unit->memory[i] = filled_byte(i, seed);
+}
+
+/* 8 bytes of that */
+static uint64_t filled_word(size_t at, unsigned int seed)
+{
+	unsigned char bytes[sizeof(uint64_t)];
+	uint64_t value;
+	size_t i;
+
+	for (i = 0; i < sizeof(bytes); i++)
+		bytes[i] = filled_byte(at + i, seed);
+	memcpy(&value, bytes, sizeof(value));
+	return value;
 }
 
 static uint64_t read_at(struct unit *unit, uint64_t offset)
@@ -353,7 +373,7 @@ TEST_F(demand, post_copy)
 	for (offset = 0; offset < PART; offset++)
 		there[offset] = (unsigned char)(offset * 5 + offset / PAGE);
 	map_all(_metadata, self);
-	pfd.fd = demand_userfaultfd(unit->memory, SIZE);
+	pfd.fd = demand_userfaultfd(unit->memory, SIZE, UFFDIO_REGISTER_MODE_MISSING, 0);
 	ASSERT_LE(0, pfd.fd);
 	start(_metadata, unit, 64 * PAGE);
 	while (reg(unit, PTD_STATE) == PTD_STATE_RUNNING && now_ms() < end) {
@@ -369,6 +389,263 @@ TEST_F(demand, post_copy)
 	EXPECT_EQ(0, memcmp(there, unit->memory + PART, 64 * PAGE));
 	free(there);
 	free(zero);
+}
+
+/* The page of a fault that a userfaultfd tells of, with these flags; else NULL */
+static void *told_of(int uffd, uint64_t flags)
+{
+	struct pollfd pfd = { .fd = uffd, .events = POLLIN };
+	struct uffd_msg message;
+
+	if (poll(&pfd, 1, WAIT_MS) < 1 || read(uffd, &message, sizeof(message)) < 1)
+		return NULL;
+	if (message.event != UFFD_EVENT_PAGEFAULT || message.arg.pagefault.flags != flags)
+		return NULL;
+	return (void *)(uintptr_t)(message.arg.pagefault.address & ~(PAGE - 1));
+}
+
+/* A snapshot: whoever keeps it sees the old page before the device writes to it. */
+TEST_F(demand, write_protected)
+{
+	struct unit *unit = &self->unit;
+	struct uffdio_writeprotect protect = {
+		.range = { .start = (uintptr_t)unit->memory, .len = PART },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+	unsigned char *page = unit->memory + 3 * PAGE;
+	uint32_t n;
+	int uffd;
+
+	map_all(_metadata, self);
+	fill_with(unit, 12);
+	EXPECT_EQ(0, write_at(unit, 3 * PAGE, 0x1111));
+	uffd = demand_userfaultfd(unit->memory, PART, UFFDIO_REGISTER_MODE_WP,
+				  UFFD_FEATURE_PAGEFAULT_FLAG_WP);
+	ASSERT_LE(0, uffd);
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_WRITEPROTECT, &protect));
+	EXPECT_NE(0, command(unit, PTD_CMD_DMA_WRITE, PASID, BASE + 3 * PAGE, FLAGS_WRITE));
+	EXPECT_EQ(0x1111, asked_read_at(unit, 3 * PAGE));
+
+	n = reg(unit, PTD_N_RESPONSES);
+	ASSERT_EQ(0, request(unit, PASID, BASE + 3 * PAGE, FLAGS_WRITE, 1));
+	ASSERT_EQ(page, told_of(uffd, UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_WRITE));
+	EXPECT_EQ(n, reg(unit, PTD_N_RESPONSES));
+	EXPECT_EQ(0x1111, word_at(unit, 3 * PAGE));
+	protect.range = (struct uffdio_range){ .start = (uintptr_t)page, .len = PAGE };
+	protect.mode = 0;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_WRITEPROTECT, &protect));
+	EXPECT_EQ(n + 1, wait_reg(unit, PTD_N_RESPONSES, n + 1));
+	EXPECT_EQ(0, write_at(unit, 3 * PAGE, 0x2222));
+	EXPECT_EQ(0x2222, word_at(unit, 3 * PAGE));
+	close(uffd);
+}
+
+/* The memory is there, by another mapping; whoever has put it there lets it be used. */
+TEST_F(demand, minor_faults)
+{
+	int fd = memfd_create("demand", MFD_CLOEXEC), uffd;
+	struct uffdio_continue go = { .range.len = PAGE };
+	struct unit *unit = &self->unit;
+	uint64_t *there;
+	uint32_t n;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, SIZE));
+	there = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, (void *)there);
+	set_memory(_metadata, unit, MAP_SHARED, fd);
+	map_all(_metadata, self);
+	there[5 * PAGE / sizeof(*there)] = 0xbbbb;
+	uffd = demand_userfaultfd(unit->memory, SIZE, UFFDIO_REGISTER_MODE_MINOR,
+				  UFFD_FEATURE_MINOR_SHMEM);
+	ASSERT_LE(0, uffd);
+
+	n = reg(unit, PTD_N_RESPONSES);
+	ASSERT_EQ(0, request(unit, PASID, BASE + 5 * PAGE, FLAGS_READ, 1));
+	go.range.start = (uintptr_t)told_of(uffd, UFFD_PAGEFAULT_FLAG_MINOR);
+	ASSERT_EQ((uintptr_t)unit->memory + 5 * PAGE, go.range.start);
+	EXPECT_EQ(n, reg(unit, PTD_N_RESPONSES));
+	there[5 * PAGE / sizeof(*there)] = 0xcccc;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_CONTINUE, &go));
+	EXPECT_EQ(n + 1, wait_reg(unit, PTD_N_RESPONSES, n + 1));
+	EXPECT_EQ(0xcccc, read_at(unit, 5 * PAGE));
+	close(uffd);
+	close(fd);
+}
+
+/* ---- reclaim, merging, other nodes ---- */
+
+static long swapped_kb(void)
+{
+	return named_number("/proc/self/status", "VmSwap", ':');
+}
+
+static bool swap_is_on(void)
+{
+	return named_number("/proc/meminfo", "SwapTotal", ':') > 0;
+}
+
+/* The device copies what is not there, to where nothing is there. */
+TEST_F(demand, swapped_out_and_in)
+{
+	struct unit *unit = &self->unit;
+
+	if (!swap_is_on())
+		SKIP(return, "nothing to swap to here");
+	map_all(_metadata, self);
+	fill_with(unit, 7);
+	copy(_metadata, unit, PART);
+	memset(unit->memory + PART, 0, PART);
+	ASSERT_EQ(0, madvise(unit->memory, SIZE, MADV_PAGEOUT));
+	EXPECT_LT(SIZE / 2 / 1024, swapped_kb());
+	EXPECT_GT(HALF_PAGES, audit(_metadata, self).pages);
+	copy(_metadata, unit, PART);
+	EXPECT_EQ(filled_word(PART - PAGE, 7), word_at(unit, PART - PAGE));
+	EXPECT_EQ(filled_word(PART - PAGE, 7), word_at(unit, SIZE - PAGE));
+}
+
+/* The owner may have less than the device touches: what it had is swapped out meanwhile. */
+TEST_F(demand, memory_high)
+{
+	struct unit *unit = &self->unit;
+	unsigned int i;
+
+	if (!swap_is_on())
+		SKIP(return, "nothing to swap to here");
+	if (!cgroup_enter()) {
+		cgroup_leave();
+		SKIP(return, "no memory cgroups here");
+	}
+	EXPECT_EQ(0, write_file(CGROUP "/memory.high", "3145728"));
+	map_all(_metadata, self);
+	for (i = 0; i < 3; i++) {
+		fill_with(unit, 20 + i);
+		copy(_metadata, unit, PART);
+	}
+	EXPECT_LT(0, cgroup_event("high"));
+	EXPECT_LT(0, swapped_kb());
+	EXPECT_LT(0, counter(self, "stolen"));
+	cgroup_leave();
+	EXPECT_EQ(0, write_file(CGROUP "/memory.high", "max"));
+}
+
+/*
+ * The owner may have less than the device touches, and nothing can be swapped out: it is
+ * killed, and the device is told so. Another process's memory is as good as ever.
+ */
+TEST_F(demand, owner_runs_out_of_memory)
+{
+	struct unit *unit = &self->unit;
+	int status, ready[2];
+	char byte;
+	long kills = -1;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(ready));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (!cgroup_enter())
+			_exit(KSFT_SKIP);
+		write_file(CGROUP "/memory.swap.max", "0");
+		write_file(CGROUP "/memory.max", "1048576");
+		if (iopf_map(&self->server.io, unit->ioas, BASE, unit->memory, SIZE,
+			     WRITE_TOO | ON_FAULT) || write(ready[1], "y", 1) != 1)
+			_exit(1);
+		pause();
+	}
+	close(ready[1]);
+	if (read(ready[0], &byte, 1) != 1) {
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(KSFT_SKIP, WEXITSTATUS(status));
+		SKIP(return, "no memory cgroups here");
+	}
+	close(ready[0]);
+	start(_metadata, unit, PART);
+	EXPECT_EQ(PTD_STATE_STOPPED_INVALID, wait_stopped(unit));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	if (cgroup_enter())
+		kills = cgroup_event("oom_kill");
+	write_file(CGROUP "/memory.max", "max");
+	write_file(CGROUP "/memory.swap.max", "max");
+	cgroup_leave();
+	EXPECT_LT(0, kills);
+
+	ASSERT_EQ(0, iopf_unmap(&self->server.io, unit->ioas, BASE, SIZE));
+	map_all(_metadata, self);
+	fill_with(unit, 30);
+	copy(_metadata, unit, PART);
+}
+
+#define KSM "/sys/kernel/mm/ksm/"
+
+/* Pages that are alike become one, until the device writes to it. */
+TEST_F(demand, merged)
+{
+	struct unit *unit = &self->unit;
+	uint64_t end = now_ms() + WAIT_MS;
+	long merged = 0;
+
+	if (access(KSM "run", W_OK))
+		SKIP(return, "no KSM here");
+	map_all(_metadata, self);
+	memset(unit->memory, 0x5a, SIZE);
+	copy(_metadata, unit, PART);
+	ASSERT_EQ(0, madvise(unit->memory, SIZE, MADV_MERGEABLE));
+	EXPECT_EQ(0, write_file(KSM "pages_to_scan", "2048"));
+	EXPECT_EQ(0, write_file(KSM "sleep_millisecs", "10"));
+	EXPECT_EQ(0, write_file(KSM "run", "1"));
+	while (merged < (long)(SIZE / PAGE) / 2 && now_ms() < end) {
+		usleep(10000);
+		merged = named_number("/proc/self/ksm_stat", "ksm_merging_pages", ' ');
+	}
+	EXPECT_LE((long)(SIZE / PAGE) / 2, merged);
+	EXPECT_EQ(0, write_file(KSM "run", "0"));
+	EXPECT_EQ(0x5a5a5a5a5a5a5a5aull, asked_read_at(unit, 3 * PAGE));
+	EXPECT_EQ(0, write_at(unit, 3 * PAGE, 0x1234));
+	EXPECT_EQ(0x1234, word_at(unit, 3 * PAGE));
+	EXPECT_EQ(0x5a5a5a5a5a5a5a5aull, word_at(unit, 4 * PAGE));
+	EXPECT_EQ(0x5a5a5a5a5a5a5a5aull, asked_read_at(unit, 4 * PAGE));
+	copy(_metadata, unit, PART);
+	EXPECT_EQ(0, write_file(KSM "run", "2"));
+	EXPECT_EQ(0, write_file(KSM "run", "0"));
+}
+
+/* Where the pages are: a node for each, or an error */
+static long move_to(unsigned char *memory, const int *nodes, int *status)
+{
+	void *pages[HALF_PAGES];
+	unsigned int i;
+
+	for (i = 0; i < HALF_PAGES; i++)
+		pages[i] = memory + i * PAGE;
+	return syscall(__NR_move_pages, 0, HALF_PAGES, pages, nodes, status, MPOL_MF_MOVE);
+}
+
+TEST_F(demand, moved_to_another_node)
+{
+	int nodes[HALF_PAGES], status[HALF_PAGES];
+	struct unit *unit = &self->unit;
+	unsigned int i, wrong = 0;
+
+	if (access("/sys/devices/system/node/node1", F_OK))
+		SKIP(return, "one node here");
+	map_all(_metadata, self);
+	fill_with(unit, 9);
+	copy(_metadata, unit, PART);
+	ASSERT_EQ(0, move_to(unit->memory, NULL, status));
+	for (i = 0; i < HALF_PAGES; i++)
+		nodes[i] = !status[i];
+	ASSERT_EQ(0, move_to(unit->memory, nodes, status));
+	for (i = 0; i < HALF_PAGES; i++)
+		wrong += status[i] != nodes[i];
+	EXPECT_EQ(0, wrong);
+	/* What was mapped is where it was no more. */
+	EXPECT_NE(0, command(unit, PTD_CMD_DMA_READ, PASID, BASE, FLAGS_READ));
+	EXPECT_EQ(HALF_PAGES, audit(_metadata, self).pages);
+	copy(_metadata, unit, PART);
+	EXPECT_EQ(filled_word(PART - PAGE, 9), word_at(unit, SIZE - PAGE));
 }
 
 /* ---- windows, and all at once ---- */
