@@ -2,7 +2,10 @@
 /*
  * What iommufd does with fault queues when an allocation fails: each in its turn.
  */
+#include <dirent.h>
+
 #include "iommufd_fault_sides.h"
+#include "iommufd_demand_utils.h"
 
 struct nth {
 	int fd;
@@ -371,6 +374,109 @@ TEST_F(fail_nth, uring)
 		EXPECT_EQ(0, stats_of(env, &env->bad).outstanding);
 		io_uring_queue_exit(&ring);
 	} while (failed || failed_too);
+}
+
+/* ---- memory on demand ---- */
+
+static bool is_demand_thread(const char *tid)
+{
+	char path[300], name[16] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%s/comm", tid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (!fgets(name, sizeof(name), f))
+		name[0] = 0;
+	fclose(f);
+	return !strcmp(name, "iopf-demand\n");
+}
+
+/*
+ * In each thread that resolves faults for this process let the @n-th allocation fail, or with
+ * 0 none any more. Returns in how many one has failed.
+ */
+static unsigned int demand_threads_nth(unsigned int n)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	unsigned int failed = 0;
+	struct dirent *task;
+	struct nth nth = {};
+	char path[300];
+
+	if (!tasks)
+		return 0;
+	while ((task = readdir(tasks))) {
+		if (!is_demand_thread(task->d_name))
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/task/%s/fail-nth", task->d_name);
+		nth.fd = open(path, O_RDWR | O_CLOEXEC);
+		if (n)
+			nth_set(&nth, n);
+		else
+			failed += nth_end(&nth);
+		close(nth.fd);
+	}
+	closedir(tasks);
+	return failed;
+}
+
+#define CHUNK (2ull << 20)
+#define CHUNKS 64
+
+/*
+ * Each request is for a page of another table: what cannot be allocated is tried again. One
+ * of the failures is not for memory, but the mock page table's own, which ends in INVALID.
+ */
+TEST_F(fail_nth, demand)
+{
+	struct sides *env = &self->env;
+	struct side *bad = &env->bad;
+	struct iommu_test_iopf_batch batch = {
+		.dev_ids = (uintptr_t)&bad->dev.idev_id,
+		.nr_devs = 1,
+		.groups = 1,
+		.requests = 1,
+		.nr_pasids = 1,
+		.perm = IOMMU_PGFAULT_PERM_WRITE,
+	};
+	struct iommu_test_iopf_stats before = stats_of(env, bad), after;
+	struct iommu_test_demand_audit audit = {};
+	uint32_t ioas_id, hwpt_id;
+	unsigned int n = 0, failed, ms;
+	char *memory;
+
+	memory = mmap(NULL, CHUNKS * CHUNK, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)memory);
+	ASSERT_EQ(0, ioas_alloc(env->fd, &ioas_id));
+	ASSERT_EQ(0, hwpt_alloc_paging(env->fd, bad->dev.idev_id, ioas_id,
+				       IOMMU_HWPT_ALLOC_ON_FAULT, 0, &hwpt_id));
+	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, hwpt_id));
+	ASSERT_EQ(0, ioas_map(env->fd, ioas_id, ADDR, memory, CHUNKS * CHUNK,
+			      ON_FAULT | WRITE_TOO));
+	do {
+		batch.addr = ADDR + n * CHUNK;
+		batch.grpid = n++;
+		demand_threads_nth(n);
+		ASSERT_EQ(0, iopf_batch(env->fd, &batch));
+		for (ms = 0; ms < LONG_MS && stats_of(env, bad).outstanding; ms++)
+			usleep(1000);
+		failed = demand_threads_nth(0);
+	} while (failed && n < CHUNKS);
+	after = stats_of(env, bad);
+	EXPECT_EQ(0, failed);
+	EXPECT_LE(4, n);
+	EXPECT_EQ(before.responses[SUCCESS] + n - 1, after.responses[SUCCESS]);
+	EXPECT_EQ(before.responses[INVALID] + 1, after.responses[INVALID]);
+	EXPECT_EQ(0, demand_audit(env->fd, ioas_id, &audit));
+	EXPECT_EQ(0, audit.wrong);
+	EXPECT_EQ(n - 1, audit.pages);
+	EXPECT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id));
+	EXPECT_EQ(0, iommufd_destroy(env->fd, hwpt_id));
+	EXPECT_EQ(0, iommufd_destroy(env->fd, ioas_id));
+	munmap(memory, CHUNKS * CHUNK);
 }
 
 TEST_HARNESS_MAIN
