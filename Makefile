@@ -29,8 +29,10 @@ deps: ## install the Debian packages that are missing, fetch QEMU, liburing, bus
 
 .PHONY: run
 run: deps kernel user ## a PCIe device copies a real file by demand-paged DMA, served from user space
-	$(vm) --pri --timeout 600 --file $(real_file):/data/file -- \
-		iopf-server --file /data/file --pin src:1M+1M --fault-outside
+	$(vm) --pri --timeout 900 --file $(real_file):/data/file \
+		--file tools/iommu/examples/compare.sh:/bin/iopf-compare -- \
+		sh -c "iopf-server --file /data/file --pin src:1M+1M --fault-outside && \
+			echo 'and in each way to serve them:' && iopf-compare --file /data/file"
 
 .PHONY: check
 check: deps deps-docs kernels user ## run every test

@@ -49,7 +49,7 @@ static const char help[] =
 "                   resolve is answered INVALID\n"
 "  --pin RANGE      map this from the start, and verify that it never faults;\n"
 "                   RANGE is src:OFFSET+SIZE or dst:OFFSET+SIZE, in whole pages,\n"
-"                   with K, M or G\n"
+"                   with K, M or G, or all\n"
 "  --fault-outside  then access a page outside the file, and verify that the\n"
 "                   answer INVALID stops the device\n"
 "  --stats SEC      a line of rates and latencies every so many seconds,\n"
@@ -126,6 +126,9 @@ static bool parse_range(struct pin *pin, const char *text)
 {
 	char *end;
 
+	pin->all = !strcmp(text, "all");
+	if (pin->all)
+		return pin->on = true;
 	pin->dst = !strncmp(text, "dst:", 4);
 	if (!pin->dst && strncmp(text, "src:", 4))
 		return false;
@@ -238,7 +241,7 @@ static void set_option(struct options *options, int which, const char *value)
 		break;
 	case PIN:
 		if (!parse_range(&options->pin, value))
-			usage_error("--pin %s: src: or dst:, OFFSET+SIZE in whole pages is wanted",
+			usage_error("--pin %s: src: or dst:, OFFSET+SIZE in whole pages is wanted, or all",
 				    value);
 		break;
 	case OUTSIDE:

@@ -98,6 +98,7 @@ int check_copy(struct server *server)
 int check_pin(struct server *server)
 {
 	const struct pin *pin = &server->options->pin;
+	uint64_t pages = pin->all ? 2 * server->file.pages : pin->size / PAGE_SIZE;
 	struct pri_counts counts;
 	char text[120];
 	int i, result = EXIT_OK;
@@ -108,9 +109,9 @@ int check_pin(struct server *server)
 		pri_counts(&target->pri, &counts);
 		snprintf(text, sizeof(text),
 			 "%u page requests in the %llu pinned pages, %u elsewhere", counts.watched,
-			 (unsigned long long)(pin->size / PAGE_SIZE),
+			 (unsigned long long)pages,
 			 counts.requests - counts.watched);
-		result |= verdict(!counts.watched && counts.requests, target, text);
+		result |= verdict(!counts.watched && (pin->all || counts.requests), target, text);
 	}
 	return result;
 }

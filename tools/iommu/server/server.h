@@ -106,9 +106,9 @@ struct target {
 	uint64_t faults, groups;
 };
 
-/* A part of a window that is mapped from the start. */
+/* A part of a window that is mapped from the start, or all of both. */
 struct pin {
-	bool on, dst;
+	bool on, all, dst;
 	uint64_t offset, size;
 };
 

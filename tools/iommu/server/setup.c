@@ -31,10 +31,23 @@ static int check_pin_range(struct server *server)
 {
 	const struct pin *pin = &server->options->pin;
 
-	if (!pin->on || pin->offset + pin->size <= server->file.pages * PAGE_SIZE)
+	if (!pin->on || pin->all || pin->offset + pin->size <= server->file.pages * PAGE_SIZE)
 		return 0;
 	return iopf_say(&server->io, ERANGE, "--pin: the range ends behind the %zu pages of %s",
 			server->file.pages, server->options->file);
+}
+
+static int pin_all(struct server *server, struct target *target)
+{
+	struct window *src = &target->src, *dst = &target->dst;
+	size_t pages = server->file.pages;
+	int rc;
+
+	pri_watch(&target->pri, src->iova, dst->iova + pages * PAGE_SIZE);
+	rc = window_map(&server->io, target->ioas, src, src->iova, pages);
+	if (!rc)
+		rc = window_map(&server->io, target->ioas, dst, dst->iova, pages);
+	return rc;
 }
 
 static int pin_window(struct server *server, struct target *target)
@@ -45,6 +58,8 @@ static int pin_window(struct server *server, struct target *target)
 
 	if (!pin->on)
 		return 0;
+	if (pin->all)
+		return pin_all(server, target);
 	pri_watch(&target->pri, iova, iova + pin->size);
 	return window_map(&server->io, target->ioas, window, iova, pin->size / PAGE_SIZE);
 }
