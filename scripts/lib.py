@@ -7,6 +7,11 @@ from xml.sax.saxutils import escape
 
 SCRIPTS = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(SCRIPTS)
+# The base, and what is made for it; what is fetched serves them all.
+FIRST = "6.12"
+BASE = os.environ.get("BASE") or FIRST
+SHARED = os.path.join(ROOT, "build")
+BUILD = SHARED if BASE == FIRST else os.path.join(SHARED, BASE)
 SKIPPED = 4  # how a program ends that lacks what it needs
 OURS, PEER, GRID, BAD = "#1f6f5c", "#b9b2a6", "#dddddd", "#8a3b2e"
 
