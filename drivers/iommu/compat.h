@@ -11,8 +11,11 @@
 #include <linux/export.h>
 #include <linux/hrtimer.h>
 #include <linux/mm.h>
+#include <linux/slab.h>
 
 #include "iommu-pages.h"
+
+#define kzalloc_obj(obj, gfp) kzalloc(sizeof(obj), gfp)
 
 static inline void hrtimer_setup(struct hrtimer *timer,
 				 enum hrtimer_restart (*function)(struct hrtimer *),

@@ -62,7 +62,7 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
 	struct iopf_page *page;
 	unsigned int credits;
 
-	fdev = kzalloc(sizeof(*fdev), GFP_KERNEL_ACCOUNT);
+	fdev = kzalloc_obj(*fdev, GFP_KERNEL_ACCOUNT);
 	if (!fdev)
 		return NULL;
 
@@ -346,7 +346,7 @@ struct iopf_queue *iopf_queue_alloc(const char *name)
 {
 	struct iopf_queue *queue;
 
-	queue = kzalloc(sizeof(*queue), GFP_KERNEL);
+	queue = kzalloc_obj(*queue, GFP_KERNEL);
 	if (!queue)
 		return NULL;
 

@@ -97,7 +97,7 @@ static struct iommufd_attach_handle *attach_new_handle(struct iommufd_hw_pagetab
 {
 	struct iommufd_attach_handle *handle;
 
-	handle = kzalloc(sizeof(*handle), GFP_KERNEL_ACCOUNT);
+	handle = kzalloc_obj(*handle, GFP_KERNEL_ACCOUNT);
 	if (!handle)
 		return NULL;
 
@@ -120,7 +120,7 @@ static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_devic
 	if (handle->hwpt->demand && idev->reports_faults)
 		return -EOPNOTSUPP;
 
-	attachment = kzalloc(sizeof(*attachment), GFP_KERNEL_ACCOUNT);
+	attachment = kzalloc_obj(*attachment, GFP_KERNEL_ACCOUNT);
 	if (!attachment)
 		return -ENOMEM;
 	attachment->idev = idev;

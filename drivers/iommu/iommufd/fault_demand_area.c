@@ -257,7 +257,7 @@ static struct iommufd_demand *demand_new(void)
 {
 	struct iommufd_demand *demand;
 
-	demand = kzalloc(sizeof(*demand), GFP_KERNEL_ACCOUNT);
+	demand = kzalloc_obj(*demand, GFP_KERNEL_ACCOUNT);
 	if (!demand)
 		return NULL;
 	refcount_set(&demand->refs, 1);
@@ -345,7 +345,7 @@ static int demand_add_domain(struct iommufd_demand *demand, struct iommu_domain 
 	if (domain->pgsize_bitmap & (PMD_SIZE - 1) & ~(2 * PAGE_SIZE - 1))
 		return -EOPNOTSUPP;
 
-	table = kzalloc(sizeof(*table), GFP_KERNEL_ACCOUNT);
+	table = kzalloc_obj(*table, GFP_KERNEL_ACCOUNT);
 	if (!table)
 		return -ENOMEM;
 	table->domain = domain;

@@ -297,7 +297,7 @@ int iommufd_demand_make_chunk(struct demand_slab *slab, unsigned long iova)
 
 	if (likely(xa_load(&slab->chunks, index)))
 		return 0;
-	chunk = kzalloc(sizeof(*chunk), GFP_KERNEL_ACCOUNT);
+	chunk = kzalloc_obj(*chunk, GFP_KERNEL_ACCOUNT);
 	if (!chunk)
 		return -ENOMEM;
 	rc = xa_insert(&slab->chunks, index, chunk, GFP_KERNEL_ACCOUNT);

@@ -444,7 +444,7 @@ static struct demand_owner *owner_new(struct iommufd_demand *demand)
 	struct demand_owner *owner;
 	int rc;
 
-	owner = kzalloc(sizeof(*owner), GFP_KERNEL_ACCOUNT);
+	owner = kzalloc_obj(*owner, GFP_KERNEL_ACCOUNT);
 	if (!owner)
 		return ERR_PTR(-ENOMEM);
 	owner->demand = demand;

@@ -109,7 +109,7 @@ static struct iommufd_driver_fault *driver_fault_alloc(const struct iommufd_faul
 	if (!report->done || !report->dev)
 		return ERR_PTR(-EINVAL);
 
-	df = kzalloc(sizeof(*df), GFP_KERNEL_ACCOUNT);
+	df = kzalloc_obj(*df, GFP_KERNEL_ACCOUNT);
 	if (!df)
 		return ERR_PTR(-ENOMEM);
 
@@ -303,7 +303,7 @@ static struct iommufd_fault_source *source_alloc(struct iommufd_access *access,
 {
 	struct iommufd_fault_source *source;
 
-	source = kzalloc(sizeof(*source), GFP_KERNEL_ACCOUNT);
+	source = kzalloc_obj(*source, GFP_KERNEL_ACCOUNT);
 	if (!source)
 		return NULL;
 

@@ -159,7 +159,7 @@ static struct iommufd_fault *fault_alloc(const struct iommu_fault_alloc *cmd)
 	struct iommufd_fault *fault;
 	int rc;
 
-	fault = kzalloc(sizeof(*fault), GFP_KERNEL_ACCOUNT);
+	fault = kzalloc_obj(*fault, GFP_KERNEL_ACCOUNT);
 	if (!fault)
 		return ERR_PTR(-ENOMEM);
 

@@ -167,7 +167,7 @@ static struct file *mock_driver_file(struct iommufd_ctx *ictx)
 	struct mock_driver *driver;
 	struct file *filep;
 
-	driver = kzalloc(sizeof(*driver), GFP_KERNEL_ACCOUNT);
+	driver = kzalloc_obj(*driver, GFP_KERNEL_ACCOUNT);
 	if (!driver)
 		return ERR_PTR(-ENOMEM);
 	driver->faults = kvcalloc(IOMMU_TEST_DRIVER_FAULTS, sizeof(*driver->faults),
