@@ -131,11 +131,6 @@ series: ## write the series as patches with a cover letter: build/series
 check-series: deps ## build every patch of the series by itself, in order (half an hour)
 	@scripts/build-test series
 
-.PHONY: series-next
-series-next: deps ## try the series on Debian's newest kernel: the table in series/next.md
-	@scripts/base next
-	@scripts/series --publish-next
-
 .PHONY: deb
 deb: deps ## make Debian packages of library, tools and kernel (CONFIG=...): build/deb
 	@scripts/deps deb
