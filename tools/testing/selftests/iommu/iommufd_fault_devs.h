@@ -94,7 +94,7 @@ static inline struct mock_device *env_device(struct __test_metadata *_metadata, 
 	ASSERT_GT(MAX_DEVS, env->n_devs);
 	ASSERT_EQ(0, mock_device_create(env->fd, pt_id, flags, dev));
 	env->n_devs++;
-	env->additions = mock_pasid_check(env->fd, dev->stdev_id, 1, 0) != -EOPNOTSUPP;
+	env->additions = fault_additions(env->fd);
 	return dev;
 }
 

@@ -103,6 +103,18 @@ static inline int fault_queue_alloc(int fd, uint32_t *fault_id, int *fault_fd)
 	return fault_queue_alloc_flags(fd, 0, fault_id, fault_fd);
 }
 
+/* Whether the kernel has more than Linux's own fault queue. */
+static inline bool fault_additions(int fd)
+{
+	uint32_t id;
+	int file;
+
+	if (fault_queue_alloc_flags(fd, IOMMU_FAULT_ALLOC_BLOCKING, &id, &file))
+		return false;
+	close(file);
+	return !iommufd_destroy(fd, id);
+}
+
 /* Returns the bytes read. */
 static inline ssize_t fault_read_bytes(int fault_fd, void *buffer, size_t bytes)
 {
