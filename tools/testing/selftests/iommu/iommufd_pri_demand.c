@@ -339,6 +339,29 @@ TEST_F(demand, huge_page_is_split)
 	EXPECT_LE(2 * rounds, counter(self, "huge"));
 }
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+/* Small pages become a huge one, somewhere else. */
+TEST_F(demand, huge_page_is_made)
+{
+	struct unit *unit = &self->unit;
+
+	map_all(_metadata, self);
+	fill_with(unit, 14);
+	copy(_metadata, unit, PART);
+	EXPECT_EQ(0, audit(_metadata, self).huge);
+	if (madvise(unit->memory, SIZE, MADV_COLLAPSE))
+		SKIP(return, "no huge pages here");
+	EXPECT_EQ(0, audit(_metadata, self).pages);
+	EXPECT_NE(0, command(unit, PTD_CMD_DMA_READ, PASID, BASE, FLAGS_READ));
+	EXPECT_EQ(filled_word(PART - PAGE, 14), asked_read_at(unit, PART - PAGE));
+	EXPECT_EQ(1, audit(_metadata, self).huge);
+	memset(unit->memory + PART, 0, PART);
+	copy(_metadata, unit, PART);
+}
+
 TEST_F(demand, mremap_away_and_back)
 {
 	struct unit *unit = &self->unit;
