@@ -21,10 +21,12 @@ struct move_case {
 	const char *name;
 	u64 type;			/* of the PASID table's entry */
 	unsigned int domain_type;
+	bool at_once;			/* the entry stays present */
 };
 
 static const struct move_case move_cases[] = {
-	{ "first stage", FIRST, IOMMU_DOMAIN_UNMANAGED },
+	{ "first stage", FIRST, IOMMU_DOMAIN_UNMANAGED, true },
+	{ "first stage, walked in another way", FIRST, IOMMU_DOMAIN_UNMANAGED },
 	{ "nested", NESTED, IOMMU_DOMAIN_NESTED },
 };
 
@@ -120,17 +122,24 @@ static void mover_set_present(struct mover *mover, bool present)
 	wake_up_all(&mover->wait);
 }
 
-/* As the driver does it: non-present, drained, and present with another domain */
+/*
+ * As the driver does it: non-present, drained, and present with another domain; or that
+ * at once, and drained
+ */
 static int mover_set_dev_pasid(struct iommu_domain *domain, struct device *dev, ioasid_t pasid,
 			       struct iommu_domain *old)
 {
 	struct mover *mover = container_of(domain->ops, struct mover, ops);
 
-	if (mover->present) {
+	bool at_once = mover->present && mover->how->at_once && pasid != IOMMU_NO_PASID;
+
+	if (mover->present && !at_once) {
 		mover_set_present(mover, false);
 		intel_iommu_drain_pasid_prq(dev, pasid, FLPT_DEFAULT_DID);
 	}
 	mover_set_present(mover, true);
+	if (at_once)
+		intel_iommu_drain_pasid_prq(dev, pasid, FLPT_DEFAULT_DID);
 	return 0;
 }
 
