@@ -132,15 +132,21 @@ static int attach_add(struct iommufd_attach_handle *handle, struct iommufd_devic
 	}
 
 	rc = iommufd_iopf_enable(idev);
-	if (rc) {
-		kfree(attachment);
-		return rc;
-	}
+	if (rc)
+		goto err_free;
+	rc = iommufd_fault_join(fault, attachment, idev);
+	if (rc)
+		goto err_disable;
 	spin_lock_bh(&fault->lock);
 	list_add_tail(&attachment->node, &handle->attachments);
-	iommufd_fault_join(fault, attachment);
 	spin_unlock_bh(&fault->lock);
 	return 0;
+
+err_disable:
+	iommufd_iopf_disable(idev);
+err_free:
+	kfree(attachment);
+	return rc;
 }
 
 /*
@@ -165,7 +171,6 @@ static void attach_del(const struct attach_leave *leave, struct iommufd_attachme
 		spin_lock_bh(&fault->lock);
 		list_del(&attachment->node);
 		handle->moved = leave->code == IOMMU_PAGE_RESP_SUCCESS;
-		iommufd_fault_part_with(fault, attachment);
 		spin_unlock_bh(&fault->lock);
 
 		iopf_quiesce(attachment->idev->dev, leave->forget, &handle->handle);
@@ -173,6 +178,7 @@ static void attach_del(const struct attach_leave *leave, struct iommufd_attachme
 			iommufd_demand_drain(demand, attachment, leave->code);
 		iommufd_fault_drain(fault, attachment, leave->code);
 		iopf_recall_sync(attachment->idev->dev);
+		iommufd_fault_part_with(fault, attachment);
 		iommufd_iopf_disable(attachment->idev);
 	} else {
 		list_del(&attachment->node);

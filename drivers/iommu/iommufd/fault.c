@@ -57,88 +57,125 @@
 #include "../iommu-priv.h"
 #include "fault_slot.h"
 
-/* Slots that are kept for an attachment, as it does not use its share */
+/* Slots that are kept for a device, as it does not use its share */
 static u32 fault_unused(const struct iommufd_fault *fault,
-			const struct iommufd_attachment *attachment)
+			const struct iommufd_fault_member *member)
 {
-	return fault->share - min(attachment->slots, fault->share);
+	return fault->share - min(member->slots, fault->share);
 }
 
-/* Half of the slots are divided among the attachments; each has one at least. */
+/* Half of the slots are divided among the devices; each has one at least. */
 static void fault_set_share(struct iommufd_fault *fault)
 {
-	u32 share = max((fault->mask + 1) / 2 / max(fault->members, 1), 1);
-	struct iommufd_attachment *attachment;
+	u32 share = max((fault->mask + 1) / 2 / max(fault->n_members, 1), 1);
+	struct iommufd_fault_member *member;
 
 	if (share == fault->share)
 		return;
 	fault->share = share;
 	fault->reserved = 0;
-	list_for_each_entry(attachment, &fault->sharing, sharing)
-		fault->reserved += fault_unused(fault, attachment);
+	list_for_each_entry(member, &fault->members, node)
+		fault->reserved += fault_unused(fault, member);
+}
+
+static struct iommufd_fault_member *fault_find_member(const struct iommufd_fault *fault,
+						      const void *device)
+{
+	struct iommufd_fault_member *member;
+
+	list_for_each_entry(member, &fault->members, node) {
+		if (member->device == device)
+			return member;
+	}
+	return NULL;
 }
 
 /**
  * iommufd_fault_join() - An attachment begins to feed the object
  * @fault: the object
  * @attachment: the attachment
+ * @device: the device that is attached, to be told from others
  *
- * It has a share of the slots from now on. The shares of all others become smaller,
- * in at most twice the root of the depth different sizes: the n-th attachment goes
- * through all only if its coming changes the size.
+ * The device has a share of the slots from now on, one for all its attachments. The
+ * shares of all others become smaller, in at most twice the root of the depth
+ * different sizes: the n-th device goes through all only if its coming changes the size.
  *
- * Context: Under the object's lock.
+ * Context: Process context, may sleep.
+ *
+ * Return: 0, or -ENOMEM.
  */
-void iommufd_fault_join(struct iommufd_fault *fault, struct iommufd_attachment *attachment)
+int iommufd_fault_join(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+		       const void *device)
 {
-	lockdep_assert_held(&fault->lock);
+	struct iommufd_fault_member *member, *new;
 
-	list_add_tail(&attachment->sharing, &fault->sharing);
-	fault->members++;
-	fault->reserved += fault_unused(fault, attachment);
-	fault_set_share(fault);
+	new = kzalloc(sizeof(*new), GFP_KERNEL_ACCOUNT);
+	if (!new)
+		return -ENOMEM;
+
+	spin_lock_bh(&fault->lock);
+	member = fault_find_member(fault, device);
+	if (!member) {
+		swap(member, new);
+		member->device = device;
+		list_add_tail(&member->node, &fault->members);
+		fault->n_members++;
+		fault->reserved += fault_unused(fault, member);
+		fault_set_share(fault);
+	}
+	member->attachments++;
+	attachment->member = member;
+	spin_unlock_bh(&fault->lock);
+
+	kfree(new);
+	return 0;
 }
 
 /**
  * iommufd_fault_part_with() - An attachment feeds the object no more
  * @fault: the object
- * @attachment: the attachment; its groups may still have slots
+ * @attachment: the attachment, which is drained
  *
- * Context: Under the object's lock.
+ * Context: Process context.
  */
 void iommufd_fault_part_with(struct iommufd_fault *fault, struct iommufd_attachment *attachment)
 {
-	lockdep_assert_held(&fault->lock);
+	struct iommufd_fault_member *member = attachment->member, *last = NULL;
 
-	fault->reserved -= fault_unused(fault, attachment);
-	/* more than any share: what is counted off is for the others */
-	attachment->slots += IOMMUFD_FAULT_MAX_DEPTH;
-	list_del(&attachment->sharing);
-	fault->members--;
-	fault_set_share(fault);
+	spin_lock_bh(&fault->lock);
+	if (!--member->attachments) {
+		last = member;
+		fault->reserved -= fault_unused(fault, member);
+		list_del(&member->node);
+		fault->n_members--;
+		fault_set_share(fault);
+	}
+	spin_unlock_bh(&fault->lock);
+
+	kfree(last);
 }
 
 /* What others do not use of their shares is not for this one, beyond its own. */
 static bool fault_has_room(const struct iommufd_fault *fault,
-			   const struct iommufd_attachment *attachment, u32 used)
+			   const struct iommufd_fault_member *member, u32 used)
 {
 	u32 free = fault->mask + 1 - used;
 
-	return attachment->slots < fault->share ? free : free > fault->reserved;
+	return member->slots < fault->share ? free : free > fault->reserved;
 }
 
 /* Longest free first: the cookies of one slot come around as late as can be. */
 static struct iommufd_fault_slot *fault_slot_get(struct iommufd_fault *fault,
-						 struct iommufd_attachment *attachment)
+						 struct iommufd_fault_member *member)
 {
 	struct iommufd_fault_slot *slot;
 	u32 used = iommufd_fault_used(fault);
 
 	lockdep_assert_held(&fault->lock);
 
-	if (unlikely(!fault_has_room(fault, attachment, used)))
+	if (unlikely(!fault_has_room(fault, member, used)))
 		return NULL;
-	if (attachment->slots++ < fault->share)
+	if (member->slots++ < fault->share)
 		fault->reserved--;
 	if (used >= fault->stats.peak)
 		fault->stats.peak = used + 1;
@@ -266,7 +303,7 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 
 	if (fault->closed)
 		return -EPIPE;
-	slot = fault_slot_get(fault, attachment);
+	slot = fault_slot_get(fault, attachment->member);
 	if (unlikely(!slot)) {
 		fault->stats.refused++;
 		iommufd_fault_note_loss(fault, fault->flags & IOMMU_FAULT_ALLOC_REFUSE);
@@ -298,11 +335,17 @@ static int fault_enqueue(struct iommufd_fault *fault, struct iommufd_attachment 
 	return iommufd_fault_admit(fault, attachment, group);
 }
 
-/* A group was queued, or found no room: then there may be an alarm. */
-static __always_inline void fault_tell(struct iommufd_fault *fault, int rc)
+/*
+ * Tell who waits that a group was queued, or of an alarm if it found no room. Returns
+ * @rc, but -EAGAIN where the device is to try again.
+ */
+static __always_inline int fault_tell(struct iommufd_fault *fault, int rc)
 {
 	if (likely(!rc) || (rc == -ENOSPC && READ_ONCE(fault->alarm)))
 		iommufd_fault_wake(fault);
+	if (unlikely(rc == -ENOSPC) && !(fault->flags & IOMMU_FAULT_ALLOC_REFUSE))
+		rc = -EAGAIN;
+	return rc;
 }
 
 /**
@@ -333,10 +376,7 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
 		rc = fault_enqueue(fault, attachment, group);
 	spin_unlock_bh(&fault->lock);
 
-	fault_tell(fault, rc);
-	if (unlikely(rc == -ENOSPC) && !(fault->flags & IOMMU_FAULT_ALLOC_REFUSE))
-		rc = -EAGAIN;
-	return rc;
+	return fault_tell(fault, rc);
 }
 
 /**
@@ -347,7 +387,8 @@ int iommufd_fault_iopf_handler(struct iopf_group *group)
  *
  * Context: Any that may take a spinlock; does not sleep.
  *
- * Return: 0, -EPIPE if the file is closed, -ENOSPC if the object is full.
+ * Return: 0, -EPIPE if the file is closed. If the object has no room: -EAGAIN, or
+ * -ENOSPC if user space wants such groups refused.
  */
 int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
 			struct iopf_group *group)
@@ -358,8 +399,7 @@ int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *
 	rc = fault_enqueue(fault, attachment, group);
 	spin_unlock_bh(&fault->lock);
 
-	fault_tell(fault, rc);
-	return rc;
+	return fault_tell(fault, rc);
 }
 
 /**

@@ -180,8 +180,8 @@ struct iommufd_fault_stats {
  * @free_first: index of the free slot that is used next
  * @free_last: index of the free slot that is used last
  * @slots: the slots
- * @sharing: the attachments that feed the object
- * @members: number of these
+ * @members: the devices that feed the object
+ * @n_members: number of these
  * @share: slots that each of them can have, whatever the others do
  * @reserved: how many slots of their shares they do not use, together
  * @ages: one for each slot if there is a deadline, else NULL
@@ -225,8 +225,8 @@ struct iommufd_fault {
 	u32 free_first;
 	u32 free_last;
 	struct iommufd_fault_slot *slots;
-	struct list_head sharing;
-	u32 members;
+	struct list_head members;
+	u32 n_members;
 	u32 share;
 	u32 reserved;
 	struct iommufd_fault_age *ages;
@@ -245,6 +245,23 @@ struct iommufd_fault_id {
 	struct iommufd_object obj;
 	struct iommufd_fault *fault;
 	struct file *filep;
+};
+
+/**
+ * struct iommufd_fault_member - A device that feeds a fault object
+ * @node: node in &iommufd_fault.members
+ * @device: the &struct iommufd_device or &struct iommufd_access, for comparison alone
+ * @attachments: number of its attachments
+ * @slots: number of its groups that have a slot
+ *
+ * Protected by the object's lock. One for all PASIDs of a device, so that it has one
+ * share of the slots, and not as many as it has PASIDs.
+ */
+struct iommufd_fault_member {
+	struct list_head node;
+	const void *device;
+	u32 attachments;
+	u32 slots;
 };
 
 /**
@@ -273,9 +290,7 @@ struct iommufd_attach_handle {
  * @outstanding: its groups that are queued, delivered or being answered
  * @resolving: its groups that the kernel resolves, or is answering for that; protected
  *             by &iommufd_demand.lock
- * @slots: its groups that have a slot; IOMMUFD_FAULT_MAX_DEPTH more when it feeds the
- *         object no more. Protected by the fault object's lock, as is @sharing.
- * @sharing: node in &iommufd_fault.sharing
+ * @member: the same device among those that feed the fault object
  */
 struct iommufd_attachment {
 	struct list_head node;
@@ -283,8 +298,7 @@ struct iommufd_attachment {
 	u32 dev_id;
 	atomic_t outstanding;
 	unsigned int resolving;
-	u32 slots;
-	struct list_head sharing;
+	struct iommufd_fault_member *member;
 };
 
 /**
@@ -422,7 +436,8 @@ bool iommufd_fault_note_loss(struct iommufd_fault *fault, bool alarm);
 const struct iopf_handler_ops *iommufd_fault_iopf_ops(const struct iommufd_fault *fault);
 struct iommufd_attachment *
 iommufd_fault_find_attachment(struct iommufd_attach_handle *handle, struct device *dev);
-void iommufd_fault_join(struct iommufd_fault *fault, struct iommufd_attachment *attachment);
+int iommufd_fault_join(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+		       const void *device);
 void iommufd_fault_part_with(struct iommufd_fault *fault, struct iommufd_attachment *attachment);
 int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
 			struct iopf_group *group);

@@ -14,6 +14,9 @@
  *	struct iommufd_access	the one that user space bound to it, see
  *				iommufd_fault_bind()
  *
+ * A fault that finds no room is told to try again, as a PCIe device is: by the
+ * callback, a moment later. Until then nobody but its work item has it.
+ *
  * Who keeps a fault: its driver until iommufd_driver_fault_put(), and the fault
  * object until the group is answered and no reader looks at it any more. The
  * memory of the driver is never touched after its callback or after it has
@@ -35,6 +38,9 @@
 #include "../iommu-priv.h"
 #include "iommufd_private.h"
 
+/* How long a driver waits that is told to try again */
+#define DRIVER_RETRY_MS	1
+
 /**
  * struct iommufd_driver_fault - A fault that a driver reported
  * @group: the group that stands for it, with its only request
@@ -43,6 +49,7 @@
  * @ended: completed when the driver has been told, or will not be
  * @done: tells the driver
  * @data: for @done
+ * @retry: tells the driver to try again, as there was no room
  * @lock: protects @fault and @withdrawn
  * @fault: the fault object that has @group, NULL once it is answered
  * @withdrawn: the driver does not want to be told any more
@@ -54,6 +61,7 @@ struct iommufd_driver_fault {
 	struct completion ended;
 	void (*done)(void *data, enum iommu_page_response_code code);
 	void *data;
+	struct delayed_work retry;
 
 	spinlock_t lock;	/* all below */
 	struct iommufd_fault *fault;
@@ -101,6 +109,15 @@ static void driver_fault_answer(struct iopf_group *group, enum iommu_page_respon
 	complete_all(&df->ended);
 }
 
+static void driver_fault_retry(struct work_struct *work)
+{
+	struct iommufd_driver_fault *df = container_of(to_delayed_work(work),
+						       struct iommufd_driver_fault, retry);
+
+	driver_fault_answer(&df->group, IOMMU_PAGE_RESP_SUCCESS);
+	iommufd_driver_fault_put(df);
+}
+
 static struct iommufd_driver_fault *driver_fault_alloc(const struct iommufd_fault_report *report)
 {
 	struct iommu_fault_page_request *prm;
@@ -118,6 +135,7 @@ static struct iommufd_driver_fault *driver_fault_alloc(const struct iommufd_faul
 	df->data = report->data;
 	refcount_set(&df->users, 1);
 	init_completion(&df->ended);
+	INIT_DELAYED_WORK(&df->retry, driver_fault_retry);
 	spin_lock_init(&df->lock);
 
 	prm = &df->group.last_fault.fault.prm;
@@ -151,8 +169,16 @@ static int driver_fault_queue(struct iommufd_driver_fault *df, struct iommufd_fa
 	refcount_inc(&df->users);
 	df->fault = fault;
 	rc = iommufd_fault_queue(fault, attachment, &df->group);
-	if (rc)
-		refcount_dec(&df->users);
+	if (likely(!rc))
+		return 0;
+
+	df->fault = NULL;
+	if (rc == -EAGAIN) {
+		queue_delayed_work(system_unbound_wq, &df->retry,
+				   msecs_to_jiffies(DRIVER_RETRY_MS));
+		return 0;
+	}
+	refcount_dec(&df->users);
 	return rc;
 }
 
@@ -175,7 +201,8 @@ EXPORT_SYMBOL_NS_GPL(iommufd_device_reports_faults, "IOMMUFD");
  * @report: the fault; copied
  *
  * @report->done is called exactly once, unless the driver withdraws the fault:
- * with the answer of user space, or with IOMMU_PAGE_RESP_INVALID when the
+ * with the answer of user space; with IOMMU_PAGE_RESP_SUCCESS, a moment later, when
+ * the object has no room; or with IOMMU_PAGE_RESP_INVALID when the
  * device is detached or nobody can answer any more. It may be called before
  * this function returns, in process context, possibly under the lock that
  * detaching the device takes: it must not report another fault itself, nor
@@ -185,8 +212,8 @@ EXPORT_SYMBOL_NS_GPL(iommufd_device_reports_faults, "IOMMUFD");
  *
  * Return: a handle that ends with iommufd_driver_fault_put(), or an ERR_PTR:
  * -ENODEV: the device is not attached at this PASID to a HWPT with a fault
- * object; -ENOSPC: the object is full; -EPIPE: its file is closed; -EINVAL: the
- * report is incomplete; -ENOMEM.
+ * object; -ENOSPC: the object is full, and user space wants such faults refused;
+ * -EPIPE: its file is closed; -EINVAL: the report is incomplete; -ENOMEM.
  */
 struct iommufd_driver_fault *
 iommufd_device_report_fault(struct iommufd_device *idev,
@@ -293,6 +320,8 @@ bool iommufd_withdraw_fault(struct iommufd_driver_fault *df)
 
 	if (withdrawn)
 		iommufd_fault_finish(fault, &df->group, IOMMU_PAGE_RESP_INVALID);
+	else
+		flush_delayed_work(&df->retry);
 	wait_for_completion(&df->ended);
 	return df->withdrawn;
 }
@@ -307,12 +336,13 @@ static struct iommufd_fault_source *source_alloc(struct iommufd_access *access,
 	if (!source)
 		return NULL;
 
+	if (iommufd_fault_join(fault, &source->attachment, access)) {
+		kfree(source);
+		return NULL;
+	}
 	refcount_inc(&fault->obj->users);
 	source->fault = fault;
 	source->attachment.dev_id = access->obj.id;
-	spin_lock_bh(&fault->lock);
-	iommufd_fault_join(fault, &source->attachment);
-	spin_unlock_bh(&fault->lock);
 	return source;
 }
 
@@ -333,10 +363,8 @@ void iommufd_fault_unbind(struct iommufd_access *access, struct iommufd_fault_so
 
 	if (!source)
 		return;
-	spin_lock_bh(&source->fault->lock);
-	iommufd_fault_part_with(source->fault, &source->attachment);
-	spin_unlock_bh(&source->fault->lock);
 	iommufd_fault_drain(source->fault, &source->attachment, IOMMU_PAGE_RESP_INVALID);
+	iommufd_fault_part_with(source->fault, &source->attachment);
 	refcount_dec(&source->fault->obj->users);
 	kfree(source);
 }

@@ -135,7 +135,7 @@ static void fault_init(struct iommufd_fault *fault, const struct iommu_fault_all
 	INIT_WORK(&fault->work, iommufd_fault_work);
 	spin_lock_init(&fault->lock);
 	INIT_LIST_HEAD(&fault->deliver);
-	INIT_LIST_HEAD(&fault->sharing);
+	INIT_LIST_HEAD(&fault->members);
 	INIT_LIST_HEAD(&fault->aging);
 }
 

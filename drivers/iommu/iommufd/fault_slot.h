@@ -41,7 +41,7 @@ static __always_inline void iommufd_fault_count_off(struct iommufd_fault *fault,
 {
 	struct iommufd_attachment *attachment = group->priv;
 
-	if (--attachment->slots < fault->share)
+	if (--attachment->member->slots < fault->share)
 		fault->reserved++;
 }
 

@@ -270,6 +270,7 @@ TEST_F(driver, fd_closed)
 	EXPECT_EQ(-EPIPE, driver_report(self->driver_fd, 2));
 }
 
+/* What finds no room is told to try again, a moment later. */
 TEST_F(driver, full)
 {
 	struct iommu_hwpt_pgfault fault;
@@ -277,11 +278,50 @@ TEST_F(driver, full)
 
 	for (i = 0; i != DEPTH; i++)
 		ASSERT_EQ(0, driver_report(self->driver_fd, i));
-	EXPECT_EQ(-ENOSPC, driver_report(self->driver_fd, DEPTH));
-	EXPECT_EQ(IOMMU_TEST_DRIVER_FREE, driver_state(self->driver_fd, DEPTH));
+	ASSERT_EQ(0, driver_report(self->driver_fd, DEPTH));
+	while (driver_state(self->driver_fd, DEPTH) == IOMMU_TEST_DRIVER_PENDING)
+		usleep(100);
+	EXPECT_TOLD(self->driver_fd, DEPTH, SUCCESS);
+
+	/* A driver that does not wait for it has been told when it has taken it back. */
+	for (i = DEPTH + 1; i != DEPTH + 32; i++) {
+		ASSERT_EQ(0, driver_report(self->driver_fd, i));
+		EXPECT_EQ(IOMMU_TEST_DRIVER_DONE, driver_withdraw(self->driver_fd, i));
+		EXPECT_TOLD(self->driver_fd, i, SUCCESS);
+	}
+	EXPECT_EQ(32, fdinfo_number(self->fault_fd, "iommufd-fault-refused"));
+	EXPECT_EQ(DEPTH, fdinfo_number(self->fault_fd, "iommufd-fault-queued"));
+
 	ASSERT_EQ(1, fault_read(self->fault_fd, &fault, 1));
 	ASSERT_EQ(0, fault_answer(self->fault_fd, fault.cookie, SUCCESS));
-	EXPECT_EQ(0, driver_report(self->driver_fd, DEPTH));
+	ASSERT_EQ(0, driver_report(self->driver_fd, DEPTH + 32));
+	EXPECT_EQ(DEPTH, fdinfo_number(self->fault_fd, "iommufd-fault-queued"));
+}
+
+/* Or its report fails, if user space wants it so. */
+TEST_F(driver, full_refused)
+{
+	struct iommu_fault_alloc fields = { .depth = 1, .flags = IOMMU_FAULT_ALLOC_REFUSE };
+	uint32_t fault_id, hwpt_id = 0;
+	int fault_fd;
+
+	ASSERT_EQ(0, fault_queue_alloc_fields(self->fd, &fields, &fault_id, &fault_fd));
+	if (variant->mediated) {
+		ASSERT_EQ(0, fault_bind(self->fd, self->dev_id, fault_id));
+	} else {
+		ASSERT_EQ(0, hwpt_alloc_paging(self->fd, self->dev_id, self->ioas_id,
+					       IOMMU_HWPT_FAULT_ID_VALID, fault_id, &hwpt_id));
+		ASSERT_EQ(0, mock_replace(self->fd, self->dev.stdev_id, hwpt_id));
+	}
+	ASSERT_EQ(0, driver_report(self->driver_fd, 0));
+	EXPECT_EQ(-ENOSPC, driver_report(self->driver_fd, 1));
+	EXPECT_EQ(IOMMU_TEST_DRIVER_FREE, driver_state(self->driver_fd, 1));
+
+	ASSERT_EQ(0, LEAVE());
+	if (hwpt_id)
+		EXPECT_EQ(0, iommufd_destroy(self->fd, hwpt_id));
+	close(fault_fd);
+	EXPECT_EQ(0, iommufd_destroy(self->fd, fault_id));
 }
 
 struct race {

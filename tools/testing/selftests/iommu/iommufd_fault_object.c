@@ -212,6 +212,41 @@ TEST_F(object, share_of_16)
 	share(_metadata, self, 16);
 }
 
+/* A device with many PASIDs has one share, like another that has none. */
+TEST_F(object, share_of_pasids)
+{
+	enum { SLOTS = 128, PASIDS = 30 };
+	int fd = object_attach(_metadata, self, (struct iommu_fault_alloc){ .depth = SLOTS });
+	struct env *env = &self->env;
+	struct mock_device *many;
+	uint32_t pasid, hwpt_id;
+
+	many = env_device(_metadata, env, env->ioas_id, MOCK_FLAGS_DEVICE_PASID);
+	hwpt_id = env_hwpt(_metadata, env, many, false, IOMMU_HWPT_ALLOC_PASID, NULL);
+	ASSERT_EQ(0, mock_replace(env->fd, many->stdev_id, hwpt_id));
+	hwpt_id = env_hwpt(_metadata, env, many, false, IOMMU_HWPT_ALLOC_PASID, self->queue);
+	for (pasid = 1; pasid <= PASIDS; pasid++)
+		ASSERT_EQ(0, mock_pasid_attach(env->fd, many->stdev_id, pasid, hwpt_id));
+
+	/* Each can have a quarter, and one of them the half that is nobody's. */
+	inject_from(_metadata, env, self->dev, 0, 2 * SLOTS, 1);
+	EXPECT_EQ(SLOTS * 3 / 4, fdinfo_number(fd, "iommufd-fault-queued"));
+	for (pasid = 1; pasid <= PASIDS; pasid++) {
+		inject_pasid(_metadata, env, many, pasid, 0);
+		inject_pasid(_metadata, env, many, pasid, 1);
+	}
+	EXPECT_EQ(SLOTS, fdinfo_number(fd, "iommufd-fault-queued"));
+
+	/* It keeps its share until the last one is detached. */
+	for (pasid = 1; pasid < PASIDS; pasid++)
+		ASSERT_EQ(0, mock_pasid_detach(env->fd, many->stdev_id, pasid));
+	inject_from(_metadata, env, self->dev, 0, SLOTS, 1);
+	EXPECT_EQ(SLOTS * 3 / 4, fdinfo_number(fd, "iommufd-fault-queued"));
+	ASSERT_EQ(0, mock_pasid_detach(env->fd, many->stdev_id, PASIDS));
+	inject_from(_metadata, env, self->dev, 0, SLOTS, 1);
+	EXPECT_EQ(SLOTS, fdinfo_number(fd, "iommufd-fault-queued"));
+}
+
 /* One that comes late has its share as soon as groups of the first are answered. */
 TEST_F(object, share_of_latecomer)
 {
