@@ -107,38 +107,11 @@ static inline void iopf_answered(const struct iopf_answer *answers, const struct
 	iopf_groups_gone(answers, end);
 }
 
-/*
- * A claimed group without a last request: the hardware expects nothing yet, and what
- * is told to the last request is counted when that is done
- * (immediate.pml: OPEN_NO_LOCK, OPEN_NO_UNHASH).
- */
-static bool iopf_end_open(struct iopf_group *group, enum iopf_cause cause)
-{
-	struct iopf_device *fdev = to_iopf_device(group->fault_param);
-	bool open;
-
-	spin_lock_bh(&fdev->lock);
-	open = group->open;
-	/* Unless it was dropped meanwhile, its last request may still come. */
-	if (open && !hlist_unhashed(&group->partial_node)) {
-		iopf_unhash(fdev, group);
-		iopf_mark_void(fdev, group->key,
-			       iopf_verdict(cause, IOMMU_PAGE_RESP_INVALID));
-	}
-	spin_unlock_bh(&fdev->lock);
-	return open;
-}
-
 /* Give an answer that does not go to an IOMMU, if it is one. */
 static bool iopf_answer_apart(const struct iopf_answer *answer)
 {
 	struct iopf_group *group = answer->group;
 
-	/* Pairs with iopf_close(): closed, the last request is there. */
-	if (unlikely(smp_load_acquire(&group->open)) && iopf_end_open(group, answer->cause)) {
-		iopf_groups_gone(answer, answer + 1);
-		return true;
-	}
 	if (likely(!group->answer))
 		return false;
 	if (trace_iopf_page_response_enabled())
@@ -197,8 +170,7 @@ static inline void iopf_answer_iommu(const struct iopf_answer *answer,
  *           what their devices are told; in another order on return
  * @count: number of @answers
  *
- * One call of the driver for each IOMMU, if it has page_response_batch. For an
- * open group nothing is sent now; its last request will be answered INVALID. The
+ * One call of the driver for each IOMMU, if it has page_response_batch. The
  * caller still owns the memory of the groups and frees it.
  *
  * Context: Process context, may sleep. No lock of the fault core is held while

@@ -100,10 +100,14 @@ void iopf_drop(struct iopf_device *fdev, struct iopf_group *group,
 	       enum iopf_cause cause)
 {
 	iopf_unhash(fdev, group);
-	if (group->open)
-		iopf_recall(fdev, group, cause);
-	else
+	if (!group->open) {
 		iopf_pool_put(fdev, group);
+		return;
+	}
+	/* Nobody can claim it here: its handler waits for the last request. */
+	group->open = false;
+	atomic_set(&group->state, IOPF_GROUP_QUEUED);
+	iopf_recall(fdev, group, cause);
 }
 
 /* Remember that a group is void which is in the table no more, or never was. */

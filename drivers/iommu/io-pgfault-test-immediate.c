@@ -66,26 +66,31 @@ static void immediate_overflow(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 2);
 }
 
-/* An answer to an open group is kept until the device asks for it. */
-static void immediate_claimed(struct kunit *test)
+/* An open group is the core's: nobody can claim it, and a handler that fails loses it. */
+static void immediate_not_claimed(struct kunit *test)
 {
 	struct iopf_test *ft = test->priv;
 
 	ft->domain.iopf_ops = &iopf_test_immediate_ops;
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
-	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 1);
-	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
-	KUNIT_EXPECT_EQ(test, test_last(ft, 7), -ENOMEM);
+	KUNIT_EXPECT_FALSE(test, iopf_group_claim(test_newest(ft)));
+	ft->handler_error = -EPIPE;
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), -EPIPE);
+	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_NO_HANDLER], 1);
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
 
-	/* Claimed before the last request, answered after it */
 	KUNIT_EXPECT_EQ(test, test_partial(ft, 8), 0);
-	KUNIT_ASSERT_FALSE(test, list_empty(&ft->held));
-	KUNIT_EXPECT_TRUE(test, iopf_group_claim(test_newest(ft)));
-	KUNIT_EXPECT_EQ(test, test_last(ft, 8), 0);
-	KUNIT_EXPECT_EQ(test, ft->closed, 0);
-	iopf_answer_groups(&(struct iopf_answer){ test_newest(ft) }, 1);
-	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 2);
+	ft->handler_error = -EAGAIN;
+	KUNIT_EXPECT_EQ(test, test_last(ft, 8), -EAGAIN);
+	KUNIT_EXPECT_EQ(test, ft->recalled[IOPF_CAUSE_NO_ROOM], 1);
+	KUNIT_EXPECT_EQ(test, ft->iommus[0].responses[IOMMU_PAGE_RESP_SUCCESS], 1);
+	KUNIT_EXPECT_TRUE(test, list_empty(&ft->held));
+
+	ft->handler_error = 0;
+	KUNIT_EXPECT_EQ(test, test_partial(ft, 9), 0);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 9), 0);
+	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 1);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 3);
 }
 
 static void immediate_detach(struct kunit *test)
@@ -109,7 +114,7 @@ static struct kunit_case iopf_immediate_cases[] = {
 	KUNIT_CASE(immediate),
 	KUNIT_CASE(immediate_refused),
 	KUNIT_CASE(immediate_overflow),
-	KUNIT_CASE(immediate_claimed),
+	KUNIT_CASE(immediate_not_claimed),
 	KUNIT_CASE(immediate_detach),
 	{ }
 };

@@ -11,7 +11,7 @@
  *
  * States of a group (struct iopf_group::state), one atomic transition each:
  *
- *	            iopf_start()            iopf_complete(), iopf_offer()
+ *	            iopf_start()            iopf_complete()
  *	    GONE ------------------> COLLECTING ----------> QUEUED
  *	    ^ ^  \____________________________________________^ | |
  *	    | |          (a group of one request)               | |
@@ -26,8 +26,7 @@
  * that nobody knows, so that a device cannot choose ids that share a bucket.
  *
  * Such a group is void when no answer of a handler can be one for all its requests:
- * one of them found no room, or the driver has refused it, or the group was claimed
- * before its last request was here. It stays in the table without its requests, and
+ * one of them found no room, or the driver has refused it. It stays in the table without its requests, and
  * its &iopf_group.verdict is what the last request is answered by the core. There
  * is no other memory of what was lost. IOPF_VOID_GROUPS groups are kept back for
  * this; a device that makes more void, which takes more requests than it has
@@ -53,10 +52,10 @@
  * before its answer makes a second group, with an answer of its own. Groups of
  * different PASIDs are different groups, whatever their id.
  *
- * Immediate delivery: a handler with iopf_handler_ops::request gets the group at
- * its first request, while it stays in the table: it is open. A claim of an open
- * group ends it like a request without room does, as the device expects nothing
- * before it has sent the last one.
+ * Immediate delivery: a handler with iopf_handler_ops::request is shown the group at
+ * its first request: it is open. It stays in the table, COLLECTING, so that nobody can
+ * claim it; as any other it is completed by its last request, or dropped, and then the
+ * handler, which has the memory, is told by a recall.
  *
  * Memory: requests and groups live in pages that belong to struct iopf_device.
  * The pool starts small, grows by whole pages up to a limit and is returned
@@ -150,7 +149,8 @@ static int iopf_no_room(struct iopf_device *fdev,
  * another one only under fdev->lock. Returns how many groups handlers have.
  */
 static unsigned int iopf_hand_over(struct iopf_device *fdev, struct iopf_group *group,
-				   struct iommu_attach_handle *handle)
+				   struct iommu_attach_handle *handle,
+				   enum iopf_group_state state)
 {
 	unsigned int depth = atomic_inc_return(&fdev->depth);
 
@@ -160,7 +160,7 @@ static unsigned int iopf_hand_over(struct iopf_device *fdev, struct iopf_group *
 	/* The clock is read for those alone who print what came of it. */
 	group->time = trace_iopf_page_response_enabled() ||
 		      trace_iopf_group_delivered_enabled() ? local_clock() : 0;
-	atomic_set(&group->state, IOPF_GROUP_QUEUED);
+	atomic_set(&group->state, state);
 	return depth;
 }
 
@@ -193,11 +193,6 @@ static int iopf_append(struct iopf_device *fdev, struct iopf_group *group,
 	return 0;
 }
 
-static bool iopf_is_claimed(struct iopf_group *group)
-{
-	return atomic_read(&group->state) != IOPF_GROUP_QUEUED;
-}
-
 /* Immediate delivery: show a request to the handler, if it wants to see it now. */
 static int iopf_offer(struct iopf_device *fdev, struct iopf_group *group,
 		      const struct iommu_fault_page_request *prm)
@@ -206,12 +201,8 @@ static int iopf_offer(struct iopf_device *fdev, struct iopf_group *group,
 	unsigned int depth;
 	int rc;
 
-	if (group->open) {
-		rc = 0;
-		if (!iopf_is_claimed(group))
-			rc = iopf_ops(group->attach_handle)->request(group);
-		return rc;
-	}
+	if (group->open)
+		return iopf_ops(group->attach_handle)->request(group);
 	if (group->fault_count > 1)
 		return 0;
 
@@ -220,7 +211,7 @@ static int iopf_offer(struct iopf_device *fdev, struct iopf_group *group,
 		return 0;
 
 	group->open = true;
-	depth = iopf_hand_over(fdev, group, handle);
+	depth = iopf_hand_over(fdev, group, handle, IOPF_GROUP_COLLECTING);
 	rc = iopf_ops(handle)->request(group);
 	if (rc) {
 		group->open = false;
@@ -260,7 +251,7 @@ static void iopf_make_void(struct iopf_device *fdev, u64 key, struct iopf_group 
 /* The device is to try again. The group is on no list, and has its last request. */
 static void iopf_park(struct iopf_device *fdev, struct iopf_group *group)
 {
-	unsigned int depth = iopf_hand_over(fdev, group, NULL);
+	unsigned int depth = iopf_hand_over(fdev, group, NULL, IOPF_GROUP_QUEUED);
 
 	list_add_tail(&group->node, &fdev->parked);
 	iopf_held(fdev, group, depth);
@@ -347,7 +338,7 @@ static int iopf_route(struct iopf_device *fdev, struct iopf_group *group)
 	if (!handle)
 		return -EINVAL;
 
-	depth = iopf_hand_over(fdev, group, handle);
+	depth = iopf_hand_over(fdev, group, handle, IOPF_GROUP_QUEUED);
 	rc = handle->domain->iopf_handler(group);
 	if (likely(!rc))
 		iopf_held(fdev, group, depth);
@@ -356,19 +347,20 @@ static int iopf_route(struct iopf_device *fdev, struct iopf_group *group)
 	return rc;
 }
 
-/*
- * The handler has had the group since its first request. Who has claimed it
- * answers the hardware if the group is open no more, see iopf_answer_apart().
- */
-static void iopf_close(struct iopf_device *fdev, struct iopf_group *group)
+/* The handler has had the group since its first request; with an error it loses it. */
+static int iopf_close(struct iopf_device *fdev, struct iopf_group *group)
 {
+	int rc;
+
+	group->open = false;
 	group->queued = jiffies;
-	/* Pairs with the look at it in iopf_answer_apart(). */
-	smp_store_release(&group->open, false);
-	if (iopf_is_claimed(group))
-		return;
-	group->attach_handle->domain->iopf_handler(group);
-	trace_iopf_group_queued(group, atomic_read(&fdev->depth));
+	atomic_set(&group->state, IOPF_GROUP_QUEUED);
+	rc = group->attach_handle->domain->iopf_handler(group);
+	if (rc)
+		iopf_recall(fdev, group, iopf_reject_cause(rc));
+	else
+		trace_iopf_group_queued(group, atomic_read(&fdev->depth));
+	return rc;
 }
 
 static void iopf_append_last(struct iopf_group *group, const struct iopf_fault *evt)
@@ -440,8 +432,9 @@ static int iopf_complete(struct iopf_device *fdev, struct iopf_fault *evt,
 	group->key = key;
 	iopf_append_last(group, evt);
 	if (unlikely(group->open)) {
-		iopf_close(fdev, group);
-		return 0;
+		rc = iopf_close(fdev, group);
+		*cause = iopf_reject_cause(rc);
+		return rc;
 	}
 
 	rc = iopf_route(fdev, group);

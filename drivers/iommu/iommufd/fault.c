@@ -409,17 +409,14 @@ int iommufd_fault_queue(struct iommufd_fault *fault, struct iommufd_attachment *
  * @tell: its cookie was taken from user space, which shall be told so
  *
  * The caller gets the slot's reference of the group or, if the slot stays in use for
- * the message or for a reader, one of its own. It may outlive the attachment then,
- * unless user space is told: that ends with a detach.
+ * the message, one of its own. A detach ends that.
  *
  * Context: Under the object's lock.
  */
 void iommufd_fault_end(struct iommufd_fault *fault, struct iommufd_fault_slot *slot, bool tell)
 {
-	if (unlikely(fault->parts) && iommufd_fault_part_end(fault, slot, tell)) {
+	if (unlikely(fault->parts) && tell && iommufd_fault_part_end(fault, slot)) {
 		iommufd_fault_stop_aging(fault, slot);
-		if (!tell)
-			iommufd_fault_uncount(fault, slot);
 		slot->group->refs++;
 		return;
 	}

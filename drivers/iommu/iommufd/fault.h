@@ -57,7 +57,6 @@ enum iommufd_fault_slot_state {
  * @next: index of the next free slot
  * @read: of a group: messages that reads have got which had no room for all
  * @state: enum iommufd_fault_slot_state
- * @uncounted: none of the slots of the group's attachment any more
  */
 struct iommufd_fault_slot {
 	struct iopf_group *group;
@@ -67,7 +66,6 @@ struct iommufd_fault_slot {
 		u16 read;
 	};
 	u8 state;
-	bool uncounted;
 };
 
 /**
@@ -84,28 +82,18 @@ struct iommufd_fault_age {
  * struct iommufd_fault_part - How much of a group is delivered
  * @first: the oldest request that user space was not given
  * @pending: number of those, from @first on
- * @taken: how many of them a reader copies; 0 if it copies the recall message
  * @open: the last request has not come
- * @reading: a reader copies
  * @seen: user space was given one and knows the cookie
- * @ended: nobody answers it any more; a message that says so is @pending, unless
- *         the slot only waits for the reader
- * @tell: the end is to be told
+ * @ended: nobody answers it any more; a message that says so is to be read
  *
- * For immediate delivery, one beside each slot. The core appends a request
- * under the device's lock and then accounts it here under the object's. What
- * is accounted does not change any more: a reader may walk from @first over
- * @taken requests with no lock.
+ * For immediate delivery, one beside each slot.
  */
 struct iommufd_fault_part {
 	struct iopf_fault *first;
 	unsigned int pending;
-	unsigned int taken;
 	bool open;
-	bool reading;
 	bool seen;
 	bool ended;
-	bool tell;
 };
 
 /**
@@ -248,23 +236,6 @@ struct iommufd_fault_id {
 };
 
 /**
- * struct iommufd_fault_member - A device that feeds a fault object
- * @node: node in &iommufd_fault.members
- * @device: the &struct iommufd_device or &struct iommufd_access, for comparison alone
- * @attachments: number of its attachments
- * @slots: number of its groups that have a slot
- *
- * Protected by the object's lock. One for all PASIDs of a device, so that it has one
- * share of the slots, and not as many as it has PASIDs.
- */
-struct iommufd_fault_member {
-	struct list_head node;
-	const void *device;
-	u32 attachments;
-	u32 slots;
-};
-
-/**
  * struct iommufd_attach_handle - A HWPT attached to a group's RID or PASID
  * @handle: what the fault core finds by {group, PASID}
  * @hwpt: the HWPT
@@ -280,6 +251,23 @@ struct iommufd_attach_handle {
 	struct iommufd_group *igroup;
 	struct list_head attachments;
 	bool moved;
+};
+
+/**
+ * struct iommufd_fault_member - A device that feeds a fault object
+ * @node: node in &iommufd_fault.members
+ * @device: the &struct iommufd_device or &struct iommufd_access, for comparison alone
+ * @attachments: number of its attachments
+ * @slots: number of its groups that have a slot
+ *
+ * Protected by the object's lock. One for all PASIDs of a device, so that it has one
+ * share of the slots, and not as many as it has PASIDs.
+ */
+struct iommufd_fault_member {
+	struct list_head node;
+	const void *device;
+	u32 attachments;
+	u32 slots;
 };
 
 /**
@@ -481,19 +469,11 @@ ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iommu_hwpt_pgfaul
 ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
 			      struct iov_iter *iter, size_t room, size_t done);
 u32 iommufd_fault_first(struct iommufd_fault *fault);
-bool iommufd_fault_copy_message(const struct iommu_hwpt_pgfault *message, struct iov_iter *to);
 
 /* fault_immediate.c: page requests one by one */
-static inline struct iommufd_fault_part *
-iommufd_fault_part(const struct iommufd_fault *fault, u32 cookie)
-{
-	return &fault->parts[cookie & fault->mask];
-}
-
 int iommufd_fault_part_add(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
 			   struct iopf_group *group);
-bool iommufd_fault_part_end(struct iommufd_fault *fault, struct iommufd_fault_slot *slot,
-			    bool tell);
+bool iommufd_fault_part_end(struct iommufd_fault *fault, struct iommufd_fault_slot *slot);
 bool iommufd_fault_part_drop(struct iommufd_fault *fault, struct iommufd_fault_slot *slot);
 int iommufd_fault_part_refuse(const struct iommufd_fault *fault,
 			      const struct iommufd_fault_slot *slot);

@@ -377,12 +377,8 @@ static u32 fault_claim_some(struct iommufd_fault *fault,
 			continue;
 		if (attachment && slot->group->priv != attachment)
 			continue;
-		if (unlikely(fault->parts) && iommufd_fault_part_drop(fault, slot)) {
-			/* a reader has it */
-			if (iommufd_fault_slot_used(slot))
-				iommufd_fault_uncount(fault, slot);
+		if (unlikely(fault->parts) && iommufd_fault_part_drop(fault, slot))
 			continue;
-		}
 		fault_claim(fault, slot, cause, code, claims);
 	}
 	spin_unlock_bh(&fault->lock);

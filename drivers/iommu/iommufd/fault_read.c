@@ -21,8 +21,8 @@
  * What was lost is told by a flag of the next message. Where that may not come, it is
  * something to read by itself, a message that is no fault.
  *
- * With immediate delivery a read gets single messages, as many as fit, in the
- * second way; see fault_immediate.c.
+ * With immediate delivery a read gets single messages, as many as fit; see
+ * fault_immediate.c.
  */
 #include <linux/iommufd.h>
 #include <linux/uio.h>
@@ -122,16 +122,8 @@ static void fault_unhold(struct iommufd_fault *fault, const struct fault_piece *
 	spin_unlock_bh(&fault->lock);
 }
 
-/**
- * iommufd_fault_copy_message() - Copy one message to a reader
- * @message: the message
- * @to: where to
- *
- * Context: Process context, may sleep to fault user memory in.
- *
- * Return: whether all of it arrived.
- */
-bool iommufd_fault_copy_message(const struct iommu_hwpt_pgfault *message, struct iov_iter *to)
+/* Returns whether all of it arrived. */
+static bool fault_copy_message(const struct iommu_hwpt_pgfault *message, struct iov_iter *to)
 {
 	return copy_to_iter(message, FAULT_MESSAGE_SIZE, to) == FAULT_MESSAGE_SIZE;
 }
@@ -151,7 +143,7 @@ static bool fault_copy(const struct fault_piece *piece, struct iov_iter *to)
 		iommufd_fault_message(&message, piece->group, &iopf->fault.prm);
 		message.flags |= flags;
 		flags = 0;
-		if (!iommufd_fault_copy_message(&message, to))
+		if (!fault_copy_message(&message, to))
 			return false;
 	}
 	return true;
@@ -194,7 +186,7 @@ static ssize_t fault_read_loss(struct iommufd_fault *fault, struct iov_iter *to)
 	if (!alarm)
 		return 0;
 
-	if (iommufd_fault_copy_message(&message, to))
+	if (fault_copy_message(&message, to))
 		return 1;
 	spin_lock_bh(&fault->lock);
 	iommufd_fault_note_loss(fault, true);

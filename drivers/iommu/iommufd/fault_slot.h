@@ -35,7 +35,7 @@ static inline void iommufd_fault_stop_aging(struct iommufd_fault *fault,
 		list_del_init(&fault->ages[slot - fault->slots].node);
 }
 
-/* The group's slot is none of its attachment's any more. */
+/* The group's slot is none of its device's any more. */
 static __always_inline void iommufd_fault_count_off(struct iommufd_fault *fault,
 						    const struct iopf_group *group)
 {
@@ -43,15 +43,6 @@ static __always_inline void iommufd_fault_count_off(struct iommufd_fault *fault,
 
 	if (--attachment->member->slots < fault->share)
 		fault->reserved++;
-}
-
-/* The same for a slot that stays in use, maybe longer than the attachment. */
-static inline void iommufd_fault_uncount(struct iommufd_fault *fault,
-					 struct iommufd_fault_slot *slot)
-{
-	if (!slot->uncounted)
-		iommufd_fault_count_off(fault, slot->group);
-	slot->uncounted = true;
 }
 
 /*
@@ -66,10 +57,7 @@ static inline void iommufd_fault_take_out(struct iommufd_fault *fault,
 	u32 index = slot - fault->slots;
 
 	iommufd_fault_stop_aging(fault, slot);
-	if (likely(!slot->uncounted))
-		iommufd_fault_count_off(fault, slot->group);
-	else
-		slot->uncounted = false;
+	iommufd_fault_count_off(fault, slot->group);
 	if (slot->state == FAULT_SLOT_QUEUED) {
 		list_del(&slot->group->node);
 		iommufd_fault_set_queued(fault, fault->queued - 1);

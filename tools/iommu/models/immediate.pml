@@ -9,34 +9,30 @@
  * What is shown, of every order in which the steps can be done:
  *
  *	- The group's last request is answered once, by whoever.
- *	- The group's memory is freed once, when it is in no table and nobody copies from it.
+ *	- The group's memory is freed once, when it is in no table and no message is left.
  *	- User space answers only when it has read all.
  *	- It is told that a group has ended, once, if it knows the group and still is attached.
- *	- After the detach nothing is left but what a reader has in its hands.
+ *	- After the detach the slot is free, and after the close nothing is told.
  *
- * What happens under a lock is one step, but that a report holds the device's lock over
- * many. There is one group of two requests, and one slot.
+ * What happens under a lock is one step, but that a report and a drop hold the device's
+ * lock over many. There is one group of two requests, and one slot.
  *
  * Each of these parts is searched to the end, by itself:
  *
- *	RECALL	a reader whose copy may fail, its answer, the deadline, an overflow
+ *	RECALL	a reader, its answer, the deadline, an overflow
  *	LEAVE	the same, and the detach instead of the overflow
- *	CLOSE	the same, and the close of the file
+ *	CLOSE	the same, and the close of the file before the detach
  *
  * With one of the following changes, a part does not hold:
  *
- *	OPEN_NO_LOCK		CLOSE	iopf_end_open() takes no lock
- *	OPEN_NO_UNHASH		CLOSE	it leaves the group in the table
- *	PART_NO_CHECK		CLOSE	iommufd_fault_part_add() does not look at the state
  *	END_NO_REFERENCE	RECALL	iommufd_fault_end() takes no reference for the message
- *	END_NO_READER		RECALL	iommufd_fault_part_end() does not look for a reader
- *	SETTLE_NO_OPEN		RECALL	part_settle() does not look whether more will come
- *	SETTLE_NO_TELL		RECALL	nor whether the reader is to be told of the end
- *	DROP_NO_READER		LEAVE	iommufd_fault_part_drop() does not look for a reader
+ *	READ_NO_OPEN		RECALL	part_delivered() does not look whether more will come
  *	DRAIN_NO_DROP		LEAVE	iommufd_fault_drain() looks at @outstanding alone
+ *	CLOSE_OPEN		CLOSE	iommufd_fault_part_drop() drops open groups, too
+ *	END_CLOSED		CLOSE	iommufd_fault_part_end() does not look at @closed
  */
 
-mtype = { GONE, QUEUED, ANSWERING };				/* iopf_group::state */
+mtype = { GONE, COLLECTING, QUEUED, ANSWERING };		/* iopf_group::state */
 mtype = { S_FREE, S_STALE, S_QUEUED, S_OPEN, S_DELIVERED };	/* iommufd_fault_slot::state */
 
 /* The group */
@@ -49,17 +45,16 @@ byte answers;			/* to its last request */
 /* The fault state of the device */
 bool locked, voided;
 
-/* The slot, its struct iommufd_fault_part, and the object's list */
+/* The slot, its struct iommufd_fault_part, and the object */
 mtype slot = S_FREE;
-byte pending, taken;
+byte pending;
 bool more;			/* iommufd_fault_part::open */
-bool reading, seen, ended, tell;
+bool seen, ended;
 byte told;			/* messages that it has ended */
+bool owed;			/* one is to come */
 bool late;			/* the deadline is over */
 bool closed;			/* iommufd_fault::closed */
 bool user;			/* uses the file no more */
-
-hidden byte tells;		/* used within one step */
 
 /* The attachment */
 bool published = true, listed = true;
@@ -105,102 +100,64 @@ inline count_down()
 	outstanding--
 }
 
-/* The same and iommufd_fault_put_group(), under the object's lock */
-inline let_go(free)
-{
-	count_down();
-	put_group(free)
-}
-
 /* iommufd_fault_end(), iommufd_fault_part_end() */
-inline end_group(to_tell)
+inline end_group(tell)
 {
-	tells = to_tell && !closed;
+	assert(!ended);
+	more = false;
 	if
-#ifdef END_NO_READER
-	:: !(tells && seen) ->
+#ifdef END_CLOSED
+	:: tell && seen ->
 #else
-	:: !reading && !(tells && seen) ->
+	:: tell && seen && !closed ->
 #endif
-		slot = (tells -> S_STALE : S_FREE)
-	:: else ->
+		assert(!closed);
 		ended = true;
-		tell = tells;
-		pending = 0;
-		more = false;
-		slot = (reading -> slot : S_QUEUED);
+		owed = true;
+		slot = S_QUEUED;
 #ifndef END_NO_REFERENCE
 		refs++
 #endif
+	:: else -> slot = (tell -> S_STALE : S_FREE)
 	fi
 }
 
-/* iopf_answer_apart(), iopf_answered() or iopf_groups_gone(), then fault_finish() */
-inline finish(is_open, free)
+/* iopf_answer_groups(), then fault_finish() */
+inline finish(free)
 {
-	is_open = open;
-#ifndef OPEN_NO_LOCK
-	if
-	:: is_open ->
-		atomic {	/* iopf_end_open(), iopf_mark_void() */
-			!locked -> is_open = open;
-			if
-			:: open && hashed ->
-#ifndef OPEN_NO_UNHASH
-				hashed = false;
-#endif
-				voided = true
-			:: else
-			fi
-		}
-	:: !is_open
-	fi;
-#else
-	if
-	:: is_open && hashed -> hashed = false; voided = true
-	:: else
-	fi;
-#endif
 	atomic {
 		TOUCH_GROUP;
-		answers = answers + (is_open -> 0 : 1);
-		is_open = false
+		assert(!open && count == 2);
+		answers++
 	};
 	state = GONE;
-	/* The attachment may go between the two; the reference is ours or under the lock. */
 	atomic { count_down() };
 	atomic { put_group(free) };
 	free_group(free)
 }
 
-/* iommufd_fault_part_add() */
-inline part_add()
+/* iopf_recall(), iommufd_fault_recall(); what the core takes is in a slot */
+inline recall(tell, free)
 {
 	if
-#ifndef PART_NO_CHECK
-	:: state == ANSWERING || state == GONE
-#endif
-	:: else ->
-		if
-		:: IS_USED && !ended ->		/* part_append() */
-			pending++;
-			more = open;
-			slot = (slot == S_OPEN && !reading -> S_QUEUED : slot)
-		:: else ->
-			assert(count == 1 && !attachment_freed);
-			slot = S_QUEUED;
-			pending = count;
-			more = open;
-			refs = 1;
-			outstanding++
-		fi
+	:: atomic { IS_CLAIMABLE -> state = GONE };
+		atomic {
+			assert(IS_USED);
+			end_group(tell);
+			count_down();
+			put_group(free)
+		};
+		free_group(free)
+	:: !IS_CLAIMABLE
 	fi
 }
 
 /* iommu_report_device_fault() of one request and the last */
 active proctype Report()
 {
-	atomic {	/* iopf_collect(), iopf_offer() */
+	bool free;
+
+	atomic {	/* iopf_collect(), iopf_offer(), iommufd_fault_part_add() */
 		!locked;
 		if
 		:: published && (closed || !listed) -> freed = true; voided = true
@@ -208,8 +165,12 @@ active proctype Report()
 			count = 1;
 			open = true;
 			hashed = true;
-			state = QUEUED;
-			part_add()
+			state = COLLECTING;
+			slot = S_QUEUED;
+			pending = 1;
+			more = true;
+			refs = 1;
+			outstanding++
 		:: !published -> freed = true
 		fi
 	};
@@ -222,10 +183,18 @@ active proctype Report()
 		hashed = false;
 		TOUCH_GROUP;
 		count = 2;
-		open = false;		/* iopf_close() */
+		open = false;			/* iopf_close() */
+		state = QUEUED;
 		if
-		:: IS_CLAIMABLE -> atomic { part_add() }
-		:: !IS_CLAIMABLE
+		:: atomic { listed && !closed ->
+			assert(IS_USED && !ended);
+			pending++;
+			more = false;
+			slot = S_QUEUED
+		   }
+		:: atomic { !listed || closed };
+			recall(true, free);
+			answers++		/* iopf_reject() */
 		fi
 	fi;
 	locked = false
@@ -234,68 +203,47 @@ active proctype Report()
 /* The file's user reads messages as long as there are some, and answers */
 active proctype User()
 {
-	bool free, is_open, failed;
-	byte copied;
+	bool free;
 
 end:
 	do
-	:: atomic {	/* part_deliver() */
+	:: atomic {	/* part_copy(), part_delivered(): one message */
 		slot == S_QUEUED;
 		TOUCH_GROUP;
-		taken = pending;
-		reading = true;
-		slot = S_OPEN;
-		refs++
-	   };
-		/* Room for one message, or a copy that fails */
 		if
-		:: taken > 1 -> taken = 1
-		:: true
-		fi;
-		TOUCH_GROUP;	/* part_copy() */
-		if
-		:: copied = (taken -> taken : 1)
-		:: !failed -> failed = true
-		fi;
-		atomic {	/* part_delivered(), part_settle() */
-			TOUCH_GROUP;
-			assert(IS_USED && slot == S_OPEN);
-			told = told + (ended && !taken && copied);
-			assert(told <= 1);
-			reading = false;
-			seen = seen || copied;
-			pending = (ended -> 0 : pending - copied);
+		:: ended ->
+			told++;
+			assert(told == 1);
+			owed = false;
+			ended = false;
+			slot = S_STALE;
+			put_group(free)
+		:: else ->
+			seen = true;
+			pending--;
 			if
-#ifdef SETTLE_NO_TELL
-			:: ended ->
+			:: pending -> skip
+#ifdef READ_NO_OPEN
+			:: else -> slot = S_DELIVERED
 #else
-			:: ended && ((!taken && copied) || !tell || !seen) ->
+			:: else -> slot = (more -> S_OPEN : S_DELIVERED)
 #endif
-				slot = (tell -> S_STALE : S_FREE);
-				put_group(free)
-			:: else ->
-				if
-				:: ended || pending -> slot = S_QUEUED
-#ifdef SETTLE_NO_OPEN
-				:: else -> slot = S_DELIVERED
-#else
-				:: else -> slot = (more -> S_OPEN : S_DELIVERED)
-#endif
-				fi
-			fi;
-			assert(!free);
-			put_group(free);
-			copied = 0;
-			taken = 0
-		};
+			fi
+		fi
+	   };
 		free_group(free)
 	:: atomic {	/* fault_claim_delivered() */
-		slot == S_DELIVERED && IS_CLAIMABLE;
-		assert(!open && count == 2);
-		state = ANSWERING;
-		slot = S_FREE
+		slot == S_DELIVERED ->
+		assert(!more && !pending);
+		if
+		:: IS_CLAIMABLE -> state = ANSWERING; slot = S_FREE; free = true
+		:: !IS_CLAIMABLE -> assert(state != COLLECTING)
+		fi
 	   };
-		finish(is_open, free)
+		if
+		:: free -> free = false; finish(free)
+		:: !free
+		fi
 #ifdef CLOSE
 	:: break
 #endif
@@ -306,7 +254,7 @@ end:
 /* iommufd_fault_work(); only what is complete has a deadline */
 active proctype Work()
 {
-	bool free, won, is_open;
+	bool free, won;
 
 end:
 	do
@@ -316,67 +264,52 @@ end:
 		:: !IS_CLAIMABLE
 		fi };
 		if
-		:: won -> won = false; finish(is_open, free)
+		:: won -> won = false; finish(free)
 		:: !won
 		fi
 	od
 }
 
-#ifdef RECALL
-#define TELLS	true
-#else
-#define TELLS	false
-#endif
-
-/* iopf_drop_all() of an overflow, iopf_quiesce() of a detach: iopf_drop(), fault_recall() */
-inline drop(free)
+/* iopf_drop_all() of an overflow, iopf_quiesce() of a detach: iopf_drop() */
+inline drop(tell, free)
 {
 	atomic { !locked -> locked = true };
 	if
-	:: hashed && IS_CLAIMABLE ->
+	:: hashed ->
 		hashed = false;
-		if
-		:: atomic { IS_CLAIMABLE -> state = GONE };
-			atomic {
-				if
-				:: IS_USED -> end_group(TELLS); let_go(free)
-				:: !IS_USED
-				fi
-			};
-			free_group(free)
-		:: !IS_CLAIMABLE
-		fi
-	:: hashed && !IS_CLAIMABLE -> hashed = false
+		open = false;
+		state = QUEUED;
+		recall(tell, free)
 	:: !hashed
 	fi;
 	locked = false
 }
 
-/* fault_answer_all() */
-inline answer_all(won, is_open, free)
+/* fault_answer_all(), of what is in the slot */
+inline answer_all(won, free)
 {
 	atomic {
 		if
 		:: IS_USED && ended ->		/* iommufd_fault_part_drop() */
-			tell = false;
-			if
-#ifndef DROP_NO_READER
-			:: reading
+			ended = false;
+			owed = false;
+			slot = S_FREE;
+			put_group(free)
+#ifdef CLOSE_OPEN
+		:: IS_USED && !ended && more -> slot = S_FREE
+#else
+		:: IS_USED && !ended && more
 #endif
-			:: else ->
-				slot = S_FREE;
-				put_group(free)
-			fi
-		:: IS_USED && !ended && IS_CLAIMABLE ->
+		:: IS_USED && !ended && !more && IS_CLAIMABLE ->
 			state = ANSWERING;
 			end_group(false);
 			won = true
-		:: IS_USED && !ended && !IS_CLAIMABLE -> end_group(false); let_go(free)
+		:: IS_USED && !ended && !more && !IS_CLAIMABLE
 		:: !IS_USED
 		fi
 	};
 	if
-	:: won -> won = false; finish(is_open, free)
+	:: won -> won = false; finish(free)
 	:: !won -> free_group(free)
 	fi
 }
@@ -386,43 +319,36 @@ active proctype Overflow()
 {
 	bool free;
 
-	drop(free)
+	drop(true, free)
 }
 #endif
 
-#ifdef LEAVE
-/* attach_del() */
-active proctype Detach()
+/* iommufd_fault_close(), attach_del() */
+#ifndef RECALL
+active proctype Leave()
 {
-	bool won, is_open, free;
+	bool won, free;
 
+#ifdef CLOSE
+	user -> closed = true;
+	answer_all(won, free);
+	assert(!IS_USED || more || !IS_CLAIMABLE);
+#endif
 	published = false;
 	listed = false;
-	drop(free);
+	drop(false, free);
 	/* iommufd_fault_drain() */
 #ifdef DRAIN_NO_DROP
 	if
-	:: outstanding > 0 -> answer_all(won, is_open, free)
+	:: outstanding > 0 -> answer_all(won, free)
 	:: outstanding == 0
 	fi;
 #else
-	answer_all(won, is_open, free);
+	answer_all(won, free);
 #endif
 	outstanding == 0;
 	!locked;		/* iopf_recall_sync() */
-	atomic { assert(!IS_USED || (reading && !tell)); attachment_freed = true }
-}
-#endif
-
-#ifdef CLOSE
-/* iommufd_fault_close() */
-active proctype Close()
-{
-	bool won, is_open, free;
-
-	user -> closed = true;
-	answer_all(won, is_open, free);
-	assert(!IS_USED)
+	atomic { assert(!IS_USED); attachment_freed = true }
 }
 #endif
 
@@ -431,5 +357,5 @@ active proctype Rest()
 {
 	timeout;
 	assert(answers == 1 && freed && !IS_USED && outstanding == 0);
-	assert(!(ended && tell && seen) || told == 1)
+	assert(!owed)
 }
