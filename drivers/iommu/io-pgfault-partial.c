@@ -14,6 +14,8 @@
 
 /* Groups that are found too old under one lock */
 #define IOPF_AGE_BATCH		64
+/* Attachments that are told of an overflow under one lock */
+#define IOPF_TELL_BATCH		64
 
 #undef MODULE_PARAM_PREFIX
 #define MODULE_PARAM_PREFIX "io_pgfault."
@@ -260,10 +262,25 @@ void iopf_discard_pasid(struct device *dev, ioasid_t pasid)
 }
 EXPORT_SYMBOL_GPL(iopf_discard_pasid);
 
-static void iopf_tell_overflow(struct iommu_attach_handle *handle, void *unused)
+/* Tell the handlers of a device, so many under one lock. */
+static void iopf_tell_overflow(struct iopf_device *fdev)
 {
-	if (iopf_ops(handle)->lost)
-		iopf_ops(handle)->lost(handle, IOPF_CAUSE_OVERFLOW);
+	struct iommu_group *group = fdev->param.dev->iommu_group;
+	struct iommu_attach_handle *handle;
+	unsigned long pasid = 0;
+	unsigned int n;
+
+	do {
+		spin_lock_bh(&fdev->lock);
+		for (n = 0; n < IOPF_TELL_BATCH; n++) {
+			handle = iommu_attach_handle_next(group, &pasid);
+			if (!handle)
+				break;
+			if (iopf_ops(handle)->lost)
+				iopf_ops(handle)->lost(handle, IOPF_CAUSE_OVERFLOW);
+		}
+		spin_unlock_bh(&fdev->lock);
+	} while (handle);
 }
 
 /**
@@ -293,9 +310,8 @@ int iopf_queue_discard_partial(struct iopf_queue *queue)
 		iopf_drop_all(fdev, IOPF_CAUSE_OVERFLOW);
 		spin_lock_bh(&fdev->lock);
 		fdev->count.overflows++;
-		iommu_group_visit_handles(fdev->param.dev->iommu_group, NULL,
-					  iopf_tell_overflow);
 		spin_unlock_bh(&fdev->lock);
+		iopf_tell_overflow(fdev);
 	}
 	mutex_unlock(&queue->lock);
 	return 0;

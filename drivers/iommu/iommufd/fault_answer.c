@@ -443,15 +443,18 @@ void iommufd_fault_close(struct iommufd_fault *fault)
 	fault_answer_all(fault, NULL, IOMMU_PAGE_RESP_INVALID);
 }
 
-/* Claim groups whose deadline is over. */
-static void fault_claim_expired(struct iommufd_fault *fault, struct fault_claims *claims)
+/* Claim some of the groups whose deadline is over; returns whether there may be more. */
+static bool fault_claim_expired(struct iommufd_fault *fault, struct fault_claims *claims)
 {
 	struct iommufd_fault_age *age, *next;
 	struct iommufd_fault_slot *slot;
 	ktime_t now = ktime_get();
+	unsigned int n = 0;
 
 	list_for_each_entry_safe(age, next, &fault->aging, node) {
-		if (claims->won == IOMMUFD_FAULT_BATCH || ktime_after(age->expires, now))
+		if (n++ == IOMMUFD_FAULT_BATCH)
+			return true;
+		if (ktime_after(age->expires, now))
 			break;
 		slot = &fault->slots[age - fault->ages];
 		list_del_init(&age->node);
@@ -467,8 +470,8 @@ static void fault_claim_expired(struct iommufd_fault *fault, struct fault_claims
 		fault->stats.causes[IOPF_CAUSE_DEADLINE]++;
 		iommufd_fault_end(fault, slot, true);
 	}
-	if (claims->won < IOMMUFD_FAULT_BATCH)
-		iommufd_fault_set_timer(fault);
+	iommufd_fault_set_timer(fault);
+	return false;
 }
 
 /**
@@ -481,14 +484,15 @@ void iommufd_fault_work(struct work_struct *work)
 {
 	struct iommufd_fault *fault = container_of(work, struct iommufd_fault, work);
 	struct fault_claims claims __uninitialized;
+	bool more;
 
 	do {
 		fault_claims_init(&claims);
 		spin_lock_bh(&fault->lock);
-		fault_claim_expired(fault, &claims);
+		more = fault_claim_expired(fault, &claims);
 		spin_unlock_bh(&fault->lock);
 
 		iommufd_fault_wake_ended(fault);
 		fault_finish_claims(fault, &claims);
-	} while (claims.won == IOMMUFD_FAULT_BATCH);
+	} while (more);
 }
