@@ -14,13 +14,14 @@
 #ifndef __IO_PGFAULT_H
 #define __IO_PGFAULT_H
 
-#include <linux/iommu.h>
 #include <linux/llist.h>
 #include <linux/refcount.h>
 #include <linux/siphash.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+
+#include "io-pgfault-priv.h"
 
 struct dentry;
 struct mem_cgroup;

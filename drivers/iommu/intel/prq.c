@@ -58,6 +58,7 @@
 #include "iommu.h"
 #include "pasid.h"
 #include "prq.h"
+#include "../io-pgfault-priv.h"
 #include "../iommu-pages.h"
 #include "trace.h"
 

@@ -45,6 +45,7 @@
 #include <linux/slab.h>
 
 #include "../iommu-priv.h"
+#include "fault_answer.h"
 #include "iommufd_private.h"
 
 static struct iommufd_attach_handle *

@@ -54,8 +54,9 @@
 #include <linux/slab.h>
 #include <uapi/linux/iommufd.h>
 
-#include "../iommu-priv.h"
+#include "fault_immediate.h"
 #include "fault_slot.h"
+#include "iommufd_private.h"
 
 /* Slots that are kept for a device, as it does not use its share */
 static u32 fault_unused(const struct iommufd_fault *fault,

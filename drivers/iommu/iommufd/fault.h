@@ -1,25 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The iommufd fault object and the attachments that feed it
- *
- * Included by iommufd_private.h.
+ * The iommufd fault object: what is in it, and its way from a group to the queue
  */
 #ifndef __IOMMUFD_FAULT_H
 #define __IOMMUFD_FAULT_H
 
 #include <linux/hrtimer.h>
-#include <linux/iommu.h>
 #include <linux/list.h>
-#include <linux/log2.h>
+#include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <uapi/linux/iommufd.h>
 
-struct iommufd_access;
+#include "../iommu-priv.h"
+
+struct iommufd_attach_handle;
 struct iommufd_attachment;
-struct iommufd_hw_pagetable;
-struct iov_iter;
+struct iommufd_object;
 
 /* Groups that a fault object holds unless user space says otherwise, and the most */
 #define IOMMUFD_FAULT_DEPTH	4096
@@ -94,6 +92,23 @@ struct iommufd_fault_part {
 	bool open;
 	bool seen;
 	bool ended;
+};
+
+/**
+ * struct iommufd_fault_member - A device that feeds a fault object
+ * @node: node in &iommufd_fault.members
+ * @device: the &struct iommufd_device or &struct iommufd_access, for comparison alone
+ * @attachments: number of its attachments
+ * @slots: number of its groups that have a slot
+ *
+ * Protected by the object's lock. One for all PASIDs of a device, so that it has one
+ * share of the slots, and not as many as it has PASIDs.
+ */
+struct iommufd_fault_member {
+	struct list_head node;
+	const void *device;
+	u32 attachments;
+	u32 slots;
 };
 
 /**
@@ -223,113 +238,6 @@ struct iommufd_fault {
 	struct iommufd_fault_stats stats;
 };
 
-/**
- * struct iommufd_fault_id - The id of a fault object in an iommufd context
- * @obj: the iommufd object
- * @fault: what is behind it; holds a reference
- * @filep: the file, only valid until the allocation is finished
- */
-struct iommufd_fault_id {
-	struct iommufd_object obj;
-	struct iommufd_fault *fault;
-	struct file *filep;
-};
-
-/**
- * struct iommufd_attach_handle - A HWPT attached to a group's RID or PASID
- * @handle: what the fault core finds by {group, PASID}
- * @hwpt: the HWPT
- * @igroup: the group
- * @attachments: one for each device of the group that user space attached;
- *               changed under igroup->lock and, if the HWPT has a fault object,
- *               also under that object's lock
- * @moved: another handle has taken its place; protected as @attachments
- */
-struct iommufd_attach_handle {
-	struct iommu_attach_handle handle;
-	struct iommufd_hw_pagetable *hwpt;
-	struct iommufd_group *igroup;
-	struct list_head attachments;
-	bool moved;
-};
-
-/**
- * struct iommufd_fault_member - A device that feeds a fault object
- * @node: node in &iommufd_fault.members
- * @device: the &struct iommufd_device or &struct iommufd_access, for comparison alone
- * @attachments: number of its attachments
- * @slots: number of its groups that have a slot
- *
- * Protected by the object's lock. One for all PASIDs of a device, so that it has one
- * share of the slots, and not as many as it has PASIDs.
- */
-struct iommufd_fault_member {
-	struct list_head node;
-	const void *device;
-	u32 attachments;
-	u32 slots;
-};
-
-/**
- * struct iommufd_attachment - One device attached through one handle
- * @node: node in &iommufd_attach_handle.attachments
- * @idev: the device, NULL for that of a &struct iommufd_fault_source
- * @dev_id: what user space calls it
- * @outstanding: its groups that are queued, delivered or being answered
- * @resolving: its groups that the kernel resolves, or is answering for that; protected
- *             by &iommufd_demand.lock
- * @member: the same device among those that feed the fault object
- */
-struct iommufd_attachment {
-	struct list_head node;
-	struct iommufd_device *idev;
-	u32 dev_id;
-	atomic_t outstanding;
-	unsigned int resolving;
-	struct iommufd_fault_member *member;
-};
-
-/**
- * struct iommufd_fault_source - A fault object bound to an emulated device
- * @fault: the object; the source is one of its users
- * @attachment: the device, in no handle's list
- */
-struct iommufd_fault_source {
-	struct iommufd_fault *fault;
-	struct iommufd_attachment attachment;
-};
-
-/**
- * struct iommufd_fault_exchanged - What iommufd_fault_exchange() has done
- * @given: answers that were given
- * @taken: messages that were taken, or why the next answer was not given
- */
-struct iommufd_fault_exchanged {
-	u32 given;
-	int taken;
-};
-
-static inline struct iommufd_attach_handle *
-to_iommufd_handle(struct iommu_attach_handle *handle)
-{
-	return container_of(handle, struct iommufd_attach_handle, handle);
-}
-
-static inline struct iommufd_fault *iommufd_obj_to_fault(struct iommufd_object *obj)
-{
-	return container_of(obj, struct iommufd_fault_id, obj)->fault;
-}
-
-/* The caller lets go with iommufd_put_object() of &iommufd_fault.obj. */
-static inline struct iommufd_fault *
-iommufd_get_fault(struct iommufd_ucmd *ucmd, u32 id)
-{
-	struct iommufd_object *obj;
-
-	obj = iommufd_get_object(ucmd->ictx, id, IOMMUFD_OBJ_FAULT);
-	return IS_ERR(obj) ? ERR_CAST(obj) : iommufd_obj_to_fault(obj);
-}
-
 static inline struct iommufd_fault_slot *
 iommufd_fault_slot(struct iommufd_fault *fault, u32 cookie)
 {
@@ -408,15 +316,6 @@ static inline void iommufd_fault_told(struct iommufd_fault *fault)
 	WRITE_ONCE(fault->alarm, false);
 }
 
-/* fault_object.c: coming and going */
-int iommufd_fault_alloc(struct iommufd_ucmd *ucmd);
-void iommufd_fault_destroy(struct iommufd_object *obj);
-void iommufd_fault_leave(struct iommufd_fault *fault);
-void iommufd_fault_put(struct iommufd_fault *fault);
-void iommufd_fault_put_hwpt(struct iommufd_fault *fault);
-struct iommufd_fault *iommufd_fault_alloc_closed(void);
-
-/* fault.c: groups, from the fault core to the queue */
 int iommufd_fault_iopf_handler(struct iopf_group *group);
 void iommufd_fault_recall(struct iopf_group *group, enum iopf_cause cause);
 void iommufd_fault_lost(struct iommu_attach_handle *handle, enum iopf_cause cause);
@@ -437,68 +336,5 @@ void iommufd_fault_end(struct iommufd_fault *fault, struct iommufd_fault_slot *s
 		       bool tell);
 void iommufd_fault_set_timer(struct iommufd_fault *fault);
 enum hrtimer_restart iommufd_fault_timeout(struct hrtimer *timer);
-
-/* fault_answer.c: from an answer to the hardware */
-unsigned int iommufd_fault_write(struct iommufd_fault *fault,
-				 const struct iommu_hwpt_page_response __user *from,
-				 struct iov_iter *iter, size_t count, int *rc);
-struct iommufd_fault_exchanged
-iommufd_fault_exchange(struct iommufd_fault *fault,
-		       const struct iommu_hwpt_page_response __user *from, size_t count,
-		       struct iommu_hwpt_pgfault __user *to, size_t room);
-void iommufd_fault_drain(struct iommufd_fault *fault,
-			 struct iommufd_attachment *attachment,
-			 enum iommu_page_response_code code);
-void iommufd_fault_close(struct iommufd_fault *fault);
-bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group);
-void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,
-			  enum iommu_page_response_code code);
-void iommufd_fault_work(struct work_struct *work);
-
-/* fault_wake.c: who waits for groups */
-void iommufd_fault_init_wake(struct iommufd_fault *fault);
-void iommufd_fault_stop_wake(struct iommufd_fault *fault);
-void iommufd_fault_wake(struct iommufd_fault *fault);
-void iommufd_fault_wake_next(struct iommufd_fault *fault);
-int iommufd_fault_wait(struct iommufd_fault *fault, ktime_t *until);
-void iommufd_fault_hang_up(struct iommufd_fault *fault);
-
-/* fault_read.c: from the queue to a reader's memory */
-ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
-			   struct iov_iter *iter, size_t room);
-ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
-			      struct iov_iter *iter, size_t room, size_t done);
-u32 iommufd_fault_first(struct iommufd_fault *fault);
-
-/* fault_immediate.c: page requests one by one */
-int iommufd_fault_part_add(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
-			   struct iopf_group *group);
-bool iommufd_fault_part_end(struct iommufd_fault *fault, struct iommufd_fault_slot *slot);
-bool iommufd_fault_part_drop(struct iommufd_fault *fault, struct iommufd_fault_slot *slot);
-int iommufd_fault_part_refuse(const struct iommufd_fault *fault,
-			      const struct iommufd_fault_slot *slot);
-ssize_t iommufd_fault_read_parts(struct iommufd_fault *fault, struct iov_iter *to, size_t room);
-
-/* fault_file.c: its file */
-struct file *iommufd_fault_file_create(struct iommufd_fault *fault);
-
-/* fault_serve.c: answers in and messages out in one call */
-long iommufd_fault_file_ioctl(struct file *filep, unsigned int op, unsigned long arg);
-
-/* fault_driver.c: faults that device drivers find */
-int iommufd_fault_bind(struct iommufd_ucmd *ucmd);
-void iommufd_fault_unbind(struct iommufd_access *access,
-			  struct iommufd_fault_source *source);
-
-/* attach.c: devices and PASIDs on HWPTs */
-struct iommufd_attachment *
-iommufd_find_attachment(struct iommufd_device *idev, ioasid_t pasid,
-			struct iommufd_fault **fault);
-int iommufd_attach(struct iommufd_hw_pagetable *hwpt,
-		   struct iommufd_device *idev, ioasid_t pasid);
-struct iommufd_hw_pagetable *iommufd_detach(struct iommufd_device *idev,
-					    ioasid_t pasid);
-int iommufd_replace(struct iommufd_hw_pagetable *hwpt,
-		    struct iommufd_device *idev, ioasid_t pasid);
 
 #endif

@@ -15,6 +15,9 @@
 #include <linux/uio.h>
 #include <uapi/linux/iommufd.h>
 
+#include "fault_answer.h"
+#include "fault_immediate.h"
+#include "fault_object.h"
 #include "fault_slot.h"
 #include "fault_take.h"
 

@@ -39,6 +39,7 @@
 #include <uapi/linux/iommufd.h>
 
 #include "fault_slot.h"
+#include "iommufd_private.h"
 
 /* Requests of a group that are looked at to find out whether it is for us */
 #define DEMAND_LOOK	8

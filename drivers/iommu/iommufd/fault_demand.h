@@ -9,7 +9,6 @@
 
 #include <linux/bitmap.h>
 #include <linux/interval_tree.h>
-#include <linux/iommu.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/refcount.h>
@@ -18,6 +17,8 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
+
+#include "../iommu-priv.h"
 
 struct io_pagetable;
 struct iommufd_attachment;

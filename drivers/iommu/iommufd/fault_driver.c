@@ -35,7 +35,8 @@
 #include <linux/slab.h>
 #include <uapi/linux/iommufd.h>
 
-#include "../iommu-priv.h"
+#include "fault_answer.h"
+#include "fault_driver.h"
 #include "iommufd_private.h"
 
 /* How long a driver waits that is told to try again */

@@ -34,7 +34,11 @@
 #include <linux/uio.h>
 #include <uapi/linux/iommufd.h>
 
-#include "iommufd_private.h"
+#include "fault_answer.h"
+#include "fault_file.h"
+#include "fault_object.h"
+#include "fault_read.h"
+#include "fault_wake.h"
 
 static ssize_t fault_file_wait(struct iommufd_fault *fault, struct kiocb *iocb)
 {

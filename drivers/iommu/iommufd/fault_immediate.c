@@ -35,7 +35,7 @@
 #include <linux/uio.h>
 #include <uapi/linux/iommufd.h>
 
-#include "../iommu-priv.h"
+#include "fault_immediate.h"
 #include "fault_slot.h"
 
 /* Messages that are copied without letting go of the lock */

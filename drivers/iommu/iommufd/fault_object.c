@@ -25,8 +25,10 @@
 #include <linux/slab.h>
 #include <uapi/linux/iommufd.h>
 
-#include "../iommu-priv.h"
-#include "iommufd_private.h"
+#include "fault_answer.h"
+#include "fault_file.h"
+#include "fault_object.h"
+#include "fault_wake.h"
 
 /* claims.pml: FREE_NO_CANCEL, FREE_TIMER_LATE */
 static void fault_free(struct iommufd_fault *fault)

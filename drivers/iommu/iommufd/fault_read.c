@@ -28,7 +28,10 @@
 #include <linux/uio.h>
 #include <uapi/linux/iommufd.h>
 
+#include "fault_immediate.h"
+#include "fault_read.h"
 #include "fault_take.h"
+#include "fault_wake.h"
 
 static __always_inline size_t fault_take(struct iommufd_fault *fault,
 					 struct iommu_hwpt_pgfault __user *to, size_t room)

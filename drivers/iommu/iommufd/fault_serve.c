@@ -10,7 +10,10 @@
 #include <linux/uaccess.h>
 #include <uapi/linux/iommufd.h>
 
-#include "iommufd_private.h"
+#include "fault_answer.h"
+#include "fault_file.h"
+#include "fault_read.h"
+#include "fault_wake.h"
 
 /* Fields of a larger structure, which this kernel does not know, must be 0. */
 static int fault_serve_check_size(const struct iommu_fault_serve __user *user, u32 size)

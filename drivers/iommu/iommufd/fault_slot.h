@@ -5,7 +5,9 @@
 #ifndef __IOMMUFD_FAULT_SLOT_H
 #define __IOMMUFD_FAULT_SLOT_H
 
-#include "iommufd_private.h"
+#include "attach.h"
+#include "fault.h"
+#include "fault_wake.h"
 
 static inline u32 iommufd_fault_used(const struct iommufd_fault *fault)
 {

@@ -10,8 +10,7 @@
 
 #include <linux/uaccess.h>
 
-#include "../iommu-priv.h"
-#include "iommufd_private.h"
+#include "fault.h"
 
 /* Messages that are written without letting go of the lock */
 #define FAULT_TAKE		64

@@ -54,7 +54,7 @@
 #include <linux/iommufd.h>
 #include <linux/poll.h>
 
-#include "iommufd_private.h"
+#include "fault_wake.h"
 
 #define FAULT_LOOK_NS	NSEC_PER_MSEC
 #define FAULT_MAX_NUDGE	65536U

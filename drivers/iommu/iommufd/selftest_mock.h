@@ -8,7 +8,7 @@
 #define __IOMMUFD_SELFTEST_MOCK_H
 
 #include <linux/hash.h>
-#include <linux/iommu.h>
+#include "../iommu-priv.h"
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
 #include <linux/xarray.h>

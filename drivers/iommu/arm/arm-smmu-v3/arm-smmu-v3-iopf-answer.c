@@ -7,6 +7,7 @@
 #include <kunit/visibility.h>
 
 #include "arm-smmu-v3.h"
+#include "../../io-pgfault-priv.h"
 
 static struct arm_smmu_cmdq_ent arm_smmu_resume_cmd(u32 sid, u16 stag,
 						    enum iommu_page_response_code code)
