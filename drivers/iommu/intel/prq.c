@@ -58,7 +58,6 @@
 #include "iommu.h"
 #include "pasid.h"
 #include "prq.h"
-#include "../io-pgfault-priv.h"
 #include "../iommu-pages.h"
 #include "trace.h"
 
@@ -74,8 +73,8 @@
 /* As many requests are handled in a softirq, less than a burst of one device is. */
 #define PRQ_BUDGET	64
 
-/* Answers that share one doorbell: they fill an eighth of the queue */
-#define PRQ_ANSWERS	32
+/* Answers that share one doorbell: as many as the stack has room for */
+#define PRQ_ANSWERS	16
 
 static u32 prq_head(struct intel_iommu *iommu)
 {

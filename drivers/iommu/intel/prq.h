@@ -9,9 +9,10 @@
 #include <linux/interrupt.h>
 #include <linux/types.h>
 
+#include "../io-pgfault-priv.h"
+
 struct device;
 struct intel_iommu;
-struct iopf_fault;
 struct work_struct;
 
 /*

@@ -18,11 +18,11 @@
  *	   lock: what the core still routes here is refused, or told to ask
  *	   again if another handle has taken the place of this one.
  *	3. iopf_quiesce(): no report is between finding the handle and queueing.
- *	4. iommufd_demand_drain(), iommufd_fault_drain(): what is being resolved,
+ *	4. iommufd_demand_settle(), iommufd_fault_settle(): what is being resolved,
  *	   or was queued, is answered.
  *	5. iopf_recall_sync(): what the core took back has left the object.
  *
- * tools/iommu/models/claims.pml: LISTED_LATE, NO_QUIESCE, NO_DRAIN_WAIT, NO_RECALL_SYNC
+ * tools/iommu/models/claims.pml: LISTED_LATE, NO_QUIESCE, NO_SETTLE_WAIT, NO_RECALL_SYNC
  *
  * Locks, outermost first:
  *
@@ -176,8 +176,8 @@ static void attach_del(const struct attach_leave *leave, struct iommufd_attachme
 
 		iopf_quiesce(attachment->idev->dev, leave->forget, &handle->handle);
 		if (demand)
-			iommufd_demand_drain(demand, attachment, leave->code);
-		iommufd_fault_drain(fault, attachment, leave->code);
+			iommufd_demand_settle(demand, attachment, leave->code);
+		iommufd_fault_settle(fault, attachment, leave->code);
 		iopf_recall_sync(attachment->idev->dev);
 		iommufd_fault_part_with(fault, attachment);
 		iommufd_iopf_disable(attachment->idev);

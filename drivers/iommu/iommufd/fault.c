@@ -15,7 +15,7 @@
  *	                       copy failed        the deadline
  *
  * A claim moves the state by iopf_group_claim() and takes the group out of its
- * slot, under the object's lock. It is lost only to the core: to a recall, of
+ * slot, under the object's lock. It fails only against the core: a recall, of
  * which fault_recall() hears at once, and to the removal of the device. In both
  * cases the core has done what there was to do for the hardware. What breaks without
  * a step of this is in tools/iommu/models/claims.pml: COOKIE_NO_COUNT, CLAIM_BY_SLOT
@@ -25,7 +25,7 @@
  * claimer, and a reader that copies its messages from the group itself. Most
  * readers need no reference: they make the messages on their stack while they
  * take the group off the queue, and know it by its cookie afterwards. The
- * attachment that it came through waits in iommufd_fault_drain() until none of its
+ * attachment that it came through waits in iommufd_fault_settle() until none of its
  * groups is outstanding; a reader does not delay that. The answers are in fault_answer.c.
  *
  * Deadlines: complete groups are in one list, in the order in which they were
@@ -110,7 +110,7 @@ int iommufd_fault_join(struct iommufd_fault *fault, struct iommufd_attachment *a
 {
 	struct iommufd_fault_member *member, *new;
 
-	new = kzalloc(sizeof(*new), GFP_KERNEL_ACCOUNT);
+	new = kzalloc_obj(*new, GFP_KERNEL_ACCOUNT);
 	if (!new)
 		return -ENOMEM;
 
@@ -135,7 +135,7 @@ int iommufd_fault_join(struct iommufd_fault *fault, struct iommufd_attachment *a
 /**
  * iommufd_fault_part_with() - An attachment feeds the object no more
  * @fault: the object
- * @attachment: the attachment, which is drained
+ * @attachment: the attachment, which is settled
  *
  * Context: Process context.
  */
@@ -319,7 +319,7 @@ int iommufd_fault_admit(struct iommufd_fault *fault, struct iommufd_attachment *
 	slot->group = group;
 	slot->read = 0;
 	slot->state = FAULT_SLOT_QUEUED;
-	list_add_tail(&group->node, &fault->deliver);
+	list_add_tail(&group->node, &fault->queue);
 	iommufd_fault_set_queued(fault, fault->queued + 1);
 	fault->stats.groups++;
 	fault->stats.requests += group->fault_count;
@@ -438,7 +438,7 @@ void iommufd_fault_recall(struct iopf_group *group, enum iopf_cause cause)
 {
 	struct iommufd_fault *fault = to_iommufd_handle(group->attach_handle)->hwpt->fault;
 	struct iommufd_fault_slot *slot;
-	bool drained = false;
+	bool settled = false;
 
 	spin_lock_bh(&fault->lock);
 	slot = iommufd_fault_slot(fault, group->cookie);
@@ -446,14 +446,14 @@ void iommufd_fault_recall(struct iopf_group *group, enum iopf_cause cause)
 	if (iommufd_fault_slot_holds(slot, group)) {
 		fault->stats.recalled++;
 		iommufd_fault_end(fault, slot, cause != IOPF_CAUSE_DETACH);
-		drained = iommufd_fault_let_go(group);
+		settled = iommufd_fault_let_go(group);
 		iommufd_fault_put_group(group);
 	}
 	spin_unlock_bh(&fault->lock);
 
 	iommufd_fault_wake_ended(fault);
-	if (drained)
-		wake_up_all(&fault->drain_wait);
+	if (settled)
+		wake_up_all(&fault->settle_wait);
 }
 
 /**

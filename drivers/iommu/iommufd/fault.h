@@ -28,13 +28,13 @@ struct iommufd_object;
 #define FAULT_MESSAGE_SIZE	sizeof(struct iommu_hwpt_pgfault)
 #define FAULT_RESPONSE_SIZE	sizeof(struct iommu_hwpt_page_response)
 /* Answers that are claimed, given and finished together */
-#define IOMMUFD_FAULT_BATCH	64
+#define IOMMUFD_FAULT_BATCH	32
 
 /**
  * enum iommufd_fault_slot_state - What an answer to a slot's cookie meets
  * @FAULT_SLOT_FREE: no group, -EINVAL
  * @FAULT_SLOT_STALE: no group; the last one was recalled or timed out, -ESTALE
- * @FAULT_SLOT_QUEUED: a group on &iommufd_fault.deliver; -EINVAL, or -EBUSY if
+ * @FAULT_SLOT_QUEUED: a group on &iommufd_fault.queue; -EINVAL, or -EBUSY if
  *                     user space has seen a part of it
  * @FAULT_SLOT_OPEN: a group of which a reader is copying a part, or (immediate
  *                   delivery) of which more requests are to come; -EBUSY
@@ -163,7 +163,7 @@ struct iommufd_fault_stats {
  * @look: looks whether readers come
  * @looked: @taken when @look was set
  * @nudge: how many readers are woken if none has come
- * @drain_wait: woken when an attachment has no group outstanding any more
+ * @settle_wait: woken when an attachment has no group outstanding any more
  * @timer: queues @work when the oldest deadline is over
  * @work: answers groups whose deadline is over
  * @lock: protects all below and the attachments of every handle that feeds it
@@ -175,9 +175,9 @@ struct iommufd_fault_stats {
  * @alarm: so was one that need not come again: this counts as something to read. Read
  *         without @lock.
  * @timing: @timer is started, or @work will start it
- * @deliver: groups with something to read, oldest first
- * @queued: number of groups on @deliver. Read without @lock.
- * @taken: number of times that a reader took a group off @deliver, or was told of a
+ * @queue: groups with something to read, oldest first
+ * @queued: number of groups on @queue. Read without @lock.
+ * @taken: number of times that a reader took a group off @queue, or was told of a
  *         loss alone. Read without @lock.
  * @delivered: number of other groups that have a slot
  * @free_first: index of the free slot that is used next
@@ -209,7 +209,7 @@ struct iommufd_fault {
 	unsigned int looked;
 	unsigned int nudge;
 
-	wait_queue_head_t drain_wait;
+	wait_queue_head_t settle_wait;
 	struct hrtimer timer;
 	struct work_struct work;
 
@@ -221,7 +221,7 @@ struct iommufd_fault {
 	bool lost;
 	bool alarm;
 	bool timing;
-	struct list_head deliver;
+	struct list_head queue;
 	unsigned int queued;
 	unsigned int taken;
 	unsigned int delivered;

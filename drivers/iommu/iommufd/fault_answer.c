@@ -31,13 +31,13 @@
 struct fault_claims {
 	struct iopf_answer answers[IOMMUFD_FAULT_BATCH];	/* to be given */
 	unsigned int won;		/* number of @answers */
-	bool drained;			/* an attachment has no group left */
+	bool settled;			/* an attachment has no group left */
 };
 
 static void fault_claims_init(struct fault_claims *claims)
 {
 	claims->won = 0;
-	claims->drained = false;
+	claims->settled = false;
 }
 
 /* Let go of a group that a reader copies. */
@@ -50,12 +50,12 @@ static noinline void fault_put_read(struct iommufd_fault *fault, struct iopf_gro
 
 /*
  * Answer the hardware for claimed groups and let go of them. An attachment may go as soon
- * as it has no group outstanding, see iommufd_fault_drain(). Nobody can get a reference of
+ * as it has no group outstanding, see iommufd_fault_settle(). Nobody can get a reference of
  * a claimed group: with one left, it is ours (claims.pml: SHARED_UNLOCKED).
  */
 static __always_inline void fault_finish(struct iommufd_fault *fault,
 					 struct iopf_answer *answers, unsigned int won,
-					 bool drained)
+					 bool settled)
 {
 	struct iopf_answer *answer, *end = answers + won;
 	struct iopf_group *group;
@@ -64,7 +64,7 @@ static __always_inline void fault_finish(struct iommufd_fault *fault,
 
 	for (answer = answers; answer < end; answer++) {
 		group = answer->group;
-		drained |= iommufd_fault_let_go(group);
+		settled |= iommufd_fault_let_go(group);
 		/* Pairs with iommufd_fault_put_group() */
 		if (likely(smp_load_acquire(&group->refs) == 1))
 			continue;
@@ -73,14 +73,14 @@ static __always_inline void fault_finish(struct iommufd_fault *fault,
 	}
 
 	/* Who waits looks after it is queued; the count came down before this looks. */
-	if (unlikely(drained) && waitqueue_active(&fault->drain_wait))
-		wake_up_all(&fault->drain_wait);
+	if (unlikely(settled) && waitqueue_active(&fault->settle_wait))
+		wake_up_all(&fault->settle_wait);
 	iopf_free_groups(answers, end - answers);
 }
 
 static void fault_finish_claims(struct iommufd_fault *fault, struct fault_claims *claims)
 {
-	fault_finish(fault, claims->answers, claims->won, claims->drained);
+	fault_finish(fault, claims->answers, claims->won, claims->settled);
 }
 
 /* Why the group of @cookie cannot be answered, if there ever was one */
@@ -352,7 +352,7 @@ static void fault_claim(struct iommufd_fault *fault, struct iommufd_fault_slot *
 	} else {
 		fault->stats.taken++;
 		iommufd_fault_end(fault, slot, false);
-		claims->drained |= iommufd_fault_let_go(group);
+		claims->settled |= iommufd_fault_let_go(group);
 		iommufd_fault_put_group(group);
 	}
 }
@@ -401,32 +401,32 @@ static void fault_answer_all(struct iommufd_fault *fault,
 	}
 }
 
-static bool fault_is_drained(const struct iommufd_attachment *attachment)
+static bool fault_is_settled(const struct iommufd_attachment *attachment)
 {
 	/* Pairs with iommufd_fault_let_go(): the last one is done with the attachment. */
 	return !atomic_read_acquire(&attachment->outstanding);
 }
 
 /**
- * iommufd_fault_drain() - Answer every group of an attachment
+ * iommufd_fault_settle() - Answer every group of an attachment
  * @fault: the object
  * @attachment: the attachment, already taken off its handle's list
  * @code: the answer
  *
- * Also waits for the answers that others are giving (claims.pml: NO_DRAIN_WAIT).
+ * Also waits for the answers that others are giving (claims.pml: NO_SETTLE_WAIT).
  * Afterwards no group of @attachment is known to the object.
  *
  * Context: Process context, sleeps until the hardware is answered, but never
  * for user space.
  */
-void iommufd_fault_drain(struct iommufd_fault *fault,
+void iommufd_fault_settle(struct iommufd_fault *fault,
 			 struct iommufd_attachment *attachment,
 			 enum iommu_page_response_code code)
 {
-	/* Messages of ended groups may be left besides (immediate.pml: DRAIN_NO_DROP). */
-	if (fault->parts || !fault_is_drained(attachment))
+	/* Messages of ended groups may be left besides (immediate.pml: SETTLE_NO_DROP). */
+	if (fault->parts || !fault_is_settled(attachment))
 		fault_answer_all(fault, attachment, code);
-	wait_event(fault->drain_wait, fault_is_drained(attachment));
+	wait_event(fault->settle_wait, fault_is_settled(attachment));
 }
 
 /**

@@ -55,10 +55,10 @@ static void demand_let_go(struct iommufd_demand *demand, const struct iopf_group
 	attachment->resolving--;
 }
 
-static void demand_wake_drain(struct iommufd_demand *demand)
+static void demand_wake_settle(struct iommufd_demand *demand)
 {
-	if (wq_has_sleeper(&demand->drain_wait))
-		wake_up_all(&demand->drain_wait);
+	if (wq_has_sleeper(&demand->settle_wait))
+		wake_up_all(&demand->settle_wait);
 }
 
 /* Take a group off its list that the core has claimed. Returns whether it is to be freed. */
@@ -108,7 +108,7 @@ static int demand_queue(struct iommufd_demand *demand, struct demand_owner *owne
 	if (IS_ERR(attachment))
 		return PTR_ERR(attachment);
 
-	/* Until iommufd_demand_drain() of it, which takes demand->lock */
+	/* Until iommufd_demand_settle() of it, which takes demand->lock */
 	attachment->resolving++;
 	group->priv = attachment;
 	group->cookie = 0;
@@ -159,7 +159,7 @@ static void demand_recall(struct iopf_group *group, enum iopf_cause cause)
 	/* Else somebody has failed to claim it, and drops it. */
 	if (demand_holds(group) && demand_forget(demand, group))
 		iopf_free_group(group);
-	demand_wake_drain(demand);
+	demand_wake_settle(demand);
 	spin_unlock_bh(&demand->lock);
 	if (!ours)
 		iommufd_fault_recall(group, cause);
@@ -217,7 +217,7 @@ static void demand_answer(struct iommufd_demand *demand, struct iopf_answer *ans
 			answers[free++] = answers[i];
 	}
 	spin_unlock_bh(&demand->lock);
-	demand_wake_drain(demand);
+	demand_wake_settle(demand);
 	iopf_free_groups(answers, free);
 }
 
@@ -306,7 +306,7 @@ void iommufd_demand_finish(struct demand_batch *batch, struct iopf_group *group,
 			unused = demand_hand_over(batch, group);
 	}
 	spin_unlock_bh(&demand->lock);
-	demand_wake_drain(demand);
+	demand_wake_settle(demand);
 	if (unused)
 		iopf_free_group(group);
 }
@@ -314,7 +314,7 @@ void iommufd_demand_finish(struct demand_batch *batch, struct iopf_group *group,
 /* ---- the end ---- */
 
 /* Claim up to a batch of groups of an attachment, on one list. */
-static unsigned int drain_list(struct iommufd_demand *demand, struct list_head *groups,
+static unsigned int settle_list(struct iommufd_demand *demand, struct list_head *groups,
 			       struct iommufd_attachment *attachment,
 			       enum iommu_page_response_code code, struct iopf_answer *answers,
 			       unsigned int n)
@@ -342,29 +342,29 @@ static unsigned int drain_list(struct iommufd_demand *demand, struct list_head *
 	return n;
 }
 
-static bool demand_is_drained(struct iommufd_demand *demand,
+static bool demand_is_settled(struct iommufd_demand *demand,
 			      const struct iommufd_attachment *attachment)
 {
-	bool drained;
+	bool settled;
 
 	spin_lock_bh(&demand->lock);
-	drained = !attachment->resolving;
+	settled = !attachment->resolving;
 	spin_unlock_bh(&demand->lock);
-	return drained;
+	return settled;
 }
 
 /**
- * iommufd_demand_drain() - Answer every group of an attachment that is being resolved
+ * iommufd_demand_settle() - Answer every group of an attachment that is being resolved
  * @demand: of the IOAS
  * @attachment: the attachment, already taken off its handle's list
  * @code: the answer
  *
- * What the fault object has got is left to iommufd_fault_drain().
+ * What the fault object has got is left to iommufd_fault_settle().
  *
  * Context: Process context, sleeps until the hardware is answered, but neither for
  * user space nor for a thread that waits for the owner's memory.
  */
-void iommufd_demand_drain(struct iommufd_demand *demand, struct iommufd_attachment *attachment,
+void iommufd_demand_settle(struct iommufd_demand *demand, struct iommufd_attachment *attachment,
 			  enum iommu_page_response_code code)
 {
 	struct iopf_answer answers[DEMAND_BATCH];
@@ -375,13 +375,13 @@ void iommufd_demand_drain(struct iommufd_demand *demand, struct iommufd_attachme
 		n = 0;
 		spin_lock_bh(&demand->lock);
 		list_for_each_entry(owner, &demand->owners, node) {
-			n = drain_list(demand, &owner->queued, attachment, code, answers, n);
-			n = drain_list(demand, &owner->busy, attachment, code, answers, n);
+			n = settle_list(demand, &owner->queued, attachment, code, answers, n);
+			n = settle_list(demand, &owner->busy, attachment, code, answers, n);
 		}
 		spin_unlock_bh(&demand->lock);
 		demand_answer(demand, answers, n);
 	} while (n);
-	wait_event(demand->drain_wait, demand_is_drained(demand, attachment));
+	wait_event(demand->settle_wait, demand_is_settled(demand, attachment));
 }
 
 /**

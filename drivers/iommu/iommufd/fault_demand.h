@@ -88,7 +88,7 @@ enum iommufd_demand_counter {
  * @pgsizes: page sizes that all of them have had since the first one came
  * @areas: the areas
  * @owner_mutex: one owner is made at a time
- * @drain_wait: woken when an attachment may have no group here any more
+ * @settle_wait: woken when an attachment may have no group here any more
  * @lock: protects all below, the lists of the owners, and &iommufd_attachment.resolving
  * @ranges: the areas by IOVA
  * @owners: the owners
@@ -101,7 +101,7 @@ struct iommufd_demand {
 	unsigned long pgsizes;
 	struct list_head areas;
 	struct mutex owner_mutex;	/* one owner is made at a time */
-	wait_queue_head_t drain_wait;
+	wait_queue_head_t settle_wait;
 
 	spinlock_t lock;	/* all below */
 	struct rb_root_cached ranges;
@@ -303,7 +303,7 @@ int iommufd_demand_iopf_handler(struct iopf_group *group);
 int iommufd_demand_offer(struct iommufd_hw_pagetable *hwpt);
 void iommufd_demand_flush(struct demand_batch *batch);
 void iommufd_demand_finish(struct demand_batch *batch, struct iopf_group *group, int rc);
-void iommufd_demand_drain(struct iommufd_demand *demand, struct iommufd_attachment *attachment,
+void iommufd_demand_settle(struct iommufd_demand *demand, struct iommufd_attachment *attachment,
 			  enum iommu_page_response_code code);
 void iommufd_demand_show(struct seq_file *m, u32 ioas_id, struct iommufd_demand *demand);
 

@@ -266,7 +266,7 @@ static struct iommufd_demand *demand_new(void)
 	demand->pgsizes = ULONG_MAX;
 	INIT_LIST_HEAD(&demand->areas);
 	mutex_init(&demand->owner_mutex);
-	init_waitqueue_head(&demand->drain_wait);
+	init_waitqueue_head(&demand->settle_wait);
 	spin_lock_init(&demand->lock);
 	demand->ranges = RB_ROOT_CACHED;
 	INIT_LIST_HEAD(&demand->owners);

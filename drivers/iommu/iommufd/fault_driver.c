@@ -364,7 +364,7 @@ void iommufd_fault_unbind(struct iommufd_access *access, struct iommufd_fault_so
 
 	if (!source)
 		return;
-	iommufd_fault_drain(source->fault, &source->attachment, IOMMU_PAGE_RESP_INVALID);
+	iommufd_fault_settle(source->fault, &source->attachment, IOMMU_PAGE_RESP_INVALID);
 	iommufd_fault_part_with(source->fault, &source->attachment);
 	refcount_dec(&source->fault->obj->users);
 	kfree(source);

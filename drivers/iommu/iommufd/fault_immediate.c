@@ -8,7 +8,7 @@
  *	faults of the group:   r1 -- r2 -- r3 -- r4 -- r5
  *	                       seen       |first  pending
  *
- * The slot is on &iommufd_fault.deliver while something is pending:
+ * The slot is on &iommufd_fault.queue while something is pending:
  *
  *	         first request                 all pending ones read
  *	  FREE ----------------> QUEUED <====> OPEN ------------------> DELIVERED
@@ -54,7 +54,7 @@ static void part_queue(struct iommufd_fault *fault, struct iommufd_fault_slot *s
 	if (slot->state == FAULT_SLOT_QUEUED)
 		return;
 	slot->state = FAULT_SLOT_QUEUED;
-	list_add_tail(&slot->group->node, &fault->deliver);
+	list_add_tail(&slot->group->node, &fault->queue);
 	fault->delivered--;
 	iommufd_fault_set_queued(fault, fault->queued + 1);
 }
@@ -222,8 +222,8 @@ static size_t part_copy(struct iommufd_fault *fault, struct iov_iter *to, size_t
 	struct iopf_group *group;
 	size_t done, copied;
 
-	for (done = 0; done < room && !list_empty(&fault->deliver); done++) {
-		group = list_first_entry(&fault->deliver, struct iopf_group, node);
+	for (done = 0; done < room && !list_empty(&fault->queue); done++) {
+		group = list_first_entry(&fault->queue, struct iopf_group, node);
 		slot = iommufd_fault_slot(fault, group->cookie);
 		part = fault_part_of(fault, slot);
 		message = part_message(group, part);

@@ -78,7 +78,7 @@ void iommufd_fault_leave(struct iommufd_fault *fault)
  * iommufd_fault_destroy() - The id goes
  * @obj: the embedded iommufd object, which has no users
  *
- * Detaching from a HWPT drains, and a HWPT is a user: no group is outstanding
+ * Detaching from a HWPT settles, and a HWPT is a user: no group is outstanding
  * here, and none will be queued.
  *
  * Context: Process context, may sleep.
@@ -132,11 +132,11 @@ static void fault_init(struct iommufd_fault *fault, const struct iommu_fault_all
 	fault->deadline_code = cmd->deadline_code;
 	refcount_set(&fault->refs, 1);
 	iommufd_fault_init_wake(fault);
-	init_waitqueue_head(&fault->drain_wait);
+	init_waitqueue_head(&fault->settle_wait);
 	hrtimer_setup(&fault->timer, iommufd_fault_timeout, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
 	INIT_WORK(&fault->work, iommufd_fault_work);
 	spin_lock_init(&fault->lock);
-	INIT_LIST_HEAD(&fault->deliver);
+	INIT_LIST_HEAD(&fault->queue);
 	INIT_LIST_HEAD(&fault->members);
 	INIT_LIST_HEAD(&fault->aging);
 }

@@ -65,7 +65,7 @@ static ssize_t fault_hold(struct iommufd_fault *fault, size_t room, struct fault
 	ssize_t count = 0;
 
 	spin_lock_bh(&fault->lock);
-	group = list_first_entry_or_null(&fault->deliver, struct iopf_group, node);
+	group = list_first_entry_or_null(&fault->queue, struct iopf_group, node);
 	if (!group)
 		goto out_unlock;
 	slot = iommufd_fault_slot(fault, group->cookie);
@@ -107,7 +107,7 @@ static void fault_restore(struct iommufd_fault *fault, const struct fault_piece 
 	if (copied)
 		slot->read = piece->first + piece->count;
 	slot->state = FAULT_SLOT_QUEUED;
-	list_add(&group->node, &fault->deliver);
+	list_add(&group->node, &fault->queue);
 	fault->delivered--;
 	fault->stats.delivered--;
 	iommufd_fault_set_queued(fault, fault->queued + 1);
@@ -180,7 +180,7 @@ static ssize_t fault_read_loss(struct iommufd_fault *fault, struct iov_iter *to)
 	bool alarm;
 
 	spin_lock_bh(&fault->lock);
-	alarm = fault->alarm && list_empty(&fault->deliver);
+	alarm = fault->alarm && list_empty(&fault->queue);
 	if (alarm) {
 		iommufd_fault_told(fault);
 		WRITE_ONCE(fault->taken, fault->taken + 1);
@@ -296,7 +296,7 @@ u32 iommufd_fault_first(struct iommufd_fault *fault)
 	u32 count;
 
 	spin_lock_bh(&fault->lock);
-	group = list_first_entry_or_null(&fault->deliver, struct iopf_group, node);
+	group = list_first_entry_or_null(&fault->queue, struct iopf_group, node);
 	count = group ? group->fault_count -
 			iommufd_fault_slot(fault, group->cookie)->read : 0;
 	spin_unlock_bh(&fault->lock);

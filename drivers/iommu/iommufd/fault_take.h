@@ -31,10 +31,10 @@ static __always_inline size_t iommufd_fault_store(struct iommufd_fault *fault,
 	struct list_head *node;
 	size_t left = room;
 
-	*end = fault->deliver.next;
+	*end = fault->queue.next;
 	if (!user_write_access_begin(to, room * FAULT_MESSAGE_SIZE))
 		return 0;
-	for (node = *end; node != &fault->deliver; node = node->next) {
+	for (node = *end; node != &fault->queue; node = node->next) {
 		group = list_entry(node, struct iopf_group, node);
 		if (group->fault_count > left ||
 		    (unlikely(splits) && iommufd_fault_slot(fault, group->cookie)->read))
@@ -96,12 +96,12 @@ static __always_inline size_t iommufd_fault_take(struct iommufd_fault *fault,
 	pagefault_disable();
 	done = iommufd_fault_store(fault, to, min(room, FAULT_TAKE), &end);
 	pagefault_enable();
-	for (node = fault->deliver.next; node != end; node = node->next) {
+	for (node = fault->queue.next; node != end; node = node->next) {
 		iommufd_fault_deliver(fault, list_entry(node, struct iopf_group, node));
 		groups++;
 	}
 	/* All before @end are off, at once: nobody needs their links any more. */
-	__list_del(&fault->deliver, end);
+	__list_del(&fault->queue, end);
 	iommufd_fault_count_delivered(fault, groups);
 	return done;
 }

@@ -44,9 +44,9 @@
  *	RECALL_NO_CHECK		RESET	fault_recall() does not look at the slot
  *	CLOSED_LATE		ANSWER	iommufd_fault_close() answers, then sets @closed
  *	HELD_LATE		ANSWER	iopf_hand_over() counts the group behind the handler
- *	LISTED_LATE		SHARED	attach_del() drains, then takes it off the list
+ *	LISTED_LATE		SHARED	attach_del() settles, then takes it off the list
  *	NO_QUIESCE		DETACH	attach_free_handle() does not wait for other devices
- *	NO_DRAIN_WAIT		DETACH	iommufd_fault_drain() does not wait for others
+ *	NO_SETTLE_WAIT		DETACH	iommufd_fault_settle() does not wait for others
  *	SHARED_UNLOCKED		ANSWER	it puts a group that a reader has without the lock
  *	DRAIN_NO_ORDER		DETACH	it looks for waiters, then counts the attachment down
  *	NO_RECALL_SYNC		RESET	attach_del() without iopf_recall_sync()
@@ -124,7 +124,7 @@ byte id_users = 2;		/* of the id: the file, and the HWPT or the source */
 bool id_freed, has_file = true, closed;
 byte files = USERS;		/* that use the file */
 byte outstanding;		/* iommufd_attachment::outstanding */
-bool drain_waits;		/* somebody is on iommufd_fault::drain_wait */
+bool settle_waits;		/* somebody is on iommufd_fault::settle_wait */
 bool work, works;		/* iommufd_fault::work is queued, runs */
 #ifdef WITH_WORK
 bool aged, timer;		/* iommufd_fault::timer was, is set; once is enough */
@@ -296,7 +296,7 @@ inline count_down()
 {
 	assert(!attachment_freed && outstanding > 0);
 	outstanding--;
-	drained = drained || outstanding == 0
+	settled = settled || outstanding == 0
 }
 
 /* The same and iommufd_fault_put_group(), under the lock */
@@ -312,8 +312,8 @@ inline let_go()
 inline wake_and_free(g)
 {
 	if
-	:: drained -> atomic { TOUCH_FAULT; drained = false; drain_waits = false }
-	:: !drained
+	:: settled -> atomic { TOUCH_FAULT; settled = false; settle_waits = false }
+	:: !settled
 	fi;
 	if
 	:: free -> free = false; free_group(g)
@@ -326,9 +326,9 @@ inline finish(g)
 {
 	answer(g);
 #ifdef DRAIN_NO_ORDER
-	sleeper = drain_waits;
+	sleeper = settle_waits;
 	atomic { count_down() };
-	drained = drained && sleeper;
+	settled = settled && sleeper;
 #else
 	atomic { count_down() };
 #endif
@@ -545,7 +545,7 @@ active proctype Other()
 active proctype Driver()
 {
 	byte g = 1;
-	bool taken, won, silent, drained, free, last, fault;
+	bool taken, won, silent, settled, free, last, fault;
 
 	atomic { !mutex -> mutex = true };
 	if
@@ -642,7 +642,7 @@ put:
 active [USERS] proctype User()
 {
 	byte g, times;
-	bool won, silent, drained, free, waiting, sleeper;
+	bool won, silent, settled, free, waiting, sleeper;
 
 	do
 	:: break
@@ -726,7 +726,7 @@ next:
 active proctype Close()
 {
 	byte g;
-	bool won, silent, drained, free, last, waiting, sleeper;
+	bool won, silent, settled, free, last, waiting, sleeper;
 
 	files == 0;
 	/* iommufd_fault_close() */
@@ -752,7 +752,7 @@ active proctype Close()
 active proctype Work()
 {
 	byte g;
-	bool won, silent, drained, free, waiting, sleeper, late;
+	bool won, silent, settled, free, waiting, sleeper, late;
 
 end:
 	do
@@ -781,22 +781,22 @@ end:
 #endif
 
 #ifdef WITH_OWNER
-/* iommufd_fault_drain() */
-inline drain()
+/* iommufd_fault_settle() */
+inline settle()
 {
 	if
 	:: outstanding == 0
 	:: outstanding > 0 -> answer_all()
 	fi;
-#ifndef NO_DRAIN_WAIT
+#ifndef NO_SETTLE_WAIT
 	do
-	:: drain_waits = true;
+	:: settle_waits = true;
 		if
 		:: outstanding == 0 -> break
-		:: outstanding > 0 -> !drain_waits
+		:: outstanding > 0 -> !settle_waits
 		fi
 	od;
-	drain_waits = false
+	settle_waits = false
 #endif
 }
 
@@ -811,11 +811,11 @@ inline drain()
 active proctype Owner()
 {
 	byte g;
-	bool won, silent, drained, free, last, waiting, sleeper;
+	bool won, silent, settled, free, last, waiting, sleeper;
 
 #ifdef DRIVER
 	atomic { !mutex -> published = false };
-	drain();
+	settle();
 #else
 	atomic { !mutex -> mutex = true };
 #ifndef SHARED
@@ -826,7 +826,7 @@ active proctype Owner()
 	atomic { !locked -> listed = false };
 #endif
 	SYNC;
-	drain();
+	settle();
 #ifdef LISTED_LATE
 	atomic { !locked -> listed = false };
 #endif
@@ -863,7 +863,7 @@ active proctype Owner()
 active proctype Reset()
 {
 	byte g, old;
-	bool found, won, drained, free;
+	bool found, won, settled, free;
 
 	get_device();
 	if

@@ -27,7 +27,7 @@
  *
  *	END_NO_REFERENCE	RECALL	iommufd_fault_end() takes no reference for the message
  *	READ_NO_OPEN		RECALL	part_delivered() does not look whether more will come
- *	DRAIN_NO_DROP		LEAVE	iommufd_fault_drain() looks at @outstanding alone
+ *	SETTLE_NO_DROP		LEAVE	iommufd_fault_settle() looks at @outstanding alone
  *	CLOSE_OPEN		CLOSE	iommufd_fault_part_drop() drops open groups, too
  *	END_CLOSED		CLOSE	iommufd_fault_part_end() does not look at @closed
  */
@@ -337,8 +337,8 @@ active proctype Leave()
 	published = false;
 	listed = false;
 	drop(false, free);
-	/* iommufd_fault_drain() */
-#ifdef DRAIN_NO_DROP
+	/* iommufd_fault_settle() */
+#ifdef SETTLE_NO_DROP
 	if
 	:: outstanding > 0 -> answer_all(won, free)
 	:: outstanding == 0
