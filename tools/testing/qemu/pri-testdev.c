@@ -143,6 +143,12 @@ static void system_reset(void *opaque)
 	chipset_asleep = true;
 }
 
+/* A virtual function has to, or its reset would be that of the slot, with all the others. */
+static bool knows_flr(const struct device *s)
+{
+	return flr || s->pf;
+}
+
 static bool touches(uint32_t at, int size, uint32_t first, uint32_t bytes)
 {
 	return at < first + bytes && first < at + size;
@@ -157,9 +163,11 @@ static uint32_t placed(uint32_t value, uint32_t first, uint32_t at)
 /* What a virtual function shows of its configuration: the capability after ATS is the end. */
 static uint32_t vf_config_read(PCIDevice *pci, uint32_t at, int size)
 {
-	if (at >= CONFIG_PASID)
-		return 0;
-	return pci_default_read_config(pci, at, size) & ~placed(0xfff00000, CONFIG_ATS, at);
+	uint32_t value = at < CONFIG_PASID ? pci_default_read_config(pci, at, size) : 0;
+
+	if (touches(at, size, CONFIG_ATS, 4))
+		value &= ~placed(0xfff00000, CONFIG_ATS, at);
+	return value;
 }
 
 static uint32_t config_read(PCIDevice *pci, uint32_t at, int size)
@@ -218,6 +226,10 @@ static void config_write(PCIDevice *pci, uint32_t at, uint32_t value, int size)
 	if (touches(at, size, CONFIG_ATS + 6, 2) &&
 	    pci_default_read_config(pci, CONFIG_ATS + 6, 2) & ATS_ENABLE)
 		s->lost = false;
+	if (knows_flr(s) && at == CONFIG_EXPRESS + 8 && value & 0x8000) {
+		pcie_cap_flr_write_config(pci, at, value, size);
+		lose_state(s);
+	}
 	if (s->pf)
 		return;
 	if (aer)
@@ -227,10 +239,6 @@ static void config_write(PCIDevice *pci, uint32_t at, uint32_t value, int size)
 			    placed(value, at, CONFIG_PRI + 6) & (PRI_FAILED | PRI_UNEXPECTED));
 	if (pm && touches(at, size, CONFIG_PM + 4, 1))
 		set_power(s, placed(value, at, CONFIG_PM + 4) & PM_STATE);
-	if (flr && at == CONFIG_EXPRESS + 8 && value & 0x8000) {
-		pcie_cap_flr_write_config(pci, at, value, size);
-		lose_state(s);
-	}
 }
 
 static void add_aer(PCIDevice *pci)
@@ -277,7 +285,7 @@ static void realize(PCIDevice *pci, void **errp)
 			      PTD_BAR_SIZE);
 	pci_register_bar(pci, 0, 0, (MemoryRegion *)s->mr);
 	pcie_endpoint_cap_init(pci, CONFIG_EXPRESS);
-	if (flr && !s->pf)
+	if (knows_flr(s))
 		pcie_cap_flr_init(pci);
 	if (pm && !s->pf)
 		pci_pm_init(pci, CONFIG_PM, NULL);
