@@ -280,6 +280,7 @@ int prq_test_init(struct kunit *test)
 	INIT_LIST_HEAD(&fake->groups);
 	queues_init(test, fake);
 
+	fake->ops.device_mute = intel_iommu_device_mute;
 	fake->ops.page_response = intel_iommu_page_response;
 	fake->ops.page_response_batch = intel_iommu_page_response_batch;
 	fake->ops.blocked_domain = &fake_blocked_domain;

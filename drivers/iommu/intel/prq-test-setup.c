@@ -5,6 +5,7 @@
 #include <linux/pci-ats.h>
 
 #include "prq-test.h"
+#include "../../pci/pci.h"
 
 /* Scalable mode, in the Extended Capability Register (11.4.3) */
 #define ECAP_SMTS	BIT_ULL(43)
@@ -98,6 +99,7 @@ static int config_read(struct pci_bus *bus, unsigned int devfn, int where, int s
 	struct fake_pci *pci = container_of(bus, struct fake_pci, bus);
 
 	*value = where == PRI_CAP + PCI_PRI_CTRL ? pci->control :
+		 where == ATS_CAP + PCI_ATS_CTRL ? pci->ats :
 		 where == ATS_CAP + PCI_ATS_CAP ? PCI_ATS_CAP_PAGE_ALIGNED :
 		 where == PRI_CAP + PCI_PRI_STATUS && !pci->busy ? PCI_PRI_STATUS_STOPPED : 0;
 	if (where == PRI_CAP + PCI_PRI_STATUS && pci->busy)
@@ -255,6 +257,71 @@ static void prq_test_ats_after_attach(struct kunit *test)
 	xa_destroy(&domain->iommu_array);
 }
 
+static void expect_ats(struct kunit *test, struct fake_pci *pci, bool on, bool mute)
+{
+	KUNIT_EXPECT_EQ(test, on, !!(pci->ats & PCI_ATS_CTRL_ENABLE));
+	KUNIT_EXPECT_EQ(test, mute, READ_ONCE(pci->info.mute));
+}
+
+/*
+ * Attached and detached while another task resets the function: it is sent nothing, and
+ * has its ATS off, until that task restores it as it is to be then.
+ */
+static void prq_test_attach_amid_reset(struct kunit *test)
+{
+	struct fake_pci *pci = pci_init(test, test->priv);
+	struct pci_dev *pdev = &pci->pdev;
+
+	pdev->ats_cap = ATS_CAP;
+	pci_pause_ats(pdev);
+	expect_ats(test, pci, false, true);
+	KUNIT_EXPECT_EQ(test, 0, pci_enable_ats(pdev, PAGE_SHIFT));
+	expect_ats(test, pci, false, true);
+	pci_restore_ats_state(pdev);
+	expect_ats(test, pci, true, false);
+
+	pci_pause_ats(pdev);
+	pci_pause_ats(pdev);
+	expect_ats(test, pci, false, true);
+	pci_disable_ats(pdev);
+	KUNIT_EXPECT_EQ(test, 0, pci_enable_ats(pdev, PAGE_SHIFT));
+	pci_disable_ats(pdev);
+	pci_restore_ats_state(pdev);
+	/* as long as its ATS is off it is sent nothing either */
+	expect_ats(test, pci, false, true);
+	KUNIT_EXPECT_EQ(test, 0, pci_enable_ats(pdev, PAGE_SHIFT));
+	expect_ats(test, pci, true, false);
+}
+
+/* The same in D3hot, which the function leaves with its state. */
+static void prq_test_attach_in_d3(struct kunit *test)
+{
+	struct fake_pci *pci = pci_init(test, test->priv);
+	struct pci_dev *pdev = &pci->pdev;
+
+	pdev->ats_cap = ATS_CAP;
+	pci_pause_ats(pdev);
+	KUNIT_EXPECT_EQ(test, 0, pci_enable_ats(pdev, PAGE_SHIFT));
+	KUNIT_EXPECT_EQ(test, 0, pci_enable_pri(pdev, PRQ_DEPTH));
+	expect_ats(test, pci, false, true);
+	pci_resume_ats(pdev);
+	expect_ats(test, pci, true, false);
+	KUNIT_EXPECT_EQ(test, PCI_PRI_CTRL_ENABLE, pci->control);
+
+	pci_pause_ats(pdev);
+	expect_ats(test, pci, false, true);
+	KUNIT_EXPECT_EQ(test, 0, pci->control);
+	pci_resume_ats(pdev);
+	expect_ats(test, pci, true, false);
+	KUNIT_EXPECT_EQ(test, PCI_PRI_CTRL_ENABLE, pci->control);
+	KUNIT_EXPECT_EQ(test, 0, pci->early);
+
+	pci_pause_ats(pdev);
+	pci_disable_pri(pdev);
+	pci_resume_ats(pdev);
+	KUNIT_EXPECT_EQ(test, 0, pci->control);
+}
+
 /* The device may send requests only to a queue that is there. */
 static void prq_test_context_entry(struct kunit *test)
 {
@@ -284,6 +351,8 @@ static struct kunit_case prq_test_setup_cases[] = {
 	KUNIT_CASE(prq_test_enable),
 	KUNIT_CASE(prq_test_enable_waits),
 	KUNIT_CASE(prq_test_ats_after_attach),
+	KUNIT_CASE(prq_test_attach_amid_reset),
+	KUNIT_CASE(prq_test_attach_in_d3),
 	KUNIT_CASE(prq_test_context_entry),
 	{}
 };

@@ -224,7 +224,7 @@ TEST_F_TIMEOUT(pri_power, close_in_d3, 120)
 
 /* ---- reset ---- */
 
-struct unmapper {
+struct disturber {
 	struct server *server;
 	volatile bool *stop;
 	unsigned long rounds;
@@ -233,7 +233,7 @@ struct unmapper {
 /* Maps and unmaps a page all the time, which invalidates it in the device. */
 static void *unmap_always(void *arg)
 {
-	struct unmapper *u = arg;
+	struct disturber *u = arg;
 	struct unit *unit = &u->server->unit[0];
 
 	while (!*u->stop) {
@@ -245,25 +245,59 @@ static void *unmap_always(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(pri_power, reset_amid_unmaps, 300)
+/*
+ * Takes all tables off the device and attaches them again, by which ATS may go off and on,
+ * and unmaps a page then.
+ */
+static void *attach_always(void *arg)
 {
+	struct disturber *a = arg;
+	struct unit *unit = &a->server->unit[0];
+	struct iopf_device *vfio = &unit->pri.vfio;
+
+	while (!*a->stop) {
+		if (iopf_device_detach_pasid(vfio, PASID) || iopf_device_detach(vfio) ||
+		    iopf_device_attach(vfio, unit->plain) ||
+		    iopf_device_attach_pasid(vfio, PASID, unit->faulting) ||
+		    map_page(a->server, unit, SRC, READ_WRITE) ||
+		    iopf_unmap(&a->server->io, unit->ioas, SRC, PAGE))
+			break;
+		a->rounds++;
+	}
+	return NULL;
+}
+
+static void check_resets(struct __test_metadata *_metadata, struct server *server, int resets,
+			 void *(*disturb)(void *))
+{
+	struct unit *unit = &server->unit[0];
 	volatile bool stop = false;
-	struct unmapper u = { &self->server, &stop, 0 };
+	struct disturber d = { server, &stop, 0 };
 	pthread_t thread;
 	int i;
 
-	check_copy(_metadata, &self->server);
-	iopf_unmap(&self->server.io, self->unit->ioas, SRC, WINDOW);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, unmap_always, &u));
-	for (i = 0; i < (int)times("PRI_ROUNDS", 3); i++) {
-		ASSERT_EQ(0, ioctl(self->unit->pri.vfio.fd, VFIO_DEVICE_RESET));
-		EXPECT_EQ(0, reg(self->unit, PTD_N_MUTE));
+	check_copy(_metadata, server);
+	iopf_unmap(&server->io, unit->ioas, SRC, WINDOW);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, disturb, &d));
+	for (i = 0; i < resets; i++) {
+		ASSERT_EQ(0, ioctl(unit->pri.vfio.fd, VFIO_DEVICE_RESET));
+		EXPECT_EQ(0, reg(unit, PTD_N_MUTE));
 	}
 	stop = true;
 	ASSERT_EQ(0, pthread_join(thread, NULL));
-	EXPECT_LT(0, u.rounds);
-	ASSERT_EQ(0, iopf_device_bus_master(&self->unit->pri.vfio, true));
-	check_copy(_metadata, &self->server);
+	EXPECT_LT(0, d.rounds);
+	ASSERT_EQ(0, iopf_device_bus_master(&unit->pri.vfio, true));
+	check_copy(_metadata, server);
+}
+
+TEST_F_TIMEOUT(pri_power, reset_amid_unmaps, 300)
+{
+	check_resets(_metadata, &self->server, times("PRI_ROUNDS", 3), unmap_always);
+}
+
+TEST_F_TIMEOUT(pri_power, reset_amid_attaches, 300)
+{
+	check_resets(_metadata, &self->server, times("PRI_ROUNDS", 10), attach_always);
 }
 
 /* ---- PRI off and on ---- */
