@@ -5,6 +5,7 @@
 #include <kunit/static_stub.h>
 
 #include "prq-test.h"
+#include "../io-pgfault-test-kinds.h"
 
 struct field_case {
 	const char *name;
@@ -87,6 +88,31 @@ static void prq_test_fields(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, IOMMU_FAULT_PAGE_REQ, reported.fault.type);
 		KUNIT_EXPECT_MEMEQ_MSG(test, &c->prm, &reported.fault.prm, sizeof(c->prm), "%s",
 				       c->name);
+	}
+}
+
+/* One request of each kind is the same message as of other IOMMUs. */
+static void prq_test_kinds(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	struct fake_device *device = &fake->device[1];
+	const struct iopf_kind *kind;
+	u64 qw0, qw1;
+
+	kunit_activate_static_stub(test, prq_report, keep_report);
+	set_entry(device, PASID, FIRST, SUPERVISOR);
+	for (kind = iopf_kinds; kind < iopf_kinds + ARRAY_SIZE(iopf_kinds); kind++) {
+		qw0 = word0(device, kind->with_pasid ? PASID : IOMMU_NO_PASID) |
+		      (kind->perm & IOMMU_FAULT_PERM_EXEC ? PRQ_EXEC : 0) |
+		      (kind->perm & IOMMU_FAULT_PERM_PRIV ? PRQ_PRIV : 0);
+		qw1 = kind->addr | FIELD_PREP(PRQ_INDEX, kind->grpid) | PRQ_LPIG |
+		      (kind->perm & IOMMU_FAULT_PERM_READ ? PRQ_READ : 0) |
+		      (kind->perm & IOMMU_FAULT_PERM_WRITE ? PRQ_WRITE : 0);
+		reported.count = 0;
+		put_raw(fake, qw0, qw1);
+		run(fake);
+		KUNIT_EXPECT_EQ_MSG(test, 1, reported.count, "%s", kind->name);
+		iopf_kind_expect(test, kind, PASID, &reported.fault);
 	}
 }
 
@@ -265,6 +291,7 @@ static void prq_test_mixed(struct kunit *test)
 
 static struct kunit_case prq_test_requests_cases[] = {
 	KUNIT_CASE(prq_test_fields),
+	KUNIT_CASE(prq_test_kinds),
 	KUNIT_CASE(prq_test_refused),
 	KUNIT_CASE(prq_test_device_permissions),
 	KUNIT_CASE(prq_test_refused_in_group),

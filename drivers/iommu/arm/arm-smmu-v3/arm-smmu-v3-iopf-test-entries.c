@@ -3,6 +3,7 @@
  * KUnit tests of arm-smmu-v3-iopf.c: what a raw queue entry means to the fault core
  */
 #include "arm-smmu-v3-iopf-test.h"
+#include "../../io-pgfault-test-kinds.h"
 
 static void expect_fault(struct kunit *test, const struct iopf_group *group,
 			 const struct request *r, u32 perm)
@@ -149,6 +150,52 @@ static void ppr_bits(struct kunit *test)
 	expect_pri_resp(f, FIRST_SID, false, 0, 9, 2);
 }
 
+static struct request request_of(const struct iopf_kind *kind)
+{
+	return (struct request){
+		.sid = FIRST_SID, .id = kind->grpid, .addr = kind->addr, .last = true,
+		.ssv = kind->with_pasid, .ssid = kind->with_pasid ? PASID : 0,
+		.write = kind->perm & IOMMU_FAULT_PERM_WRITE,
+		.exec = kind->perm & IOMMU_FAULT_PERM_EXEC,
+		.priv = kind->perm & IOMMU_FAULT_PERM_PRIV,
+	};
+}
+
+/* One request of each kind is the same message as of other IOMMUs. */
+static void stall_kinds(struct kunit *test)
+{
+	struct fake *f = stalling(test);
+	const struct iopf_kind *kind;
+	struct iopf_group *group;
+	struct request r;
+
+	for (kind = iopf_kinds; kind < iopf_kinds + ARRAY_SIZE(iopf_kinds); kind++) {
+		r = request_of(kind);
+		KUNIT_ASSERT_TRUE(test, push_stall(f, &r));
+		run_evtq(f);
+		group = expect_group(f, 1);
+		iopf_kind_expect(test, kind, PASID, &group->last_fault.fault);
+		answer(group, IOMMU_PAGE_RESP_SUCCESS);
+	}
+}
+
+static void ppr_kinds(struct kunit *test)
+{
+	struct fake *f = requesting(test);
+	const struct iopf_kind *kind;
+	struct iopf_group *group;
+	struct request r;
+
+	for (kind = iopf_kinds; kind < iopf_kinds + ARRAY_SIZE(iopf_kinds); kind++) {
+		r = request_of(kind);
+		KUNIT_ASSERT_TRUE(test, push_ppr(f, &r));
+		run_priq(f);
+		group = expect_group(f, 1);
+		iopf_kind_expect(test, kind, PASID, &group->last_fault.fault);
+		answer(group, IOMMU_PAGE_RESP_SUCCESS);
+	}
+}
+
 static void groups(struct kunit *test)
 {
 	struct request a = { .sid = FIRST_SID, .id = 1, .addr = 0x1000 };
@@ -210,6 +257,8 @@ static struct kunit_case arm_smmu_v3_iopf_entries_cases[] = {
 	KUNIT_CASE(other_events),
 	KUNIT_CASE(ppr_fields),
 	KUNIT_CASE(ppr_bits),
+	KUNIT_CASE(stall_kinds),
+	KUNIT_CASE(ppr_kinds),
 	KUNIT_CASE(groups),
 	KUNIT_CASE(stop_marker),
 	{}
