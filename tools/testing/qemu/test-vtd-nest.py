@@ -2,23 +2,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Test vtd-nest.c without a kernel: KTAP on standard output.
 
-As test-pri-testdev.py, whose machine this uses: a test writes the entries of VT-d's
+With the machine of testdev.py: a test writes the entries of VT-d's
 tables into guest memory and looks at what pri-testdev, which asks by ATS and PRI, gets
 from them.  Guest-physical memory begins at GPA, where host memory begins at 0.
 
 Environment: QEMU, CC as there, VTD_NEST and PRI_TESTDEV (the built plugins, default:
 built for this run), PRI_DEBUG=1.
 """
-import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SPEC = importlib.util.spec_from_file_location("pri", os.path.join(HERE, "test-pri-testdev.py"))
-pri = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(pri)
+import testdev as pri
 
 PAGE, VTD, PASID, EFAULT, EPERM = pri.PAGE, pri.VTD, pri.PASID, pri.EFAULT, pri.EPERM
 equal, flags = pri.equal, pri.flags
