@@ -6,6 +6,8 @@
  *
  * With failure=stops, as it is loaded for this, pri-testdev stops all of them at a FAILURE.
  */
+#include <dirent.h>
+
 #include "iommufd_pri_utils.h"
 
 #define REQUESTS 64
@@ -213,6 +215,85 @@ TEST_F(pri_vf, vfs_leave)
 	for (i = 0; i < PENDING; i++)
 		EXPECT_EQ(1, answer(&self->server, m[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
 	EXPECT_EQ(PENDING, wait_reg(self->unit, PTD_N_SUCCESS, PENDING));
+}
+
+/* ---- of a function that has no page request interface to be shared ---- */
+
+/* One with virtual functions that is not ours */
+static int find_other(char *bdf, size_t size)
+{
+	DIR *devices = opendir("/sys/bus/pci/devices");
+	struct pri_address ours;
+	struct dirent *entry;
+	char path[300];
+	int rc = -ENOENT;
+
+	if (pri_find(&ours, 1) < 1)
+		ours.bdf[0] = 0;
+	while (rc && devices && (entry = readdir(devices))) {
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/sriov_numvfs",
+			 entry->d_name);
+		if (strcmp(entry->d_name, ours.bdf) && !access(path, W_OK)) {
+			snprintf(bdf, size, "%.15s", entry->d_name);
+			rc = 0;
+		}
+	}
+	if (devices)
+		closedir(devices);
+	return rc;
+}
+
+/* What comes of a table with a queue; one without is attached. */
+static int attach_faulting(struct __test_metadata *_metadata, struct iopf *io,
+			   struct iopf_device *vfio, uint32_t ioas, uint32_t queue)
+{
+	uint32_t plain, faulting;
+	int rc;
+
+	EXPECT_EQ(0, iopf_hwpt_alloc(io, vfio->id, ioas, 0, 0, &plain));
+	EXPECT_EQ(0, iopf_hwpt_alloc(io, vfio->id, ioas, 0, queue, &faulting));
+	rc = iopf_device_attach(vfio, faulting);
+	EXPECT_EQ(0, iopf_device_attach(vfio, plain));
+	EXPECT_EQ(0, iopf_device_detach(vfio));
+	EXPECT_EQ(0, iopf_destroy(io, faulting));
+	EXPECT_EQ(0, iopf_destroy(io, plain));
+	return rc;
+}
+
+/* It is not refused for being virtual: what it lacks is what its physical function lacks. */
+TEST(pri_vf_without_pri)
+{
+	struct iopf_queue queue = { .fd = -1 };
+	struct iopf_device physical, virtual;
+	char pf[16], vf[16];
+	struct iopf io;
+	uint32_t ioas;
+	int rc;
+
+	if (find_other(pf, sizeof(pf)))
+		SKIP(return, "no other device with virtual functions here");
+	ASSERT_EQ(0, iopf_open(&io));
+	ASSERT_EQ(0, iopf_queue_alloc_with(&io, &(struct iopf_queue_options){ 0 }, &queue));
+	ASSERT_EQ(0, iopf_ioas_alloc(&io, &ioas));
+	ASSERT_EQ(0, iopf_device_open(&io, pf, &physical)) {
+		ksft_print_msg("%s\n", iopf_error(&io));
+	}
+	ASSERT_EQ(0, make_vfs(pf, vf));
+	ASSERT_EQ(0, iopf_device_open(&io, vf, &virtual)) {
+		ksft_print_msg("%s\n", iopf_error(&io));
+	}
+
+	rc = attach_faulting(_metadata, &io, &physical, ioas, queue.id);
+	EXPECT_GT(0, rc);
+	EXPECT_NE(-EINVAL, rc);
+	EXPECT_EQ(rc, attach_faulting(_metadata, &io, &virtual, ioas, queue.id));
+
+	EXPECT_EQ(0, iopf_device_close(&virtual));
+	EXPECT_EQ(0, write_attribute(pf, "sriov_numvfs", "0"));
+	EXPECT_EQ(0, iopf_device_close(&physical));
+	EXPECT_EQ(0, iopf_destroy(&io, ioas));
+	EXPECT_EQ(0, iopf_queue_close(&queue));
+	iopf_close(&io);
 }
 
 TEST_HARNESS_MAIN
