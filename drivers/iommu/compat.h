@@ -15,7 +15,10 @@
 
 #include "iommu-pages.h"
 
+/* Some versions of 6.12 have it. */
+#ifndef kzalloc_obj
 #define kzalloc_obj(obj, gfp) kzalloc(sizeof(obj), gfp)
+#endif
 
 static inline void hrtimer_setup(struct hrtimer *timer,
 				 enum hrtimer_restart (*function)(struct hrtimer *),

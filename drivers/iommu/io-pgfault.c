@@ -26,10 +26,10 @@
  * that nobody knows, so that a device cannot choose ids that share a bucket.
  *
  * Such a group is void when no answer of a handler can be one for all its requests:
- * one of them found no room, or the driver has refused it. It stays in the table without its requests, and
- * its &iopf_group.verdict is what the last request is answered by the core. There
- * is no other memory of what was lost. IOPF_VOID_GROUPS groups are kept back for
- * this; a device that makes more void, which takes more requests than it has
+ * one of them found no room, or the driver has refused it. It stays in the table without
+ * its requests, and its &iopf_group.verdict is what the last request is answered by the
+ * core. There is no other memory of what was lost. IOPF_VOID_GROUPS groups are kept back
+ * for this; a device that makes more void, which takes more requests than it has
  * credits, is as after an overflow.
  *
  * A handler that has no room for a group now says -EAGAIN. The device is told to try

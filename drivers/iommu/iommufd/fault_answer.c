@@ -419,9 +419,8 @@ static bool fault_is_settled(const struct iommufd_attachment *attachment)
  * Context: Process context, sleeps until the hardware is answered, but never
  * for user space.
  */
-void iommufd_fault_settle(struct iommufd_fault *fault,
-			 struct iommufd_attachment *attachment,
-			 enum iommu_page_response_code code)
+void iommufd_fault_settle(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			  enum iommu_page_response_code code)
 {
 	/* Messages of ended groups may be left besides (immediate.pml: SETTLE_NO_DROP). */
 	if (fault->parts || !fault_is_settled(attachment))

@@ -26,9 +26,8 @@ struct iommufd_fault_exchanged
 iommufd_fault_exchange(struct iommufd_fault *fault,
 		       const struct iommu_hwpt_page_response __user *from, size_t count,
 		       struct iommu_hwpt_pgfault __user *to, size_t room);
-void iommufd_fault_settle(struct iommufd_fault *fault,
-			 struct iommufd_attachment *attachment,
-			 enum iommu_page_response_code code);
+void iommufd_fault_settle(struct iommufd_fault *fault, struct iommufd_attachment *attachment,
+			  enum iommu_page_response_code code);
 void iommufd_fault_close(struct iommufd_fault *fault);
 bool iommufd_fault_claim(struct iommufd_fault *fault, struct iopf_group *group);
 void iommufd_fault_finish(struct iommufd_fault *fault, struct iopf_group *group,

@@ -315,9 +315,9 @@ void iommufd_demand_finish(struct demand_batch *batch, struct iopf_group *group,
 
 /* Claim up to a batch of groups of an attachment, on one list. */
 static unsigned int settle_list(struct iommufd_demand *demand, struct list_head *groups,
-			       struct iommufd_attachment *attachment,
-			       enum iommu_page_response_code code, struct iopf_answer *answers,
-			       unsigned int n)
+				struct iommufd_attachment *attachment,
+				enum iommu_page_response_code code, struct iopf_answer *answers,
+				unsigned int n)
 {
 	struct iopf_group *group, *next;
 
@@ -365,7 +365,7 @@ static bool demand_is_settled(struct iommufd_demand *demand,
  * user space nor for a thread that waits for the owner's memory.
  */
 void iommufd_demand_settle(struct iommufd_demand *demand, struct iommufd_attachment *attachment,
-			  enum iommu_page_response_code code)
+			   enum iommu_page_response_code code)
 {
 	struct iopf_answer answers[DEMAND_BATCH];
 	struct demand_owner *owner;

@@ -304,7 +304,7 @@ int iommufd_demand_offer(struct iommufd_hw_pagetable *hwpt);
 void iommufd_demand_flush(struct demand_batch *batch);
 void iommufd_demand_finish(struct demand_batch *batch, struct iopf_group *group, int rc);
 void iommufd_demand_settle(struct iommufd_demand *demand, struct iommufd_attachment *attachment,
-			  enum iommu_page_response_code code);
+			   enum iommu_page_response_code code);
 void iommufd_demand_show(struct seq_file *m, u32 ioas_id, struct iommufd_demand *demand);
 
 /* fault_demand_thread.c: the threads that handle the faults */

@@ -91,20 +91,25 @@ static long of_queues(const struct _test_data_counters *self, const char *name)
 	return n + fdinfo_number(self->other->fd, line);
 }
 
-static long of_device(const char *names[], unsigned int count)
+static long of_device(const char *prefix, const char * const names[])
 {
-	unsigned int i;
+	char name[64];
 	long n = 0;
 
-	for (i = 0; i < count; i++)
-		n += device_counter(names[i]);
+	for (; *names; names++) {
+		snprintf(name, sizeof(name), "%s_%s", prefix, *names);
+		n += device_counter(name);
+	}
 	return n;
 }
 
-#define OF_DEVICE(...) ({							\
-	const char *names_[] = { __VA_ARGS__ };					\
-	of_device(names_, sizeof(names_) / sizeof(names_[0]));			\
-})
+static const char * const answerers[] = {
+	"user", "handler", "detach", "close", "deadline", "no_handler", "no_room", "remove", NULL
+};
+
+static const char * const recallers[] = {
+	"detach", "no_room", "remove", "overflow", "reset", "age", "stop", NULL
+};
 
 /* What the core and the device say of groups that came, and of their answers */
 static void device_agrees(struct __test_metadata *_metadata, struct _test_data_counters *self)
@@ -116,10 +121,7 @@ static void device_agrees(struct __test_metadata *_metadata, struct _test_data_c
 	EXPECT_EQ(s.responses[INVALID], device_counter("answered_invalid"));
 	EXPECT_EQ(s.responses[FAILURE], device_counter("answered_failure"));
 	EXPECT_EQ(s.responses[SUCCESS] + s.responses[INVALID] + s.responses[FAILURE],
-		  OF_DEVICE("answered_by_user", "answered_by_handler", "answered_by_detach",
-			    "answered_by_close", "answered_by_deadline",
-			    "answered_by_no_handler", "answered_by_no_room",
-			    "answered_by_remove"));
+		  of_device("answered_by", answerers));
 	EXPECT_EQ(s.requests, device_counter("requests"));
 	EXPECT_EQ(s.groups, device_counter("groups"));
 	EXPECT_EQ(s.groups, s.responses[SUCCESS] + s.responses[INVALID] + s.responses[FAILURE] +
@@ -136,10 +138,7 @@ static void all_agree(struct __test_metadata *_metadata, struct _test_data_count
 	EXPECT_EQ(of_queues(self, "total-delivered"), device_counter("delivered"));
 	EXPECT_EQ(of_queues(self, "queued") + of_queues(self, "delivered"),
 		  device_counter("depth"));
-	EXPECT_EQ(of_queues(self, "recalled"),
-		  OF_DEVICE("recalled_detach", "recalled_no_room", "recalled_remove",
-			    "recalled_overflow", "recalled_reset", "recalled_age",
-			    "recalled_stop"));
+	EXPECT_EQ(of_queues(self, "recalled"), of_device("recalled", recallers));
 }
 
 /* Where a queue has no messages of groups that have ended: each is in one place. */
