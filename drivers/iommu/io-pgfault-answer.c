@@ -8,9 +8,9 @@
 #include <linux/iommu.h>
 #include <linux/sched/clock.h>
 
-#include <trace/events/iopf.h>
-
 #include "io-pgfault.h"
+
+#include <trace/events/iopf.h>
 
 /*
  * Take a group back from its handler, if nobody has claimed it. The owner of the
