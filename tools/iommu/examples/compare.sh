@@ -10,6 +10,7 @@ for how in "--mode poll" "--mode read" "--mode multishot" "--mode serve" "--reso
 	"--pin all"; do
 	# shellcheck disable=SC2086 # an option and its value
 	said=$(iopf-server "$@" $how) || status=1
-	printf '  %-18s%s\n' "$how" "$(printf '%s\n' "$said" | sed -n 's/^copy: 100%.* MiB  //p' | tail -n 1)"
+	copied=$(printf '%s\n' "$said" | sed -n 's/^copy: 100%.* MiB  //p' | tail -n 1)
+	printf '  %-18s%s\n' "$how" "$copied"
 done
 exit $status

@@ -241,7 +241,7 @@ static void set_option(struct options *options, int which, const char *value)
 		break;
 	case PIN:
 		if (!parse_range(&options->pin, value))
-			usage_error("--pin %s: src: or dst:, OFFSET+SIZE in whole pages is wanted, or all",
+			usage_error("--pin %s: all, src: or dst:, OFFSET+SIZE in whole pages is wanted",
 				    value);
 		break;
 	case OUTSIDE:
