@@ -140,6 +140,13 @@ static bool parse_range(struct pin *pin, const char *text)
 	return end && !*end && pin->size && pin->offset <= UINT64_MAX - pin->size;
 }
 
+static void parse_pin(struct pin *pin, const char *text)
+{
+	if (!parse_range(pin, text))
+		usage_error("--pin %s: all, src: or dst:, OFFSET+SIZE in whole pages is wanted",
+			    text);
+}
+
 static bool parse_resolve(const char *text)
 {
 	bool kernel = !strcmp(text, "kernel");
@@ -240,9 +247,7 @@ static void set_option(struct options *options, int which, const char *value)
 		options->resolve_kernel = parse_resolve(value);
 		break;
 	case PIN:
-		if (!parse_range(&options->pin, value))
-			usage_error("--pin %s: all, src: or dst:, OFFSET+SIZE in whole pages is wanted",
-				    value);
+		parse_pin(&options->pin, value);
 		break;
 	case OUTSIDE:
 		options->fault_outside = true;
