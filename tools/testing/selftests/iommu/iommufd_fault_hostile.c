@@ -28,15 +28,7 @@ FIXTURE_TEARDOWN(hostile)
 /* Kernel memory charged to this test, in bytes, or -1 */
 static long long kernel_memory(void)
 {
-	char line[128];
-	long long value = -1;
-	FILE *f = fopen(CGROUP "/memory.stat", "r");
-
-	while (f && fgets(line, sizeof(line), f))
-		sscanf(line, "kernel %lld", &value);
-	if (f)
-		fclose(f);
-	return value;
+	return named_number(CGROUP "/memory.stat", "kernel", ' ');
 }
 
 /*

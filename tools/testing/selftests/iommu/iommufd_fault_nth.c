@@ -380,16 +380,10 @@ TEST_F(fail_nth, uring)
 
 static bool is_demand_thread(const char *tid)
 {
-	char path[300], name[16] = "";
-	FILE *f;
+	char path[300], name[32];
 
 	snprintf(path, sizeof(path), "/proc/self/task/%s/comm", tid);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	if (!fgets(name, sizeof(name), f))
-		name[0] = 0;
-	fclose(f);
+	first_line(path, name, sizeof(name));
 	return !strcmp(name, "iopf-demand\n");
 }
 

@@ -31,6 +31,17 @@ static inline long named_number(const char *path, const char *name, char end)
 	return value;
 }
 
+/* The first line of a file, "" if there is none */
+static inline void first_line(const char *path, char *line, int size)
+{
+	FILE *f = fopen(path, "re");
+
+	if (!f || !fgets(line, size, f))
+		line[0] = 0;
+	if (f)
+		fclose(f);
+}
+
 /* To a file of sysfs, say */
 static inline int write_file(const char *path, const char *text)
 {

@@ -401,16 +401,10 @@ static int request(struct unit *unit, uint32_t pasid, uint64_t iova, uint32_t fl
 /* Whether VFIO resets the device at each open and close, and with it what it has counted. */
 static inline bool can_be_reset(const struct pri_address *device)
 {
-	char path[80], methods[64] = "";
-	FILE *f;
+	char path[80], methods[64];
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset_method", device->bdf);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	if (!fgets(methods, sizeof(methods), f))
-		methods[0] = 0;
-	fclose(f);
+	first_line(path, methods, sizeof(methods));
 	return strstr(methods, "flr");
 }
 
