@@ -162,38 +162,32 @@ static struct request request_of(const struct iopf_kind *kind)
 }
 
 /* One request of each kind is the same message as of other IOMMUs. */
-static void stall_kinds(struct kunit *test)
+static void expect_kinds(struct kunit *test, struct fake *f,
+			 bool (*push)(struct fake *f, const struct request *r),
+			 void (*run)(struct fake *f))
 {
-	struct fake *f = stalling(test);
 	const struct iopf_kind *kind;
 	struct iopf_group *group;
 	struct request r;
 
 	for (kind = iopf_kinds; kind < iopf_kinds + ARRAY_SIZE(iopf_kinds); kind++) {
 		r = request_of(kind);
-		KUNIT_ASSERT_TRUE(test, push_stall(f, &r));
-		run_evtq(f);
+		KUNIT_ASSERT_TRUE(test, push(f, &r));
+		run(f);
 		group = expect_group(f, 1);
 		iopf_kind_expect(test, kind, PASID, &group->last_fault.fault);
 		answer(group, IOMMU_PAGE_RESP_SUCCESS);
 	}
 }
 
+static void stall_kinds(struct kunit *test)
+{
+	expect_kinds(test, stalling(test), push_stall, run_evtq);
+}
+
 static void ppr_kinds(struct kunit *test)
 {
-	struct fake *f = requesting(test);
-	const struct iopf_kind *kind;
-	struct iopf_group *group;
-	struct request r;
-
-	for (kind = iopf_kinds; kind < iopf_kinds + ARRAY_SIZE(iopf_kinds); kind++) {
-		r = request_of(kind);
-		KUNIT_ASSERT_TRUE(test, push_ppr(f, &r));
-		run_priq(f);
-		group = expect_group(f, 1);
-		iopf_kind_expect(test, kind, PASID, &group->last_fault.fault);
-		answer(group, IOMMU_PAGE_RESP_SUCCESS);
-	}
+	expect_kinds(test, requesting(test), push_ppr, run_priq);
 }
 
 static void groups(struct kunit *test)
