@@ -29,13 +29,13 @@ static void prq_write_ring(struct intel_iommu *iommu, u64 head, u64 tail, void *
 /*
  * With a bit of the status set, a request interrupts no more, and with the bit of an
  * overflow none is written (7.5): whoever had the IOMMU before, as the kernel that
- * started this one, may have left both. Clear them, and see to what came before that.
+ * started this one, may have left both, and a head and a tail of its own ring. That
+ * ends before there is an interrupt, which one of that kernel's may be waiting for.
  */
 VISIBLE_IF_KUNIT void prq_start(struct intel_iommu *iommu)
 {
 	prq_write_ring(iommu, 0, 0, iommu->prq);
 	prq_acknowledge(iommu, DMA_PRS_PPR | DMA_PRS_PRO);
-	prq_kick(iommu);
 }
 
 static int prq_request_irq(struct intel_iommu *iommu)
@@ -118,15 +118,18 @@ int intel_iommu_enable_prq(struct intel_iommu *iommu)
 	INIT_WORK(&iommu->prq_work, prq_bottom_half);
 	init_irq_work(&iommu->prq_resumed, prq_resumed);
 	ret = prq_alloc(iommu);
-	if (!ret)
+	if (!ret) {
+		prq_start(iommu);
 		ret = prq_request_irq(iommu);
+	}
 	if (ret) {
-		prq_free(iommu);
+		intel_iommu_finish_prq(iommu);
 		pr_err("%s: no page request queue: %d\n", iommu->name, ret);
 		return ret;
 	}
 
-	prq_start(iommu);
+	/* What came before the interrupt did */
+	prq_kick(iommu);
 	return 0;
 }
 

@@ -42,6 +42,21 @@ static inline void first_line(const char *path, char *line, int size)
 		fclose(f);
 }
 
+/* The lines of /dev/kmsg since the last call that have @text in them */
+static inline int log_lines(int kmsg, const char *text)
+{
+	char line[1024];
+	int lines = 0;
+	ssize_t n;
+
+	/* each read gives one line, or EPIPE for those that were lost */
+	while ((n = read(kmsg, line, sizeof(line) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
+		line[n > 0 ? n : 0] = 0;
+		lines += !!strstr(line, text);
+	}
+	return lines;
+}
+
 /* To a file of sysfs, say */
 static inline int write_file(const char *path, const char *text)
 {

@@ -460,21 +460,6 @@ static unsigned char *map_repeated(int fd)
 	return start;
 }
 
-/* The lines since the last call in which the IOMMU complains of an invalidation. */
-static int invalidation_errors(int kmsg)
-{
-	char line[1024];
-	int errors = 0;
-	ssize_t n;
-
-	/* each read gives one line, or EPIPE for those that were lost */
-	while ((n = read(kmsg, line, sizeof(line) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
-		line[n > 0 ? n : 0] = 0;
-		errors += !!strstr(line, "VT-d detected Invalidation");
-	}
-	return errors;
-}
-
 /* One unmap of more than the IOMMU can be told of in one go: none of it may stay cached. */
 TEST_F_TIMEOUT(pri, unmap_large, 600)
 {
@@ -504,7 +489,7 @@ TEST_F_TIMEOUT(pri, unmap_large, 600)
 			  dma_read(self->unit, PASID, iova));
 
 	ASSERT_EQ(0, iopf_unmap(&self->server.io, self->unit->ioas, LARGE, LARGE_SIZE));
-	EXPECT_EQ(0, invalidation_errors(kmsg));
+	EXPECT_EQ(0, log_lines(kmsg, "VT-d detected Invalidation"));
 	for (iova = LARGE; iova < LARGE + LARGE_SIZE; iova += step)
 		EXPECT_EQ(-EFAULT, command(self->unit, PTD_CMD_DMA_READ, PASID, iova, FLAGS_READ));
 	EXPECT_EQ(memory_read(self->unit, SRC), dma_read(self->unit, PASID, SRC));

@@ -25,6 +25,7 @@
 #define PRS_PENDING	1u
 #define PRS_OVERFLOW	2u
 #define RING		2048
+#define GROUP		32
 
 static volatile unsigned char *map_iommu(void)
 {
@@ -51,19 +52,6 @@ static volatile uint32_t *iommu_reg(volatile unsigned char *regs, unsigned int a
 	return (volatile uint32_t *)(regs + at);
 }
 
-static int read_command_line(char *line, size_t size)
-{
-	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, line, size - 1);
-
-	if (n <= 0)
-		return -EIO;
-	close(fd);
-	line[n] = 0;
-	line[strcspn(line, "\n")] = 0;
-	return 0;
-}
-
 /* ---- the first kernel ---- */
 
 static void give_up(const char *what)
@@ -73,7 +61,10 @@ static void give_up(const char *what)
 	_exit(KSFT_FAIL);
 }
 
-/* Nobody reads the queue, until it overflows. */
+/*
+ * Nobody reads the queue, until it overflows. It takes few groups for that: the device
+ * does not use the id of one again that nobody answers.
+ */
 static void make_mess(void)
 {
 	volatile unsigned char *regs = map_iommu();
@@ -84,7 +75,7 @@ static void make_mess(void)
 	if (server_open(&server, 0, 1))
 		give_up("no pri-testdev");
 	*iommu_reg(regs, PECTL) = PECTL_MASK;
-	if (burst(&server.unit[0], PASID, RING + 100, 1, PTD_F_NO_CREDIT) < 0)
+	if (burst(&server.unit[0], PASID, RING + 4 * GROUP, GROUP, PTD_F_NO_CREDIT) < 0)
 		give_up("no requests");
 	if (*iommu_reg(regs, PRS) != (PRS_PENDING | PRS_OVERFLOW))
 		give_up("no overflow");
@@ -112,8 +103,8 @@ static void __attribute__((constructor)) first_kernel(void)
 {
 	char line[2000];
 
-	if (read_command_line(line, sizeof(line)))
-		give_up("no command line");
+	first_line("/proc/cmdline", line, sizeof(line));
+	line[strcspn(line, "\n")] = 0;
 	if (strstr(line, SECOND))
 		return;
 	make_mess();
@@ -140,19 +131,26 @@ FIXTURE_TEARDOWN(pri_kexec)
 	EXPECT_EQ(0, reg(self->unit, PTD_N_EARLY));
 }
 
-/* Interrupts come, and nothing of what the first kernel was asked for. */
+/*
+ * Interrupts come, and nothing of what the first kernel was asked for: not even the
+ * place in its ring has been read.
+ */
 TEST_F_TIMEOUT(pri_kexec, serves, 120)
 {
 	volatile unsigned char *regs = map_iommu();
+	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	struct iommu_hwpt_pgfault m;
 
 	ASSERT_NE(NULL, regs);
+	ASSERT_LE(0, kmsg);
+	EXPECT_EQ(0, log_lines(kmsg, "page request queue"));
 	EXPECT_EQ(0, read_some(&self->server.queue, &m, 1, QUIET_MS));
 	ASSERT_EQ(0, start_copy(self->unit, HALF / 4, 2, 8));
 	EXPECT_EQ(0, serve(&self->server));
 	EXPECT_TRUE(copied(self->unit, HALF / 4));
 	EXPECT_EQ(0, *iommu_reg(regs, PRS) & PRS_OVERFLOW);
 	EXPECT_EQ(*iommu_reg(regs, PQT), *iommu_reg(regs, PQH));
+	close(kmsg);
 }
 
 /* An overflow of this kernel's own is cleared as any other. */
