@@ -201,33 +201,23 @@ out_end:
 	return copied;
 }
 
+/*
+ * Give as many answers as could be read, of @count; and if those are all, take messages
+ * for which there is @room.
+ */
 static __always_inline struct iommufd_fault_exchanged
-fault_write(struct iommufd_fault *fault, const struct iommu_hwpt_page_response __user *from,
-	    struct iov_iter *iter, size_t count, struct iommu_hwpt_pgfault __user *to,
-	    size_t room)
+fault_give(struct iommufd_fault *fault, const struct iommu_hwpt_page_response *responses,
+	   size_t loaded, size_t count, struct iommu_hwpt_pgfault __user *to, size_t room)
 {
-	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH] __uninitialized;
 	struct iopf_answer answers[IOMMUFD_FAULT_BATCH] __uninitialized;
 	unsigned int won;
-	size_t copied;
 	int rc = 0;
 
-	/* Who takes messages has given all answers before. */
-	if (unlikely(count > IOMMUFD_FAULT_BATCH)) {
-		count = IOMMUFD_FAULT_BATCH;
-		room = 0;
-	}
-	if (likely(!iter))
-		copied = fault_load(responses, count, from);
-	else
-		copied = copy_from_iter(responses, count * FAULT_RESPONSE_SIZE, iter) /
-			 FAULT_RESPONSE_SIZE;
-	if (unlikely(copied < count)) {
+	if (unlikely(loaded < count)) {
 		rc = -EFAULT;
 		room = 0;
 	}
-
-	won = fault_claim_answered(fault, responses, copied, answers, to, room, &rc);
+	won = fault_claim_answered(fault, responses, loaded, answers, to, room, &rc);
 	if (likely(won))
 		fault_finish(fault, answers, won, false);
 	return (struct iommufd_fault_exchanged){ won, rc };
@@ -236,8 +226,7 @@ fault_write(struct iommufd_fault *fault, const struct iommu_hwpt_page_response _
 /**
  * iommufd_fault_write() - Answer delivered groups
  * @fault: the object
- * @from: the answers, if they are in one piece of memory
- * @iter: the answers, if they are not, else NULL
+ * @from: the answers; it is advanced over what was read of them
  * @count: number of answers; no more than IOMMUFD_FAULT_BATCH are given
  * @rc: 0; left so if all of these were given. Else gets why the next one was not: -EFAULT
  *      if it cannot be copied, -EINVAL if its code is unknown, or its cookie names no
@@ -248,12 +237,17 @@ fault_write(struct iommufd_fault *fault, const struct iommu_hwpt_page_response _
  *
  * Return: the number of answers that were given.
  */
-unsigned int iommufd_fault_write(struct iommufd_fault *fault,
-				 const struct iommu_hwpt_page_response __user *from,
-				 struct iov_iter *iter, size_t count, int *rc)
+unsigned int iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from,
+				 size_t count, int *rc)
 {
-	struct iommufd_fault_exchanged did = fault_write(fault, from, iter, count, NULL, 0);
+	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH] __uninitialized;
+	struct iommufd_fault_exchanged did;
+	size_t loaded;
 
+	count = min(count, IOMMUFD_FAULT_BATCH);
+	loaded = copy_from_iter(responses, count * FAULT_RESPONSE_SIZE, from) /
+		 FAULT_RESPONSE_SIZE;
+	did = fault_give(fault, responses, loaded, count, NULL, 0);
 	*rc = did.taken;
 	return did.given;
 }
@@ -277,7 +271,14 @@ iommufd_fault_exchange(struct iommufd_fault *fault,
 		       const struct iommu_hwpt_page_response __user *from, size_t count,
 		       struct iommu_hwpt_pgfault __user *to, size_t room)
 {
-	return fault_write(fault, from, NULL, count, to, room);
+	struct iommu_hwpt_page_response responses[IOMMUFD_FAULT_BATCH] __uninitialized;
+
+	/* Who takes messages has given all answers before. */
+	if (unlikely(count > IOMMUFD_FAULT_BATCH)) {
+		count = IOMMUFD_FAULT_BATCH;
+		room = 0;
+	}
+	return fault_give(fault, responses, fault_load(responses, count, from), count, to, room);
 }
 
 /**

@@ -19,9 +19,8 @@ struct iommufd_fault_exchanged {
 	int taken;
 };
 
-unsigned int iommufd_fault_write(struct iommufd_fault *fault,
-				 const struct iommu_hwpt_page_response __user *from,
-				 struct iov_iter *iter, size_t count, int *rc);
+unsigned int iommufd_fault_write(struct iommufd_fault *fault, struct iov_iter *from,
+				 size_t count, int *rc);
 struct iommufd_fault_exchanged
 iommufd_fault_exchange(struct iommufd_fault *fault,
 		       const struct iommu_hwpt_page_response __user *from, size_t count,

@@ -53,23 +53,10 @@ static ssize_t fault_file_wait(struct iommufd_fault *fault, struct kiocb *iocb)
 	return iommufd_fault_wait(fault, NULL) ?: 1;
 }
 
-/* Memory in one piece is used by its address, and not advanced over. */
-static void __user *fault_file_piece(struct iov_iter **iter)
-{
-	void __user *piece = NULL;
-
-	if (likely(iter_is_ubuf(*iter))) {
-		piece = (*iter)->ubuf + (*iter)->iov_offset;
-		*iter = NULL;
-	}
-	return piece;
-}
-
 static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct iommufd_fault *fault = iocb->ki_filp->private_data;
 	size_t room = iov_iter_count(to) / FAULT_MESSAGE_SIZE;
-	struct iommu_hwpt_pgfault __user *piece;
 	ssize_t rc, waited = 1;
 
 	if (iocb->ki_pos)
@@ -81,9 +68,8 @@ static ssize_t iommufd_fault_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	if (!room)
 		return iov_iter_count(to) ? -EINVAL : 0;
 
-	piece = fault_file_piece(&to);
 	for (;;) {
-		rc = iommufd_fault_read(fault, piece, to, room);
+		rc = iommufd_fault_read(fault, to, room);
 		if (rc > 0)
 			return rc * FAULT_MESSAGE_SIZE;
 		if (rc || waited <= 0)
@@ -99,14 +85,12 @@ static ssize_t iommufd_fault_write_iter(struct kiocb *iocb, struct iov_iter *fro
 {
 	size_t done = 0, count = iov_iter_count(from) / FAULT_RESPONSE_SIZE;
 	struct iommufd_fault *fault = iocb->ki_filp->private_data;
-	struct iommu_hwpt_page_response __user *piece;
 	int rc = 0;
 
 	if (iocb->ki_pos || iov_iter_count(from) % FAULT_RESPONSE_SIZE)
 		return -ESPIPE;
-	piece = fault_file_piece(&from);
 	while (!rc && done < count)
-		done += iommufd_fault_write(fault, piece + done, from, count - done, &rc);
+		done += iommufd_fault_write(fault, from, count - done, &rc);
 	return done ? done * FAULT_RESPONSE_SIZE : rc;
 }
 

@@ -33,14 +33,18 @@
 #include "fault_take.h"
 #include "fault_wake.h"
 
-static __always_inline size_t fault_take(struct iommufd_fault *fault,
-					 struct iommu_hwpt_pgfault __user *to, size_t room)
+/* Returns the number of messages, 0 if they must be copied with no lock held. */
+static __always_inline size_t fault_take(struct iommufd_fault *fault, struct iov_iter *to,
+					 size_t room)
 {
 	size_t done;
 
+	if (!iter_is_ubuf(to) || fault->parts)
+		return 0;
 	spin_lock_bh(&fault->lock);
-	done = iommufd_fault_take(fault, to, room);
+	done = iommufd_fault_take(fault, to->ubuf + to->iov_offset, room);
 	spin_unlock_bh(&fault->lock);
+	iov_iter_advance(to, done * FAULT_MESSAGE_SIZE);
 	return done;
 }
 
@@ -199,45 +203,34 @@ static ssize_t fault_read_loss(struct iommufd_fault *fault, struct iov_iter *to)
 
 /* Read what cannot be written under the lock; as fault_read_group(). */
 static noinline_for_stack ssize_t fault_read_apart(struct iommufd_fault *fault,
-						   struct iommu_hwpt_pgfault __user *to,
-						   struct iov_iter *iter, size_t room)
+						   struct iov_iter *to, size_t room)
 {
-	struct iov_iter piece;
-
-	if (!iter) {
-		iov_iter_ubuf(&piece, ITER_DEST, to, room * FAULT_MESSAGE_SIZE);
-		iter = &piece;
-	}
 	if (!READ_ONCE(fault->queued))
-		return fault_read_loss(fault, iter);
+		return fault_read_loss(fault, to);
 	if (fault->parts)
-		return iommufd_fault_read_parts(fault, iter, room);
-	return fault_read_group(fault, iter, room);
+		return iommufd_fault_read_parts(fault, to, room);
+	return fault_read_group(fault, to, room);
 }
 
 /**
  * iommufd_fault_read_on() - Go on to read what the first messages left
  * @fault: the object
- * @to: as for iommufd_fault_read(), as are @iter and @room; where the first went
- * @iter: so
- * @room: so
+ * @to: where to, behind what was read
+ * @room: number of messages that there was room for at first
  * @done: number of messages that were read
  *
  * Context: Process context, may sleep to fault user memory in.
  *
  * Return: as iommufd_fault_read(), @done included.
  */
-ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
-			      struct iov_iter *iter, size_t room, size_t done)
+ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iov_iter *to, size_t room,
+			      size_t done)
 {
 	ssize_t count = 0;
 
 	while (done < room && !iommufd_fault_is_empty(fault)) {
-		count = 0;
-		if (!iter && !fault->parts)
-			count = fault_take(fault, to + done, room - done);
-		if (!count)
-			count = fault_read_apart(fault, to + done, iter, room - done);
+		count = fault_take(fault, to, room - done) ?:
+			fault_read_apart(fault, to, room - done);
 		if (count <= 0)
 			break;
 		done += count;
@@ -258,8 +251,7 @@ ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iommu_hwpt_pgf
 /**
  * iommufd_fault_read() - Read until there is no room or nothing is queued
  * @fault: the object
- * @to: where to, if that is one piece of memory
- * @iter: where to, if it is not, else NULL
+ * @to: where to; it is advanced over what was read
  * @room: number of messages that there is room for
  *
  * Who waits is told of what is left behind.
@@ -271,17 +263,16 @@ ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iommu_hwpt_pgf
  * queued then.
  * Groups that are delivered immediately need room for one message only.
  */
-ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
-			   struct iov_iter *iter, size_t room)
+ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to, size_t room)
 {
 	size_t done = 0;
 
 	/* Mostly that is all. */
-	if (likely(READ_ONCE(fault->queued) && !iter && !fault->parts))
+	if (likely(READ_ONCE(fault->queued)))
 		done = fault_take(fault, to, room);
 	if (likely(iommufd_fault_is_empty(fault)))
 		return done;
-	return iommufd_fault_read_on(fault, to, iter, room, done);
+	return iommufd_fault_read_on(fault, to, room, done);
 }
 
 /**

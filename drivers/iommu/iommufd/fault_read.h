@@ -9,10 +9,9 @@
 
 struct iov_iter;
 
-ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
-			   struct iov_iter *iter, size_t room);
-ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iommu_hwpt_pgfault __user *to,
-			      struct iov_iter *iter, size_t room, size_t done);
+ssize_t iommufd_fault_read(struct iommufd_fault *fault, struct iov_iter *to, size_t room);
+ssize_t iommufd_fault_read_on(struct iommufd_fault *fault, struct iov_iter *to, size_t room,
+			      size_t done);
 u32 iommufd_fault_first(struct iommufd_fault *fault);
 
 #endif

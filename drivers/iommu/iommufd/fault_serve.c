@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/iommufd.h>
 #include <linux/uaccess.h>
+#include <linux/uio.h>
 #include <uapi/linux/iommufd.h>
 
 #include "fault_answer.h"
@@ -85,16 +86,19 @@ static noinline int fault_serve_wait(struct iommufd_fault *fault, u64 timeout_ns
 }
 
 /* Nothing was taken with the answers. */
-static noinline int fault_serve_read(struct file *filep, struct iommu_hwpt_pgfault __user *to,
-				     size_t room, u64 timeout_ns, u32 *taken)
+static noinline int fault_serve_read(struct file *filep,
+				     struct iommu_hwpt_pgfault __user *messages, size_t room,
+				     u64 timeout_ns, u32 *taken)
 {
 	struct iommufd_fault *fault = filep->private_data;
+	struct iov_iter to;
 	ktime_t until = 0;
 	ssize_t count;
 	int rc = 0;
 
+	iov_iter_ubuf(&to, ITER_DEST, messages, room * FAULT_MESSAGE_SIZE);
 	for (;;) {
-		count = iommufd_fault_read(fault, to, NULL, room);
+		count = iommufd_fault_read(fault, &to, room);
 		if (count == -EINVAL) {
 			*taken = iommufd_fault_first(fault);
 			/* Unless it was answered, or read by somebody, meanwhile */
@@ -117,6 +121,17 @@ static noinline int fault_serve_read(struct file *filep, struct iommu_hwpt_pgfau
 			return -EAGAIN;
 		rc = fault_serve_wait(fault, timeout_ns, &until);
 	}
+}
+
+/* There was more, or what is there must be copied otherwise. */
+static noinline u32 fault_serve_read_on(struct iommufd_fault *fault,
+					struct iommu_hwpt_pgfault __user *messages, size_t room,
+					u32 taken)
+{
+	struct iov_iter to;
+
+	iov_iter_ubuf(&to, ITER_DEST, messages + taken, (room - taken) * FAULT_MESSAGE_SIZE);
+	return iommufd_fault_read_on(fault, &to, room, taken);
 }
 
 static __always_inline int fault_serve(struct file *filep, const struct iommu_fault_serve *cmd,
@@ -156,7 +171,7 @@ static __always_inline int fault_serve(struct file *filep, const struct iommu_fa
 	}
 	*taken = did.taken;
 	if (unlikely(!iommufd_fault_is_empty(fault)))
-		*taken = iommufd_fault_read_on(fault, messages, NULL, room, *taken);
+		*taken = fault_serve_read_on(fault, messages, room, *taken);
 	return 0;
 }
 
