@@ -256,6 +256,53 @@ TEST_F(driver, leave)
 	EXPECT_EQ(-EINVAL, fault_answer(self->fault_fd, fault.cookie, SUCCESS));
 }
 
+static long driver_counter(int fault_fd, const char *name)
+{
+	char line[64];
+
+	snprintf(line, sizeof(line), "iommufd-fault-%s", name);
+	return fdinfo_number(fault_fd, line);
+}
+
+/* Each fault is counted once, as the driver was told of it, or not. */
+TEST_F(driver, counters)
+{
+	struct iommu_hwpt_page_response answers[3];
+	struct iommu_hwpt_pgfault faults[4];
+	long told[3] = { 0 };
+	uint32_t i;
+
+	for (i = 0; i != 6; i++)
+		ASSERT_EQ(0, driver_report(self->driver_fd, i));
+	ASSERT_EQ(4, fault_read(self->fault_fd, faults, 4));
+	for (i = 0; i != 3; i++)
+		answers[i] = (struct iommu_hwpt_page_response){ faults[i].cookie, i };
+	ASSERT_EQ(3, fault_write(self->fault_fd, answers, 3));
+	EXPECT_EQ(IOMMU_TEST_DRIVER_WITHDRAWN, driver_withdraw(self->driver_fd, 3));
+	EXPECT_EQ(IOMMU_TEST_DRIVER_WITHDRAWN, driver_withdraw(self->driver_fd, 4));
+	EXPECT_EQ(1, driver_counter(self->fault_fd, "queued"));
+	EXPECT_EQ(0, driver_counter(self->fault_fd, "delivered"));
+	ASSERT_EQ(0, LEAVE());
+
+	for (i = 0; i != 6; i++) {
+		struct iommu_test_driver_fault fault =
+			driver_call(self->driver_fd, IOMMU_TEST_DRIVER_STATE, i);
+
+		if (fault.out_done)
+			told[fault.out_code]++;
+	}
+	EXPECT_EQ(told[SUCCESS], driver_counter(self->fault_fd, "answered-success"));
+	EXPECT_EQ(told[INVALID], driver_counter(self->fault_fd, "answered-invalid"));
+	EXPECT_EQ(told[FAILURE], driver_counter(self->fault_fd, "answered-failure"));
+	EXPECT_EQ(4, told[SUCCESS] + told[INVALID] + told[FAILURE]);
+	EXPECT_EQ(6, driver_counter(self->fault_fd, "total-groups"));
+	EXPECT_EQ(4, driver_counter(self->fault_fd, "total-delivered"));
+	EXPECT_EQ(3, driver_counter(self->fault_fd, "by-user"));
+	EXPECT_EQ(1, driver_counter(self->fault_fd, "by-detach"));
+	EXPECT_EQ(2, driver_counter(self->fault_fd, "withdrawn"));
+	EXPECT_EQ(0, driver_counter(self->fault_fd, "queued"));
+}
+
 TEST_F(driver, fd_closed)
 {
 	struct iommu_hwpt_pgfault fault;
