@@ -27,6 +27,7 @@ struct move_case {
 static const struct move_case move_cases[] = {
 	{ "first stage", FIRST, IOMMU_DOMAIN_UNMANAGED, true },
 	{ "first stage, walked in another way", FIRST, IOMMU_DOMAIN_UNMANAGED },
+	{ "second stage", SECOND, IOMMU_DOMAIN_UNMANAGED, true },
 	{ "nested", NESTED, IOMMU_DOMAIN_NESTED },
 };
 
@@ -49,6 +50,7 @@ struct mover {
 	u64 epoch;			/* number of the domain */
 	unsigned int sent;
 	unsigned int left;		/* to be sent to this domain */
+	u64 shown;			/* the domain that a replace has ended with */
 
 	spinlock_t lock;		/* below, and the groups of a turn */
 	unsigned int n_groups;
@@ -130,8 +132,7 @@ static int mover_set_dev_pasid(struct iommu_domain *domain, struct device *dev, 
 			       struct iommu_domain *old)
 {
 	struct mover *mover = container_of(domain->ops, struct mover, ops);
-
-	bool at_once = mover->present && mover->how->at_once && pasid != IOMMU_NO_PASID;
+	bool at_once = mover->present && mover->how->at_once;
 
 	if (mover->present && !at_once) {
 		mover_set_present(mover, false);
@@ -252,7 +253,7 @@ static void mover_report(struct device *dev, struct iopf_fault *evt)
 	struct mover *mover = fake->mover;
 
 	mover->n_groups++;
-	mover->n_strays += evt->fault.prm.addr >> PAGE_SHIFT < READ_ONCE(mover->epoch);
+	mover->n_strays += evt->fault.prm.addr >> PAGE_SHIFT < READ_ONCE(mover->shown);
 }
 
 /* The same for the RID, whose domain only a real device can get: the driver's part */
@@ -268,6 +269,7 @@ static void prq_test_replace_rid(struct kunit *test)
 		mover_wait(mover);
 		mover_set_dev_pasid(&mover->domain[i % 2], mover->device->dev, IOMMU_NO_PASID,
 				    NULL);
+		WRITE_ONCE(mover->shown, mover->epoch);
 	}
 	mover_set_present(mover, false);
 	intel_iommu_drain_pasid_prq(mover->device->dev, IOMMU_NO_PASID, FLPT_DEFAULT_DID);
