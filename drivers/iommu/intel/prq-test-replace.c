@@ -28,7 +28,8 @@ static const struct move_case move_cases[] = {
 	{ "first stage", FIRST, IOMMU_DOMAIN_UNMANAGED, true },
 	{ "first stage, walked in another way", FIRST, IOMMU_DOMAIN_UNMANAGED },
 	{ "second stage", SECOND, IOMMU_DOMAIN_UNMANAGED, true },
-	{ "nested", NESTED, IOMMU_DOMAIN_NESTED },
+	{ "nested", NESTED, IOMMU_DOMAIN_NESTED, true },
+	{ "nested, on another parent", NESTED, IOMMU_DOMAIN_NESTED },
 };
 
 KUNIT_ARRAY_PARAM_DESC(move, move_cases, name);
