@@ -4,6 +4,7 @@
  * taken away, given back, copied, moved and split, and reads and writes what the process
  * has there.
  */
+#include <linux/mempolicy.h>
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -496,7 +497,7 @@ TEST_F(demand, minor_faults)
 	close(fd);
 }
 
-/* ---- reclaim, merging ---- */
+/* ---- reclaim, merging, other nodes ---- */
 
 static long swapped_kb(void)
 {
@@ -633,6 +634,43 @@ TEST_F(demand, merged)
 	copy(_metadata, unit, PART);
 	EXPECT_EQ(0, write_file(KSM "run", "2"));
 	EXPECT_EQ(0, write_file(KSM "run", "0"));
+}
+
+/* Where the pages are: a node for each, or an error; 0 or -errno */
+static int move_to(unsigned char *memory, const int *nodes, int *status)
+{
+	void *pages[HALF_PAGES];
+	unsigned int i;
+
+	for (i = 0; i < HALF_PAGES; i++)
+		pages[i] = memory + i * PAGE;
+	return syscall(__NR_move_pages, 0, HALF_PAGES, pages, nodes, status, MPOL_MF_MOVE) ?
+	       -errno : 0;
+}
+
+TEST_F(demand, moved_to_another_node)
+{
+	int nodes[HALF_PAGES], status[HALF_PAGES];
+	struct unit *unit = &self->unit;
+	unsigned int i, wrong = 0;
+
+	if (access("/sys/devices/system/node/node1", F_OK))
+		SKIP(return, "one node here");
+	map_all(_metadata, self);
+	fill_with(unit, 9);
+	copy(_metadata, unit, PART);
+	ASSERT_EQ(0, move_to(unit->memory, NULL, status));
+	for (i = 0; i < HALF_PAGES; i++)
+		nodes[i] = !status[i];
+	ASSERT_EQ(0, move_to(unit->memory, nodes, status));
+	for (i = 0; i < HALF_PAGES; i++)
+		wrong += status[i] != nodes[i];
+	EXPECT_EQ(0, wrong);
+	/* What was mapped is where it was no more. */
+	EXPECT_NE(0, command(unit, PTD_CMD_DMA_READ, PASID, BASE, FLAGS_READ));
+	EXPECT_EQ(HALF_PAGES, audit(_metadata, self).pages);
+	copy(_metadata, unit, PART);
+	EXPECT_EQ(filled_word(PART - PAGE, 9), word_at(unit, SIZE - PAGE));
 }
 
 /* ---- windows, and all at once ---- */
