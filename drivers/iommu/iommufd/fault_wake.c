@@ -46,7 +46,7 @@
  * task ends, or does not come to its ring for a while. So while groups are queued
  * and readers wait, fault_look() looks every millisecond whether somebody has
  * taken a group since. If not, another reader is woken, then two, four and so on.
- * wake.pml: NO_LOOK, LOOK_ENDS, NUDGE_ENDS, NUDGE_ONE
+ * wake.pml: NO_LOOK, LOOK_ENDS, NUDGE_ENDS
  *
  * FAULT_WATCHED belongs to who sets it, until the bit is cleared again: to the
  * timer, or to the work that the timer queues. It protects @looked and @nudge.
@@ -115,9 +115,44 @@ static enum hrtimer_restart fault_look(struct hrtimer *timer)
 	return HRTIMER_NORESTART;
 }
 
+/*
+ * The one that waits longest. If it stays, as a multishot read does, it goes last
+ * (wake.pml: STAYS_FIRST). Then it is returned, to be compared alone: it may be gone.
+ */
+static const void *fault_wake_reader(struct iommufd_fault *fault)
+{
+	struct wait_queue_head *readers = &fault->readers;
+	struct wait_queue_entry *first;
+	unsigned long flags;
+	bool stays = false;
+
+	spin_lock_irqsave(&readers->lock, flags);
+	first = list_first_entry_or_null(&readers->head, struct wait_queue_entry, entry);
+	if (first) {
+		list_move_tail(&first->entry, &readers->head);
+		first->func(first, TASK_NORMAL, 0, poll_to_key(FAULT_EVENTS));
+		stays = readers->head.prev == &first->entry;
+	}
+	spin_unlock_irqrestore(&readers->lock, flags);
+	return stays ? first : NULL;
+}
+
+/*
+ * Wake @nudge readers, or all that there are. One by one, as a report that comes meanwhile
+ * takes the lock of the queue, too, and must not wait for as many as a tenant chooses.
+ */
 static void fault_nudge(struct iommufd_fault *fault)
 {
-	__wake_up(&fault->readers, TASK_NORMAL, fault->nudge, poll_to_key(FAULT_EVENTS));
+	const void *stays, *seen = NULL;
+	unsigned int left;
+
+	for (left = fault->nudge; left && waitqueue_active(&fault->readers); left--) {
+		stays = fault_wake_reader(fault);
+		if (stays && stays == seen)
+			break;
+		seen = seen ?: stays;
+		cond_resched();
+	}
 	fault->nudge = min(2 * fault->nudge, FAULT_MAX_NUDGE);
 	fault_set_look(fault);
 }
@@ -130,25 +165,6 @@ static void fault_wake_work(struct work_struct *work)
 		wake_up_poll(&fault->pollers, FAULT_EVENTS);
 	if (test_and_clear_bit(FAULT_NUDGE_READERS, &fault->wake))
 		fault_nudge(fault);
-}
-
-/*
- * The one that waits longest. If it stays, as a multishot read does, it goes last
- * (wake.pml: STAYS_FIRST).
- */
-static void fault_wake_reader(struct iommufd_fault *fault)
-{
-	struct wait_queue_head *readers = &fault->readers;
-	struct wait_queue_entry *first;
-	unsigned long flags;
-
-	spin_lock_irqsave(&readers->lock, flags);
-	first = list_first_entry_or_null(&readers->head, struct wait_queue_entry, entry);
-	if (first) {
-		list_move_tail(&first->entry, &readers->head);
-		first->func(first, TASK_NORMAL, 0, poll_to_key(FAULT_EVENTS));
-	}
-	spin_unlock_irqrestore(&readers->lock, flags);
 }
 
 /**

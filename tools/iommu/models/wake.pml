@@ -57,7 +57,6 @@
  *	LOOK_NO_BARRIER		LOST	smp_mb__after_atomic() in fault_look()
  *	LOOK_ENDS		LOST	fault_look() is not set again if one was taken
  *	NUDGE_ENDS		LOST	nor by fault_nudge()
- *	NUDGE_ONE		STUCK	fault_nudge() wakes one, always
  *	STOP_NO_FIRST		FREE	iommufd_fault_stop_wake() stops the work, then the timer
  *	STOP_NO_LAST		FREE	it stops the timer, then the work
  *	HANG_UP_LATE		END	iommufd_fault_hang_up() wakes, then sets @hung_up
@@ -182,6 +181,8 @@ bool watched;			/* FAULT_WATCHED */
 bool nudging;			/* FAULT_NUDGE_READERS; if it is set, the work is queued */
 bool timer;			/* iommufd_fault::look is set */
 byte nudge = 1;			/* iommufd_fault::nudge */
+byte left;			/* of fault_nudge(): so many are still to be woken */
+byte seen = NR;			/* and the first that stays, if there is one */
 bool looking;			/* fault_look() runs */
 bool nudges;			/* fault_wake_work() runs */
 bool freed;			/* the object is */
@@ -512,21 +513,28 @@ end:
 #endif
 #endif
 #ifdef WITH_LOOK
-	:: atomic { nudging -> nudging = false; nudges = true };
-		atomic {
+	:: atomic { nudging -> nudging = false; nudges = true; left = nudge; seen = NR };
+		do
+		:: atomic {
+			left > 0 && nempty(readers) ->
 			assert(!freed);
-			n = len(readers);
-			for (i : 1 .. n) {
-				readers?r;
-				if
-				:: nudge < i || (r == THREAD && woken[r]) -> readers!r
-				:: else -> wake_entry()
-				fi
-			};
-			r = 0; i = 0; n = 0;
-#ifndef NUDGE_ONE
+			readers?r;
+			n = STAYS(r) || woken[r];
+			wake_entry();
+			left--;
+			if
+			:: n && seen == NR -> seen = r
+			:: n && seen == r -> left = 0
+			:: else
+			fi;
+			r = 0; n = 0
+		   }
+		:: left == 0 || empty(readers) -> break
+		od;
+		atomic {
+			left = 0;
+			seen = NR;
 			nudge = (nudge < NR -> 2 * nudge : nudge);
-#endif
 #ifndef NUDGE_ENDS
 			set_look();
 #endif
