@@ -73,7 +73,10 @@ void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page)
 	fdev->pages = page;
 }
 
-/* No page came without waiting: in the owner's name it is waited for, not for long. */
+/*
+ * No page came without waiting: in the owner's name it is waited for, not for long, and
+ * not on the queue's workqueue, which the drain of another owner's device waits for.
+ */
 void iopf_grow(struct work_struct *work)
 {
 	struct iopf_device *fdev = container_of(to_delayed_work(work),
@@ -89,13 +92,16 @@ void iopf_grow(struct work_struct *work)
 		fdev->grow_delay = 0;
 	} else {
 		fdev->grow_delay = min(2 * fdev->grow_delay, msecs_to_jiffies(IOPF_GROW_MS));
-		queue_delayed_work(fdev->param.queue->wq, &fdev->grow_work, fdev->grow_delay);
+		queue_delayed_work(system_unbound_wq, &fdev->grow_work, fdev->grow_delay);
 	}
 	spin_unlock_bh(&fdev->lock);
 	kfree(page);
 }
 
-/* There is not, so the pool grows by a page, or more where a page is small. */
+/*
+ * There is not, so the pool grows by a page, or more where a page is small: one that is
+ * to be had at once. A report reclaims nothing, and wakes no OOM killer.
+ */
 void __iopf_make_room(struct iopf_device *fdev)
 {
 	struct iopf_page *page;
@@ -108,7 +114,7 @@ void __iopf_make_room(struct iopf_device *fdev)
 			continue;
 		}
 		fdev->grow_delay = 1;
-		queue_delayed_work(fdev->param.queue->wq, &fdev->grow_work, 0);
+		queue_delayed_work(system_unbound_wq, &fdev->grow_work, 0);
 	}
 }
 
@@ -198,7 +204,10 @@ void iopf_free_groups(const struct iopf_answer *answer, unsigned int count)
 			freed++;
 		}
 		llist_add_batch(first, last, &fdev->returned_groups);
-		/* Behind the list, which is a full barrier: see iopf_pool_has_groups() */
+		/*
+		 * Behind the list, which is a full barrier: else iopf_pool_has_groups()
+		 * would say so, and a report find none.
+		 */
 		atomic_sub(freed, &fdev->depth);
 		iopf_device_put_many(fdev, freed);
 	}
