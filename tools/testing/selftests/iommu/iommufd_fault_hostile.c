@@ -142,6 +142,38 @@ static pid_t use_all_memory(void)
 }
 
 /*
+ * The bad device's pool begins anew in a cgroup that is full. Returns the process that holds
+ * the memory, or 0 if there are no such cgroups.
+ */
+static pid_t starve(struct __test_metadata *_metadata, struct sides *env)
+{
+	struct side *bad = &env->bad;
+	int status;
+	pid_t pid;
+
+	if (!cgroup_enter()) {
+		cgroup_leave();
+		return 0;
+	}
+	write_file(CGROUP "/memory.max", "16777216");
+	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, env->plain_id));
+	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id));
+	cgroup_leave();
+	pid = use_all_memory();
+	ASSERT_LT(0, pid);
+	ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
+	ASSERT_TRUE(WIFSTOPPED(status));
+	return pid;
+}
+
+static void feed(struct __test_metadata *_metadata, pid_t pid)
+{
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, NULL, 0));
+	write_file(CGROUP "/memory.max", "max");
+}
+
+/*
  * The owner's cgroup is full. Page requests kill nobody for memory, nor wait for it:
  * the device tries again, until there is some.
  */
@@ -153,18 +185,9 @@ TEST_F(hostile, full_cgroup)
 	int status, ms;
 	pid_t pid;
 
-	if (!cgroup_enter()) {
-		cgroup_leave();
+	pid = starve(_metadata, env);
+	if (!pid)
 		SKIP(return, "no memory cgroups here");
-	}
-	write_file(CGROUP "/memory.max", "16777216");
-	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, env->plain_id));
-	ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id));
-	cgroup_leave();
-	pid = use_all_memory();
-	ASSERT_LT(0, pid);
-	ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
-	ASSERT_TRUE(WIFSTOPPED(status));
 
 	ASSERT_EQ(0, inject_side(env, bad, 0, 0, 2000, 1));
 	ASSERT_EQ(0, inject_side(env, bad, 0, 0, 100, 3));
@@ -180,9 +203,7 @@ TEST_F(hostile, full_cgroup)
 	EXPECT_EQ(0, s.outstanding + s.responses[INVALID]);
 
 	/* There is memory again. */
-	ASSERT_EQ(0, kill(pid, SIGKILL));
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	write_file(CGROUP "/memory.max", "max");
+	feed(_metadata, pid);
 	for (ms = 0; ms < LONG_MS; ms += 10) {
 		ASSERT_EQ(0, inject_side(env, bad, 0, 0, 200, 1));
 		if (serve_all(bad->queue) == 200)
@@ -262,19 +283,27 @@ static uint64_t service_p99(struct __test_metadata *_metadata, struct sides *env
 /*
  * On a clock that counts instructions (scripts/vm --icount, which has one
  * processor) a well-behaved device is served as fast as alone, while another
- * one's queue, pool and table of groups are as full as they get.
+ * one's queue, pool and table of groups are as full as they get, or have no memory.
  */
 TEST_F_TIMEOUT(hostile, p99_of_another_device, 300)
 {
-	uint64_t alone, beside;
+	unsigned long long alone, beside, starved = 0;
+	pid_t pid;
 
 	alone = service_p99(_metadata, &self->env, false);
+	pid = starve(_metadata, &self->env);
+	if (pid) {
+		starved = service_p99(_metadata, &self->env, true);
+		EXPECT_EQ(0, cgroup_event("oom"));
+		feed(_metadata, pid);
+	}
 	beside = service_p99(_metadata, &self->env, true);
-	TH_LOG("p99: %llu alone, %llu beside a hostile device", (unsigned long long)alone,
-	       (unsigned long long)beside);
+	TH_LOG("p99: %llu alone, %llu beside a hostile device, %llu with its cgroup full", alone,
+	       beside, starved);
 	if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
 		SKIP(return, "a clock that does not count instructions is not judged");
-	EXPECT_GE(4 * alone, beside);
+	EXPECT_GE(alone + alone / 5, beside);
+	EXPECT_GE(alone + alone / 5, starved);
 }
 
 TEST_HARNESS_MAIN

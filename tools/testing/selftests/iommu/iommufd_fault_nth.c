@@ -167,8 +167,8 @@ TEST_F(fail_nth, attach)
 	struct sides *env = &self->env;
 	struct side *bad = &env->bad;
 	struct nth *nth = &self->nth;
+	int rc, no_memory = 0;
 	bool failed;
-	int rc;
 
 	do {
 		ASSERT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, env->plain_id));
@@ -176,10 +176,12 @@ TEST_F(fail_nth, attach)
 		rc = mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id);
 		failed = nth_end(nth);
 		EXPECT_TRUE(may_say(rc));
+		no_memory += rc == -ENOMEM;
 		EXPECT_EQ(!rc, works(env, bad));
 	} while (failed);
 	EXPECT_EQ(0, rc);
 	EXPECT_LE(4, nth->failed);
+	EXPECT_LT(0, no_memory);
 }
 
 /*
