@@ -171,6 +171,8 @@ static inline bool __iopf_group_take(struct iopf_group *group, enum iopf_group_s
  * iopf_group_claim() - Become the one who answers a group
  * @group: a group that the handler has
  *
+ * One look and one write, in one operation (claims.pml: CLAIM_IN_TWO).
+ *
  * Return: true if the caller must now call iopf_answer_groups(), false if
  * somebody else answers or has answered it, or the core has recalled it.
  */

@@ -7,7 +7,7 @@
  * are collected here; the last one completes the group, which is routed by
  * {device, PASID} to the domain attached there and handed to that domain's
  * iopf_handler. The handler owns the group from then on. Whoever claims the
- * group answers the hardware, exactly once.
+ * group answers the hardware, once. One that the core recalls has no answer.
  *
  * States of a group (struct iopf_group::state), one atomic transition each:
  *
@@ -502,9 +502,10 @@ static int iopf_take(struct iopf_device *fdev, struct iopf_fault *evt,
  *
  * Requests of one group share {PASID or none, group id}; the one flagged
  * IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE completes the group (PCIe 6.0, 10.4.1).
- * Every last request is answered exactly once through ops->page_response():
- * by the handler of the attached domain, or before this function returns when
- * there is no such handler or no room. Requests that are not the last never
+ * Every last request is answered once through ops->page_response(): by the handler
+ * of the attached domain, or before this function returns when there is no such handler
+ * or no room. No answer is sent for a group that is recalled, as its device does not wait
+ * any more. Requests that are not the last never
  * have an answer of their own.
  *
  * A driver that knows that a request cannot be served reports it all the same,

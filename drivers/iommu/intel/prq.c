@@ -12,8 +12,7 @@
  *	prq_bottom_half()	in a softirq, where a switch to a thread and back
  *				would cost as much as all the rest: up to PRQ_BUDGET
  *				requests. It leaves to the thread what is beyond,
- *				from the first request that needs memory on, and an
- *				overflow
+ *				and an overflow
  *	prq_event_thread()	all that is there
  *
  * How all this is set up, and put away while the system sleeps, is in prq-setup.c.

@@ -72,7 +72,10 @@ static __always_inline void fault_finish(struct iommufd_fault *fault,
 		*answer-- = *--end;
 	}
 
-	/* Who waits looks after it is queued; the count came down before this looks. */
+	/*
+	 * Who waits looks after it is queued; the count came down before this looks
+	 * (claims.pml: SETTLE_NO_ORDER).
+	 */
 	if (unlikely(settled) && waitqueue_active(&fault->settle_wait))
 		wake_up_all(&fault->settle_wait);
 	iopf_free_groups(answers, end - answers);

@@ -48,7 +48,7 @@
  *	NO_QUIESCE		DETACH	attach_free_handle() does not wait for other devices
  *	NO_SETTLE_WAIT		DETACH	iommufd_fault_settle() does not wait for others
  *	SHARED_UNLOCKED		ANSWER	it puts a group that a reader has without the lock
- *	DRAIN_NO_ORDER		DETACH	it looks for waiters, then counts the attachment down
+ *	SETTLE_NO_ORDER		DETACH	it looks for waiters, then counts the attachment down
  *	NO_RECALL_SYNC		RESET	attach_del() without iopf_recall_sync()
  *	RESET_NO_WAIT		RESET	iopf_device_reset() does not wait for answers
  *	ANSWERED_NO_BARRIER	REMOVE	iopf_answered() looks for waiters before it writes
@@ -325,7 +325,7 @@ inline wake_and_free(g)
 inline finish(g)
 {
 	answer(g);
-#ifdef DRAIN_NO_ORDER
+#ifdef SETTLE_NO_ORDER
 	sleeper = settle_waits;
 	atomic { count_down() };
 	settled = settled && sleeper;

@@ -15,7 +15,7 @@
  *
  *	     SMMU: PROD			   iommu_report_device_fault()
  *	       |				    ^
- *	    queue --> arm_smmu_drain_batch() --> decode, find the stream
+ *	    queue --> arm_smmu_pass_batch() --> decode, find the stream
  *	       |				    |
  *	     CONS <--- after the report		    +--> no such device: answered here
  *
@@ -24,8 +24,7 @@
  *
  *	arm_smmu_queue_irq()	queues the bottom half
  *	arm_smmu_queue_work()	in a softirq: up to ARM_SMMU_BUDGET entries. It leaves
- *				to the thread what is beyond, from the first entry
- *				that needs memory on, and an overflow
+ *				to the thread what is beyond, and an overflow
  *	arm_smmu_queue_thread()	all that is there
  *
  * A queue's bottom half and thread never run at the same time: the thread disables
@@ -212,7 +211,7 @@ static void arm_smmu_queue_release(struct arm_smmu_queue *q, u32 n, u32 flag)
 		wake_up_all(&q->handled_wait);
 }
 
-struct arm_smmu_drain {
+struct arm_smmu_pass {
 	struct arm_smmu_queue *q;
 	void (*handle)(struct arm_smmu_device *smmu, const u64 *entry,
 		       struct arm_smmu_stream **last);
@@ -221,11 +220,11 @@ struct arm_smmu_drain {
 };
 
 /* Report @n entries. They stay where they are. */
-static void arm_smmu_drain_batch(struct arm_smmu_device *smmu,
-				 const struct arm_smmu_drain *drain, u32 n)
+static void arm_smmu_pass_batch(struct arm_smmu_device *smmu,
+				const struct arm_smmu_pass *pass, u32 n)
 {
 	struct arm_smmu_stream *last = NULL;
-	struct arm_smmu_queue *q = drain->q;
+	struct arm_smmu_queue *q = pass->q;
 	u64 entry[EVTQ_ENT_DWORDS];
 	u32 i, j;
 
@@ -234,7 +233,7 @@ static void arm_smmu_drain_batch(struct arm_smmu_device *smmu,
 
 		for (j = 0; j < q->ent_dwords; j++)
 			entry[j] = le64_to_cpu(slot[j]);
-		drain->handle(smmu, entry, &last);
+		pass->handle(smmu, entry, &last);
 	}
 }
 
@@ -243,10 +242,10 @@ static void arm_smmu_drain_batch(struct arm_smmu_device *smmu,
  * before it is acknowledged, so the end of the queue really is the end; the same
  * write of CONS that gives the last slots back does that (8.1).
  */
-static void arm_smmu_drain_queue(struct arm_smmu_device *smmu,
-				 const struct arm_smmu_drain *drain)
+static void arm_smmu_pass_queue(struct arm_smmu_device *smmu,
+				const struct arm_smmu_pass *pass)
 {
-	struct arm_smmu_queue *q = drain->q;
+	struct arm_smmu_queue *q = pass->q;
 	bool overflow;
 	u32 left, n;
 
@@ -260,10 +259,10 @@ static void arm_smmu_drain_queue(struct arm_smmu_device *smmu,
 			n = min(left, ARM_SMMU_DRAIN_BATCH);
 			left -= n;
 			mutex_lock(&smmu->streams_mutex);
-			arm_smmu_drain_batch(smmu, drain, n);
+			arm_smmu_pass_batch(smmu, pass, n);
 			mutex_unlock(&smmu->streams_mutex);
 			if (overflow && !left)
-				drain->lost(smmu);
+				pass->lost(smmu);
 			arm_smmu_queue_release(q, n, Q_OVF(left ? q->llq.cons : q->llq.prod));
 			cond_resched();
 		} while (left);
@@ -275,10 +274,10 @@ static void arm_smmu_drain_queue(struct arm_smmu_device *smmu,
  * as the SMMU interrupts when a queue was empty, and not for each entry (3.18).
  * Returns false if something is left.
  */
-static bool arm_smmu_try_drain_queue(struct arm_smmu_device *smmu,
-				     const struct arm_smmu_drain *drain)
+static bool arm_smmu_try_pass(struct arm_smmu_device *smmu,
+			      const struct arm_smmu_pass *pass)
 {
-	struct arm_smmu_queue *q = drain->q;
+	struct arm_smmu_queue *q = pass->q;
 	u32 budget, n;
 
 	for (budget = ARM_SMMU_BUDGET; !arm_smmu_queue_refresh(q); budget -= n) {
@@ -288,7 +287,7 @@ static bool arm_smmu_try_drain_queue(struct arm_smmu_device *smmu,
 		if (!budget)
 			return false;
 		n = min(n, budget);
-		arm_smmu_drain_batch(smmu, drain, n);
+		arm_smmu_pass_batch(smmu, pass, n);
 		arm_smmu_queue_release(q, n, Q_OVF(q->llq.cons));
 	}
 	return false;
@@ -308,26 +307,26 @@ static irqreturn_t arm_smmu_queue_irq(struct arm_smmu_queue *q)
 }
 
 static void arm_smmu_queue_work(struct arm_smmu_device *smmu,
-				const struct arm_smmu_drain *drain)
+				const struct arm_smmu_pass *pass)
 {
-	struct arm_smmu_queue *q = drain->q;
+	struct arm_smmu_queue *q = pass->q;
 
 	/* Queued before it was so */
-	if (unlikely(READ_ONCE(q->behind)) || likely(arm_smmu_try_drain_queue(smmu, drain)))
+	if (unlikely(READ_ONCE(q->behind)) || likely(arm_smmu_try_pass(smmu, pass)))
 		return;
 	WRITE_ONCE(q->behind, true);
 	arm_smmu_wake_thread(smmu, q);
 }
 
 static void arm_smmu_queue_thread(struct arm_smmu_device *smmu,
-				  const struct arm_smmu_drain *drain)
+				  const struct arm_smmu_pass *pass)
 {
-	struct arm_smmu_queue *q = drain->q;
+	struct arm_smmu_queue *q = pass->q;
 
 	/* What was to be done there is done here. */
 	disable_work_sync(&q->work);
 	WRITE_ONCE(q->behind, false);
-	arm_smmu_drain_queue(smmu, drain);
+	arm_smmu_pass_queue(smmu, pass);
 	enable_work(&q->work);
 }
 
@@ -337,9 +336,9 @@ static void arm_smmu_evtq_lost(struct arm_smmu_device *smmu)
 	dev_err_ratelimited(smmu->dev, "event queue overflow, events lost\n");
 }
 
-static struct arm_smmu_drain arm_smmu_evtq_drain(struct arm_smmu_device *smmu)
+static struct arm_smmu_pass arm_smmu_evtq_pass(struct arm_smmu_device *smmu)
 {
-	return (struct arm_smmu_drain){
+	return (struct arm_smmu_pass){
 		.q = &smmu->evtq.q,
 		.handle = arm_smmu_handle_event,
 		.lost = arm_smmu_evtq_lost,
@@ -357,16 +356,16 @@ EXPORT_SYMBOL_IF_KUNIT(arm_smmu_evtq_irq);
 static void arm_smmu_evtq_work(struct work_struct *work)
 {
 	struct arm_smmu_device *smmu = container_of(work, struct arm_smmu_device, evtq.q.work);
-	const struct arm_smmu_drain drain = arm_smmu_evtq_drain(smmu);
+	const struct arm_smmu_pass pass = arm_smmu_evtq_pass(smmu);
 
-	arm_smmu_queue_work(smmu, &drain);
+	arm_smmu_queue_work(smmu, &pass);
 }
 
 irqreturn_t arm_smmu_evtq_thread(int irq, void *dev)
 {
-	const struct arm_smmu_drain drain = arm_smmu_evtq_drain(dev);
+	const struct arm_smmu_pass pass = arm_smmu_evtq_pass(dev);
 
-	arm_smmu_queue_thread(dev, &drain);
+	arm_smmu_queue_thread(dev, &pass);
 	return IRQ_HANDLED;
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_evtq_thread);
@@ -383,9 +382,9 @@ static void arm_smmu_priq_lost(struct arm_smmu_device *smmu)
 		iopf_queue_discard_partial(smmu->priq.iopf);
 }
 
-static struct arm_smmu_drain arm_smmu_priq_drain(struct arm_smmu_device *smmu)
+static struct arm_smmu_pass arm_smmu_priq_pass(struct arm_smmu_device *smmu)
 {
-	return (struct arm_smmu_drain){
+	return (struct arm_smmu_pass){
 		.q = &smmu->priq.q,
 		.handle = arm_smmu_handle_ppr,
 		.lost = arm_smmu_priq_lost,
@@ -403,18 +402,18 @@ EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_irq);
 static void arm_smmu_priq_work(struct work_struct *work)
 {
 	struct arm_smmu_device *smmu = container_of(work, struct arm_smmu_device, priq.q.work);
-	const struct arm_smmu_drain drain = arm_smmu_priq_drain(smmu);
+	const struct arm_smmu_pass pass = arm_smmu_priq_pass(smmu);
 
-	arm_smmu_queue_work(smmu, &drain);
+	arm_smmu_queue_work(smmu, &pass);
 }
 
 irqreturn_t arm_smmu_priq_thread(int irq, void *dev)
 {
 	struct arm_smmu_device *smmu = dev;
-	const struct arm_smmu_drain drain = arm_smmu_priq_drain(smmu);
+	const struct arm_smmu_pass pass = arm_smmu_priq_pass(smmu);
 	bool aborted = xchg(&smmu->priq.aborted, false);
 
-	arm_smmu_queue_thread(smmu, &drain);
+	arm_smmu_queue_thread(smmu, &pass);
 	if (aborted)
 		arm_smmu_priq_lost(smmu);
 	return IRQ_HANDLED;
