@@ -8,9 +8,14 @@
  * that nobody is there any more or that the next domain is to be asked. So it holds
  * the device from before it attaches a domain until it has answered what came through
  * that, and the device leaves when both have let go.
+ *
+ * A device that is removed lets go of everything, whatever its group is attached to.
  */
 #include <linux/iommu.h>
 #include <linux/mutex.h>
+
+#include "iommu-priv.h"
+#include "io-pgfault.h"
 
 /**
  * iopf_queue_join() - A device gets its first domain with a fault handler
@@ -95,3 +100,23 @@ void iopf_release_device(struct device *dev)
 	mutex_unlock(&iommu->iopf_lock);
 }
 EXPORT_SYMBOL_GPL(iopf_release_device);
+
+/**
+ * iopf_device_gone() - A device leaves its IOMMU
+ * @dev: the device, of which no attachment is left
+ *
+ * Others of its group may keep the group attached. Then the IOMMU driver has not been
+ * told to take a domain with a fault handler off this one, at a PASID at least.
+ *
+ * Context: Under the group's mutex, sleeps as iopf_queue_remove_device() does. The driver
+ * can still send answers.
+ */
+void iopf_device_gone(struct device *dev)
+{
+	struct iopf_device *fdev = iopf_device_get(dev);
+
+	if (!fdev)
+		return;
+	iopf_queue_remove_device(fdev->param.queue, dev);
+	iopf_device_put(fdev);
+}

@@ -14,6 +14,8 @@
 #ifndef __SELFTEST_IOMMUFD_FAULT_DEVS_H
 #define __SELFTEST_IOMMUFD_FAULT_DEVS_H
 
+#include <glob.h>
+
 #include "iommufd_fault_env.h"
 
 #define DEPTH 4096 /* groups that a queue holds, and requests that a mock device may send */
@@ -216,6 +218,19 @@ static inline int epoll_events(int epfd, int timeout_ms)
 	int n = epoll_wait(epfd, &ev, 1, timeout_ms);
 
 	return n < 0 ? -errno : n ? (int)ev.events : 0;
+}
+
+/* What debugfs says of the only mock device whose page requests are on, or -1. */
+static inline long device_counter(const char *name)
+{
+	glob_t found = {};
+	long value = -1;
+
+	if (!glob("/sys/kernel/debug/iommu/iopf/iommufd_mock*", 0, NULL, &found) &&
+	    found.gl_pathc == 1)
+		value = named_number(found.gl_pathv[0], name, ' ');
+	globfree(&found);
+	return value;
 }
 
 /* Threads that inject and serve without end while the test attaches and detaches. */

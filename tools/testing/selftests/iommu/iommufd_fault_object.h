@@ -6,7 +6,6 @@
 #ifndef __SELFTEST_IOMMUFD_FAULT_OBJECT_H
 #define __SELFTEST_IOMMUFD_FAULT_OBJECT_H
 
-#include <glob.h>
 #include <linux/userfaultfd.h>
 #include <sys/syscall.h>
 
@@ -55,19 +54,6 @@ static inline int object_attach(struct __test_metadata *_metadata, struct _test_
 static inline int object_event(struct _test_data_object *self, enum iommu_test_iopf_event event)
 {
 	return iopf_event(self->env.fd, self->dev->idev_id, event);
-}
-
-/* What debugfs says of the only mock device whose page requests are on, or -1. */
-static inline long device_counter(const char *name)
-{
-	glob_t found = {};
-	long value = -1;
-
-	if (!glob("/sys/kernel/debug/iommu/iopf/iommufd_mock*", 0, NULL, &found) &&
-	    found.gl_pathc == 1)
-		value = named_number(found.gl_pathv[0], name, ' ');
-	globfree(&found);
-	return value;
 }
 
 /* Wait until the device waits for @n answers. */

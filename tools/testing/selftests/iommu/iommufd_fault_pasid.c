@@ -109,6 +109,34 @@ TEST_F(group, detach_second)
 	detach_one(_metadata, &self->env, self->queue->fd, self->b, self->a);
 }
 
+/* What has gone is on no fault queue: the next overflow is not told to it. */
+static void only_one_reports(struct __test_metadata *_metadata, struct env *env,
+			     struct mock_device *stays)
+{
+	EXPECT_EQ(0, device_counter("overflows"));
+	ASSERT_EQ(0, iopf_event(env->fd, stays->idev_id, IOMMU_TEST_IOPF_OVERFLOW));
+	EXPECT_EQ(1, device_counter("overflows"));
+}
+
+TEST_F(group, gone_while_attached)
+{
+	env_destroy_device(_metadata, &self->env, self->b);
+	only_one_reports(_metadata, &self->env, self->a);
+}
+
+/* The PASID is on both, as the group's; one that has not attached it has no say. */
+TEST_F(group, gone_with_a_pasid)
+{
+	struct env *env = &self->env;
+
+	ASSERT_EQ(0, mock_replace(env->fd, self->a->stdev_id, self->plain_id));
+	ASSERT_EQ(0, mock_pasid_attach(env->fd, self->a->stdev_id, 8, self->hwpt_id));
+	env_destroy_device(_metadata, env, self->b);
+	only_one_reports(_metadata, env, self->a);
+	inject_pasid(_metadata, env, self->a, 8, 1);
+	EXPECT_EQ(self->a->idev_id, take(_metadata, self->queue->fd).dev_id);
+}
+
 /* A replacement through one moves both. */
 TEST_F(group, replace_moves_both)
 {
