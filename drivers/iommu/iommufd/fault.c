@@ -280,7 +280,7 @@ enum hrtimer_restart iommufd_fault_timeout(struct hrtimer *timer)
 {
 	struct iommufd_fault *fault = container_of(timer, struct iommufd_fault, timer);
 
-	queue_work(system_unbound_wq, &fault->work);
+	queue_work(system_dfl_wq, &fault->work);
 	return HRTIMER_NORESTART;
 }
 

@@ -175,7 +175,7 @@ static int driver_fault_queue(struct iommufd_driver_fault *df, struct iommufd_fa
 
 	df->fault = NULL;
 	if (rc == -EAGAIN) {
-		queue_delayed_work(system_unbound_wq, &df->retry,
+		queue_delayed_work(system_dfl_wq, &df->retry,
 				   msecs_to_jiffies(DRIVER_RETRY_MS));
 		return 0;
 	}

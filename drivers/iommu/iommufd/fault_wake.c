@@ -72,7 +72,7 @@ static void fault_defer(struct iommufd_fault *fault, unsigned int bit)
 {
 	/* If it was set, the work clears it later, and then wakes (wake.pml: TELL_CLEARED_LATE). */
 	if (!test_and_set_bit(bit, &fault->wake))
-		queue_work(system_unbound_wq, &fault->wake_work);
+		queue_work(system_dfl_wq, &fault->wake_work);
 }
 
 /* Under FAULT_WATCHED */
