@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A fault queue beside a vIOMMU: a nested HWPT of the vIOMMU whose page requests go to
- * the queue, a vDEVICE, and a vEVENTQ that takes the device's other events.
+ * the queue, a vDEVICE, a vEVENTQ that takes the device's other events, and a queue that
+ * the hardware reads from the guest's memory.
  */
+#include <sys/mman.h>
+
 #include "iommufd_fault_devs.h"
 
 #define VIRT_ID 0x99
@@ -65,6 +68,21 @@ static int new_veventq(int fd, uint32_t viommu_id, uint32_t *id, int *vevents)
 
 	*id = cmd.out_veventq_id;
 	*vevents = cmd.out_veventq_fd;
+	return rc;
+}
+
+static int new_hw_queue(int fd, uint32_t viommu_id, uint64_t iova, uint32_t *id)
+{
+	struct iommu_hw_queue_alloc cmd = {
+		.size = sizeof(cmd),
+		.viommu_id = viommu_id,
+		.type = IOMMU_HW_QUEUE_TYPE_SELFTEST,
+		.nesting_parent_iova = iova,
+		.length = PAGE,
+	};
+	int rc = iommufd_call(fd, IOMMU_HW_QUEUE_ALLOC, &cmd);
+
+	*id = cmd.out_hw_queue_id;
 	return rc;
 }
 
@@ -178,6 +196,35 @@ TEST_F(viommu, replaced)
 	ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, self->hwpt_id));
 	inject_from(_metadata, &self->env, self->dev, 3, 1, 1);
 	EXPECT_EQ(3, take(_metadata, self->q->fd).grpid);
+}
+
+/* Its memory stays where it is, faults and their HWPT come and go. */
+TEST_F(viommu, hw_queue)
+{
+	struct env *env = &self->env;
+	struct iommu_hwpt_pgfault m;
+	uint32_t id;
+	void *va;
+
+	va = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+	ASSERT_NE(MAP_FAILED, va);
+	ASSERT_EQ(0, ioas_map(env->fd, env->ioas_id, ADDR, va, PAGE, IOMMU_IOAS_MAP_READABLE));
+	ASSERT_EQ(0, new_hw_queue(env->fd, self->viommu_id, ADDR, &id));
+	EXPECT_EQ(-EBUSY, ioas_unmap(env->fd, env->ioas_id, ADDR, PAGE));
+
+	inject_from(_metadata, env, self->dev, 1, 2, 1);
+	m = take(_metadata, self->q->fd);
+	EXPECT_EQ(0, fault_answer(self->q->fd, m.cookie, SUCCESS));
+	ASSERT_EQ(0, mock_replace(env->fd, self->dev->stdev_id, env->ioas_id));
+	expect_answers_of(_metadata, env, self->dev, 2, 0);
+	EXPECT_EQ(-EBUSY, ioas_unmap(env->fd, env->ioas_id, ADDR, PAGE));
+	ASSERT_EQ(0, mock_replace(env->fd, self->dev->stdev_id, self->hwpt_id));
+
+	inject_from(_metadata, env, self->dev, 3, 1, 1);
+	ASSERT_EQ(0, iommufd_destroy(env->fd, id));
+	EXPECT_EQ(0, ioas_unmap(env->fd, env->ioas_id, ADDR, PAGE));
+	EXPECT_EQ(3, take(_metadata, self->q->fd).grpid);
+	EXPECT_EQ(0, munmap(va, PAGE));
 }
 
 TEST_HARNESS_MAIN
