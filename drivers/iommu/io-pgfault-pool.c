@@ -92,7 +92,7 @@ void iopf_grow(struct work_struct *work)
 		fdev->grow_delay = 0;
 	} else {
 		fdev->grow_delay = min(2 * fdev->grow_delay, msecs_to_jiffies(IOPF_GROW_MS));
-		queue_delayed_work(system_unbound_wq, &fdev->grow_work, fdev->grow_delay);
+		queue_delayed_work(system_dfl_wq, &fdev->grow_work, fdev->grow_delay);
 	}
 	spin_unlock_bh(&fdev->lock);
 	kfree(page);
@@ -114,7 +114,7 @@ void __iopf_make_room(struct iopf_device *fdev)
 			continue;
 		}
 		fdev->grow_delay = 1;
-		queue_delayed_work(system_unbound_wq, &fdev->grow_work, 0);
+		queue_delayed_work(system_dfl_wq, &fdev->grow_work, 0);
 	}
 }
 

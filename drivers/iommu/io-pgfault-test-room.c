@@ -201,7 +201,7 @@ static void memory_short(struct kunit *test)
 			2 + IOPF_VOID_GROUPS);
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 0);
 
-	queue_delayed_work(system_unbound_wq, &fdev->grow_work, 0);
+	queue_delayed_work(system_dfl_wq, &fdev->grow_work, 0);
 	flush_delayed_work(&fdev->grow_work);
 	KUNIT_EXPECT_GT(test, fdev->allocated, room + IOPF_VOID_GROUPS);
 	for (; atomic_read(&fdev->depth) < fdev->limit - IOPF_VOID_GROUPS; i++)
