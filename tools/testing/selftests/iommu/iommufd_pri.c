@@ -348,69 +348,6 @@ TEST_F(pri, success_without_page)
 	EXPECT_TRUE(copied(self->unit, PAGE));
 }
 
-/* Answer all that the device waits for: it is to ask again, later and elsewhere. */
-static int put_off(struct server *server, const struct iommu_hwpt_pgfault *read, int n)
-{
-	struct iommu_hwpt_pgfault m[PTD_CREDITS_MAX];
-	int i;
-
-	do {
-		for (i = 0; i < n; i++) {
-			if (read[i].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE &&
-			    answer(server, read[i].cookie, IOMMUFD_PAGE_RESP_SUCCESS) != 1)
-				return -EIO;
-		}
-		read = m;
-		n = read_some(&server->queue, m, PTD_CREDITS_MAX, QUIET_MS);
-	} while (n > 0);
-	return n;
-}
-
-/*
- * A VMM stops a device, of which it holds faults and has not read others, and goes on with
- * it elsewhere. The memory goes along and what the device has of state, but no fault.
- */
-TEST_F_TIMEOUT(pri, migrate, 600)
-{
-	struct server *source = &self->server, destination;
-	struct iommu_hwpt_pgfault m[4];
-	unsigned char *memory;
-	uint64_t done;
-	int n;
-
-	ASSERT_EQ(0, start_copy(self->unit, HALF, 2, 8));
-	while (source->groups < HALF_PAGES / 4)
-		ASSERT_LE(1, serve_some(source, WAIT_MS));
-	n = read_some(&source->queue, m, 4, WAIT_MS);
-	ASSERT_LE(2, n);
-	ASSERT_EQ(PTD_STATE_RUNNING, reg(self->unit, PTD_STATE));
-
-	ASSERT_EQ(0, pri_command(&self->unit->pri, PTD_CMD_ABORT));
-	EXPECT_LE(1, reg(self->unit, PTD_OPEN_GROUPS));
-	ASSERT_EQ(0, put_off(source, m, n));
-	EXPECT_EQ(0, wait_reg(self->unit, PTD_OPEN_GROUPS, 0));
-	EXPECT_EQ(0, reg(self->unit, PTD_N_INVALID));
-	EXPECT_EQ(0, fdinfo_number(source->queue.fd, "iommufd-fault-queued"));
-	EXPECT_EQ(0, fdinfo_number(source->queue.fd, "iommufd-fault-delivered"));
-	done = pri_get64(&self->unit->pri, PTD_BYTES);
-	EXPECT_LT(0, done);
-	EXPECT_GT(HALF, done);
-	memory = self->unit->memory;
-	ASSERT_EQ(0, server_close(source));
-	check_unit(_metadata, self->unit);
-
-	ASSERT_EQ(0, server_open(&destination, 0, 1));
-	*source = destination;
-	memcpy(self->unit->memory, memory, 2 * HALF);
-	ASSERT_EQ(0, pri_start(&self->unit->pri, &(struct pri_copy){
-		.src = SRC + done, .dst = DST + done, .length = HALF - done,
-		.pasid = PASID, .group = 2, .depth = 8,
-	}));
-	EXPECT_EQ(0, serve(source));
-	EXPECT_LE(1, source->groups);
-	EXPECT_TRUE(copied(self->unit, HALF));
-}
-
 /* What was unmapped is gone for the device, from the IOMMU's caches too. */
 TEST_F(pri, unmap)
 {
