@@ -10,8 +10,9 @@
  * That QEMU makes the guest's tables known to the host (nested HWPTs, for the RID and
  * for PASIDs), but asks for no page requests. The series "intel_iommu: Enable PRQ
  * support for passthrough device", on QEMU's mailing list, does; this stands for it
- * until a QEMU has it, and does nothing with one that brings its own fault queue. It is
- * also an example of what a VMM has to do, in this order:
+ * until a QEMU has it. One that brings its own fault queue is left alone, and this says
+ * that it is not needed any more. It is also an example of what a VMM has to do, in this
+ * order:
  *
  *	a nested HWPT is made		it gets the fault queue of the iommufd
  *	a PASID is attached to it	the guest's answers for the PASID are listened to
@@ -20,13 +21,18 @@
  *	the guest answers		the cookie at the head of that list
  *	a PASID is attached elsewhere,	the host has answered, the guest does not know it:
  *	or detached			the entries stay, but answer nothing
+ *	the machine is reset		there is nobody who would answer: no entry stays
  *
- * The last is what keeps a late answer from being taken for that of a later group with
+ * The entries that stay keep a late answer from being taken for that of a later group with
  * the same id: a guest answers in the order in which it was asked. What does not fit
  * into the guest's queue is answered as the hardware would: SUCCESS, so that the device
- * asks again.
+ * asks again. A guest that never answers gets HELD_MAX groups, then INVALID; what the device
+ * waits for meanwhile ends with VMM_PRQ_DEADLINE_MS, milliseconds in the environment, by
+ * the host's kernel.
  *
- * All of this runs under QEMU's big lock. One device is passed through.
+ * All of this runs under QEMU's big lock. One device is passed through. At the end there
+ * is a line of what was done: each group was answered by the guest, late or in time, or
+ * for it, or it is still open.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -50,19 +56,22 @@
 /* ---- what is relied on of QEMU's inside ---- */
 WEAK void qemu_set_fd_handler(int fd, void (*can_read)(void *opaque),
 			      void (*can_write)(void *opaque), void *opaque);
+WEAK void qemu_register_reset(void (*reset)(void *opaque), void *opaque);
 
 static const struct symbol symbols[] = {
 	SYMBOL(x86_iommu_get_default),
 	SYMBOL(object_resolve_path_type),
 	SYMBOL(pci_device_root_bus),
 	SYMBOL(pci_requester_id),
+	SYMBOL(qemu_register_reset),
 	SYMBOL(qemu_set_fd_handler),
 	SYMBOL(qmp_query_version),
 };
 
 /* ---- groups that the guest has, by PASID and id ---- */
 #define GROUP_IDS	512
-#define MESSAGES	256	/* the largest group of a device that has so many credits */
+#define MESSAGES	4096	/* the largest group that a device can send */
+#define HELD_MAX	65536	/* groups that the guest has, gone ones included */
 
 struct given {
 	struct given *next;
@@ -86,44 +95,55 @@ static int devfn;
 static struct iopf io = { .fd = -1 };
 static struct iopf_queue queue;
 static struct listener *listeners;
-static struct { unsigned long groups, answers, late, refused; } count;
+static unsigned int held;
+static struct { unsigned long groups, answered, late, refused, reset, unknown; } count;
 
 #define say(...) do { \
 	fprintf(stderr, PLUGIN_NAME ": " __VA_ARGS__); \
 	fputc('\n', stderr); \
 } while (0)
 
-static void write_answer(uint32_t cookie, uint32_t code)
+/* Whether the host took it: it may have answered, if the deadline is over for example. */
+static bool write_answer(uint32_t cookie, uint32_t code)
 {
 	struct iommu_hwpt_page_response response = { .cookie = cookie, .code = code };
-	int rc = iopf_queue_write(&queue, &response, 1);
 
-	/* it may be gone: the device was detached, or its time is over */
-	if (rc == 1)
-		count.answers++;
-	else
-		count.late++;
+	return iopf_queue_write(&queue, &response, 1) == 1;
 }
 
-/* The guest has answered a group. */
+static void set_empty(struct listener *listener, unsigned int id)
+{
+	listener->head[id] = NULL;
+	listener->tail[id] = &listener->head[id];
+}
+
+static struct given *take_first(struct listener *listener, unsigned int id)
+{
+	struct given *given = listener->head[id];
+
+	if (!given)
+		return NULL;
+	listener->head[id] = given->next;
+	if (!given->next)
+		set_empty(listener, id);
+	held--;
+	return given;
+}
+
+/* The guest has answered a group. A hostile one answers what it likes: that is not said. */
 static void answered(struct pri_notifier *notifier, struct pri_response *response)
 {
 	struct listener *listener = (struct listener *)notifier;
-	unsigned int id = response->group_id % GROUP_IDS;
-	struct given *given = listener->head[id];
+	struct given *given = take_first(listener, response->group_id % GROUP_IDS);
 
 	if (!given) {
-		say("PASID %u: an answer to group %u, which the guest does not have",
-		    listener->pasid, id);
+		count.unknown++;
 		return;
 	}
-	listener->head[id] = given->next;
-	if (!given->next)
-		listener->tail[id] = &listener->head[id];
-	if (given->gone)
-		count.late++;
+	if (!given->gone && write_answer(given->cookie, response->code))
+		count.answered++;
 	else
-		write_answer(given->cookie, response->code);
+		count.late++;
 	free(given);
 }
 
@@ -150,7 +170,7 @@ static struct listener *listen_to(uint32_t pasid)
 		listener->notifier.notify = answered;
 		listener->pasid = pasid;
 		for (id = 0; id < GROUP_IDS; id++)
-			listener->tail[id] = &listener->head[id];
+			set_empty(listener, id);
 		listener->next = listeners;
 		listeners = listener;
 	}
@@ -172,6 +192,26 @@ static void forget(uint32_t pasid)
 	}
 }
 
+/* Who would answer is not there any more. */
+static void reset(void *opaque)
+{
+	struct listener *listener;
+	struct given *given;
+	unsigned int id;
+
+	(void)opaque;
+	for (listener = listeners; listener; listener = listener->next) {
+		for (id = 0; id < GROUP_IDS; id++) {
+			while ((given = take_first(listener, id))) {
+				if (!given->gone)
+					write_answer(given->cookie, IOMMUFD_PAGE_RESP_INVALID);
+				count.reset++;
+				free(given);
+			}
+		}
+	}
+}
+
 /* ---- from the fault queue to the guest's ---- */
 
 static int request(const struct iommu_hwpt_pgfault *m)
@@ -188,10 +228,10 @@ static void give_group(const struct iopf_group *group)
 	struct listener *listener = group->has_pasid ? find_listener(group->pasid) : NULL;
 	unsigned int id = group->grpid % GROUP_IDS, i;
 	struct given *given = NULL;
-	int rc = listener ? 0 : -EINVAL;
+	int rc = -EINVAL;
 
 	count.groups++;
-	if (listener) {
+	if (listener && held < HELD_MAX) {
 		given = calloc(1, sizeof(*given));
 		rc = given ? 0 : -ENOMEM;
 	}
@@ -207,11 +247,12 @@ static void give_group(const struct iopf_group *group)
 	given->cookie = group->cookie;
 	*listener->tail[id] = given;
 	listener->tail[id] = &given->next;
+	held++;
 }
 
 static void readable(void *opaque)
 {
-	struct iommu_hwpt_pgfault messages[MESSAGES];
+	static struct iommu_hwpt_pgfault messages[MESSAGES];
 	struct iopf_group group;
 	struct iopf_iter iter;
 	int n = iopf_queue_read(&queue, messages, MESSAGES);
@@ -249,16 +290,22 @@ static bool find_iommu(void)
 
 static bool open_queue(int fd)
 {
+	const char *deadline = getenv("VMM_PRQ_DEADLINE_MS");
+	struct iopf_queue_options options = { 0 };
+
 	if (io.fd >= 0)
 		return io.fd == fd;
+	options.deadline_ms = deadline ? (uint32_t)strtoul(deadline, NULL, 0) : 0;
+	options.deadline_code = options.deadline_ms ? IOMMUFD_PAGE_RESP_INVALID : 0;
 	iopf_adopt(&io, fd);
-	if (iopf_queue_alloc(&io, 0, &queue)) {
+	if (iopf_queue_alloc_with(&io, &options, &queue)) {
 		say("%s", iopf_error(&io));
 		io.fd = -1;
 		return false;
 	}
 	fcntl(queue.fd, F_SETFL, O_NONBLOCK);
 	qemu_set_fd_handler(queue.fd, readable, NULL, NULL);
+	qemu_register_reset(reset, NULL);
 	say("fault queue %u", queue.id);
 	return true;
 }
@@ -266,10 +313,16 @@ static bool open_queue(int fd)
 static int hwpt_alloc(int fd, struct iommu_hwpt_alloc *arg)
 {
 	struct iommu_hwpt_alloc cmd = { 0 };
+	static bool not_needed;
 	int rc;
 
-	if (arg->data_type != IOMMU_HWPT_DATA_VTD_S1 || arg->flags & IOMMU_HWPT_FAULT_ID_VALID ||
-	    !find_iommu() || !open_queue(fd))
+	if (arg->data_type == IOMMU_HWPT_DATA_VTD_S1 && arg->flags & IOMMU_HWPT_FAULT_ID_VALID &&
+	    !not_needed) {
+		not_needed = true;
+		say("this QEMU has a fault queue of its own and needs no preload any more");
+	}
+	if (arg->data_type != IOMMU_HWPT_DATA_VTD_S1 || not_needed || !find_iommu() ||
+	    !open_queue(fd))
 		return real_ioctl(fd, IOMMU_HWPT_ALLOC, arg);
 	memcpy(&cmd, arg, arg->size < sizeof(cmd) ? arg->size : sizeof(cmd));
 	cmd.size = sizeof(cmd);
@@ -322,7 +375,9 @@ int ioctl(int fd, unsigned long request, ...)
 
 static void __attribute__((destructor)) report(void)
 {
-	if (io.fd >= 0)
-		say("%lu groups, %lu answers, %lu late, %lu refused", count.groups, count.answers,
-		    count.late, count.refused);
+	if (io.fd < 0)
+		return;
+	say("%lu groups: %lu answered, %lu late, %lu refused, %lu reset, %u open, "
+	    "%lu answers to no group", count.groups, count.answered, count.late,
+	    count.refused, count.reset, held, count.unknown);
 }
