@@ -4,7 +4,9 @@
 #
 # usage: test-vmm-prq.sh [HEADERS]    HEADERS: the kernel's, as 'make headers' installs them
 here=$(dirname "$(realpath "$0")")
-headers=${1:-$here/../../../build/headers/x86_64/usr/include}
+build=$here/../../../build
+if [ "${BASE:-6.12}" != 6.12 ]; then build=$build/$BASE; fi
+headers=${1:-$build/headers/x86_64/usr/include}
 work=$(mktemp -d) || exit
 trap 'rm -r "$work"' EXIT
 

@@ -164,7 +164,7 @@ TEST_F_TIMEOUT(guests, p99_of_the_other, 300)
 	       (unsigned long long)beside);
 	if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
 		SKIP(return, "a clock that does not count instructions is not judged");
-	EXPECT_GE(4 * alone, beside);
+	EXPECT_GE(alone + alone / 5, beside);
 }
 
 struct hostile {
