@@ -54,15 +54,16 @@ refresh() {
 }
 
 # step NAME LOG COMMAND...: run COMMAND with its output in LOG.  Silent when it
-# is quick; past five seconds a line with the clock and the log's last line
-# follows every few seconds.  On failure the end of the log is shown.  COMMAND
-# gets a process group of its own, so that nothing of it survives an interrupt.
+# is quick; else a line with the clock and the log's last line follows: in a log each
+# minute, on a terminal after five seconds, and rewritten.  On failure the end of the
+# log is shown.  COMMAND gets a process group of its own, so that nothing of it
+# survives an interrupt.
 step() {
-	local name=$1 log=$2 begin=$SECONDS next=5 every=15 rc=0 pid
+	local name=$1 log=$2 begin=$SECONDS next=60 every=60 rc=0 pid
 
 	shift 2
 	mkdir -p "$(dirname "$log")"
-	if [ -t 2 ]; then every=2; fi
+	if [ -t 2 ]; then next=5 every=2; fi
 	set -m
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
@@ -80,7 +81,7 @@ step() {
 	if [ "$rc" -ne 0 ]; then
 		tail -n 25 "$log" >&2
 		say "$name failed (status $rc); the whole log: $log"
-	elif [ "$next" -gt 5 ]; then
+	elif [ $((SECONDS - begin)) -gt 5 ]; then
 		say "$name: done in $((SECONDS - begin)) s"
 	fi
 	return "$rc"
