@@ -422,8 +422,9 @@ static unsigned int demand_threads_nth(unsigned int n)
 #define CHUNKS 64
 
 /*
- * Each request is for a page of another table: what cannot be allocated is tried again. One
- * of the failures is not for memory, but the mock page table's own, which ends in INVALID.
+ * Each request is for a page of another table: what cannot be allocated is tried again. In 6.12
+ * one of the failures is not for memory, but the mock page table's own, which ends in INVALID.
+ * The mock of 7.3 has a page table of whole pages, so that less can fail.
  */
 TEST_F(fail_nth, demand)
 {
@@ -440,7 +441,7 @@ TEST_F(fail_nth, demand)
 	struct iommu_test_iopf_stats before = stats_of(env, bad), after;
 	struct iommu_test_demand_audit audit = {};
 	uint32_t ioas_id, hwpt_id;
-	unsigned int n = 0, failed, ms;
+	unsigned int n = 0, failed, invalid, ms;
 	char *memory;
 
 	memory = mmap(NULL, CHUNKS * CHUNK, PROT_READ | PROT_WRITE,
@@ -463,12 +464,13 @@ TEST_F(fail_nth, demand)
 	} while (failed && n < CHUNKS);
 	after = stats_of(env, bad);
 	EXPECT_EQ(0, failed);
-	EXPECT_LE(4, n);
-	EXPECT_EQ(before.responses[SUCCESS] + n - 1, after.responses[SUCCESS]);
-	EXPECT_EQ(before.responses[INVALID] + 1, after.responses[INVALID]);
+	EXPECT_LE(2, n);
+	invalid = after.responses[INVALID] - before.responses[INVALID];
+	EXPECT_GE(1, invalid);
+	EXPECT_EQ(before.responses[SUCCESS] + n - invalid, after.responses[SUCCESS]);
 	EXPECT_EQ(0, demand_audit(env->fd, ioas_id, &audit));
 	EXPECT_EQ(0, audit.wrong);
-	EXPECT_EQ(n - 1, audit.pages);
+	EXPECT_EQ(n - invalid, audit.pages);
 	EXPECT_EQ(0, mock_replace(env->fd, bad->dev.stdev_id, bad->hwpt_id));
 	EXPECT_EQ(0, iommufd_destroy(env->fd, hwpt_id));
 	EXPECT_EQ(0, iommufd_destroy(env->fd, ioas_id));
