@@ -48,26 +48,44 @@ static void set_memory(struct __test_metadata *_metadata, struct unit *unit, int
 	unit->memory = p;
 }
 
+/* The device with a table that maps on demand; if that fails the device is given back. */
+static int open_device(struct iopf *io, const char *bdf, struct unit *unit, uint32_t *table)
+{
+	int rc = pri_open(io, bdf, &unit->pri);
+
+	if (rc)
+		return rc;
+	rc = map_regs(io, bdf, unit);
+	if (!rc)
+		rc = iopf_device_bus_master(&unit->pri.vfio, true);
+	if (!rc)
+		rc = iopf_ioas_alloc(io, &unit->ioas);
+	if (!rc)
+		rc = iopf_hwpt_alloc(io, unit->pri.vfio.id, unit->ioas,
+				     IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_ALLOC_ON_FAULT, 0, table);
+	if (!rc)
+		rc = iopf_device_attach(&unit->pri.vfio, *table);
+	if (!rc)
+		rc = iopf_device_attach_pasid(&unit->pri.vfio, PASID, *table);
+	if (rc)
+		pri_close(&unit->pri);
+	return rc;
+}
+
 FIXTURE_SETUP(demand)
 {
 	struct iopf *io = &self->server.io;
-	struct unit *unit = &self->unit;
 	struct pri_address found;
 
 	if (pri_find(&found, 1) < 1)
 		SKIP(return, "no pri-testdev (1234:9171) here");
 	self->server.queue.fd = -1;
+	/* first: after a setup that failed nobody would give the device back */
+	set_memory(_metadata, &self->unit, 0, -1);
 	ASSERT_EQ(0, iopf_open(io));
-	ASSERT_EQ(0, pri_open(io, found.bdf, &unit->pri));
-	ASSERT_EQ(0, map_regs(io, found.bdf, unit));
-	ASSERT_EQ(0, iopf_device_bus_master(&unit->pri.vfio, true));
-	ASSERT_EQ(0, iopf_ioas_alloc(io, &unit->ioas));
-	ASSERT_EQ(0, iopf_hwpt_alloc(io, unit->pri.vfio.id, unit->ioas,
-				     IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_ALLOC_ON_FAULT, 0,
-				     &self->table));
-	ASSERT_EQ(0, iopf_device_attach(&unit->pri.vfio, self->table));
-	ASSERT_EQ(0, iopf_device_attach_pasid(&unit->pri.vfio, PASID, self->table));
-	set_memory(_metadata, unit, 0, -1);
+	ASSERT_EQ(0, open_device(io, found.bdf, &self->unit, &self->table)) {
+		ksft_print_msg("%s\n", iopf_error(io));
+	}
 }
 
 FIXTURE_TEARDOWN(demand)

@@ -26,12 +26,16 @@ FIXTURE_SETUP(pri_power)
 {
 	struct pri_address found;
 	uint8_t cap = 0;
+	int rc;
 
 	if (pri_find(&found, 1) < 1)
 		SKIP(return, "no pri-testdev (1234:9171) here");
 	self->unit = &self->server.unit[0];
 	ASSERT_EQ(0, server_open(&self->server, 0, 1));
-	ASSERT_EQ(0, iopf_device_config_read(&self->unit->pri.vfio, PM_CAP, &cap, 1));
+	rc = iopf_device_config_read(&self->unit->pri.vfio, PM_CAP, &cap, 1);
+	if (rc)
+		server_give_back(&self->server);
+	ASSERT_EQ(0, rc);
 	if (cap != PCI_CAP_ID_PM) {
 		server_close(&self->server);
 		self->server = (struct server){ .n_units = 0 };

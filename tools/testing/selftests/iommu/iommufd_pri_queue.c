@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A queue with depth, deadline and immediate delivery as a device's page requests meet
- * them, overflow of the IOMMU's queue, and function level reset.
+ * them, overflow of the IOMMU's queue, and resets of the function and of its bus.
  */
 #include <linux/vfio.h>
 #include <pthread.h>
@@ -332,7 +332,7 @@ FIXTURE_SETUP(pri_reset)
 	if (pri_find(&found, 1) < 1)
 		SKIP(return, "no pri-testdev (1234:9171) here");
 	if (!can_be_reset(&found))
-		SKIP(return, "pri-testdev cannot be reset: it was loaded without flr=on");
+		SKIP(return, "pri-testdev cannot be reset: no flr=on, nor a port of its own");
 	self->unit = &self->server.unit[0];
 	ASSERT_EQ(0, open_queue(&self->server, variant->flags, 0));
 }

@@ -423,7 +423,7 @@ static inline bool can_be_reset(const struct pri_address *device)
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset_method", device->bdf);
 	first_line(path, methods, sizeof(methods));
-	return strstr(methods, "flr");
+	return strstr(methods, "flr") || strstr(methods, "bus");
 }
 
 /* n requests for following pages, as groups of so many; how many were taken. */

@@ -79,12 +79,15 @@ static int open_vf(struct server *server, const char *bdf, struct unit *virt)
 		rc = iopf_device_attach(vfio, virt->plain);
 	if (!rc)
 		rc = iopf_device_attach_pasid(vfio, PASID, virt->plain);
+	if (rc)
+		pri_close(&virt->pri);
 	return rc;
 }
 
 FIXTURE_SETUP(pri_vf)
 {
 	struct pri_address found;
+	int rc;
 
 	if (pri_find(&found, 1) < 1)
 		SKIP(return, "no pri-testdev (1234:9171) here");
@@ -96,10 +99,15 @@ FIXTURE_SETUP(pri_vf)
 		self->server = (struct server){ .n_units = 0 };
 		SKIP(return, "pri-testdev has no virtual functions: it was loaded without vfs=");
 	}
-	ASSERT_EQ(0, make_vfs(self->pf, self->vf));
-	ASSERT_EQ(0, open_vf(&self->server, self->vf, &self->virt)) {
+	rc = make_vfs(self->pf, self->vf);
+	if (!rc)
+		rc = open_vf(&self->server, self->vf, &self->virt);
+	if (rc) {
 		ksft_print_msg("%s\n", iopf_error(&self->server.io));
+		write_attribute(self->pf, "sriov_numvfs", "0");
+		server_give_back(&self->server);
 	}
+	ASSERT_EQ(0, rc);
 	self->opened = true;
 }
 
