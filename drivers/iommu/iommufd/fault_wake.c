@@ -146,7 +146,10 @@ static void fault_nudge(struct iommufd_fault *fault)
 	const void *stays, *seen = NULL;
 	unsigned int left;
 
-	for (left = fault->nudge; left && waitqueue_active(&fault->readers); left--) {
+	for (left = fault->nudge; left; left--) {
+		/* Who joins later looks at the queue itself. */
+		if (!waitqueue_active(&fault->readers))
+			break;
 		stays = fault_wake_reader(fault);
 		if (stays && stays == seen)
 			break;

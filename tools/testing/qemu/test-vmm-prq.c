@@ -84,7 +84,8 @@ Object *x86_iommu_get_default(void)
 
 Object *object_resolve_path_type(const char *path, const char *type, bool *ambiguous)
 {
-	(void)path, (void)type;
+	(void)path;
+	(void)type;
 	*ambiguous = false;
 	return (Object *)&bus_words;
 }

@@ -377,7 +377,7 @@ static void __attribute__((destructor)) report(void)
 {
 	if (io.fd < 0)
 		return;
-	say("%lu groups: %lu answered, %lu late, %lu refused, %lu reset, %u open, "
-	    "%lu answers to no group", count.groups, count.answered, count.late,
-	    count.refused, count.reset, held, count.unknown);
+	say("%lu groups: %lu answered, %lu late, %lu refused, %lu reset, %u open, %lu answers to no group",
+	    count.groups, count.answered, count.late, count.refused, count.reset, held,
+	    count.unknown);
 }
