@@ -78,11 +78,15 @@ FIXTURE_SETUP(nested)
 		check_server(_metadata, &n->server);
 		SKIP(return, "the IOMMU has no nested translation");
 	}
+	if (!rc)
+		rc = stage_open(&n->guest, n->server.queue.id, &n->stage);
+	/* from the paging table that server_open() has attached */
+	if (!rc)
+		rc = attach(n, n->stage.hwpt);
+	if (rc)
+		server_give_back(&n->server);
 	ASSERT_EQ(0, rc);
 	n->opened = true;
-	ASSERT_EQ(0, stage_open(&n->guest, n->server.queue.id, &n->stage));
-	/* from the paging table that server_open() has attached */
-	ASSERT_EQ(0, attach(n, n->stage.hwpt));
 }
 
 FIXTURE_TEARDOWN(nested)
