@@ -375,9 +375,11 @@ int ioctl(int fd, unsigned long request, ...)
 
 static void __attribute__((destructor)) report(void)
 {
+	char rest[80];
+
 	if (io.fd < 0)
 		return;
-	say("%lu groups: %lu answered, %lu late, %lu refused, %lu reset, %u open, %lu answers to no group",
-	    count.groups, count.answered, count.late, count.refused, count.reset, held,
-	    count.unknown);
+	snprintf(rest, sizeof(rest), "%u open, %lu answers to no group", held, count.unknown);
+	say("%lu groups: %lu answered, %lu late, %lu refused, %lu reset, %s", count.groups,
+	    count.answered, count.late, count.refused, count.reset, rest);
 }
