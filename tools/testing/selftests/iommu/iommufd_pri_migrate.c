@@ -14,42 +14,41 @@
  */
 TEST_F_TIMEOUT(pri, migrate, 600)
 {
-	struct server *source = &self->server, destination;
+	struct server *server = &self->server;
 	struct iommu_hwpt_pgfault m[4];
 	unsigned char *memory;
 	uint64_t done;
 	int n;
 
 	ASSERT_EQ(0, start_copy(self->unit, HALF, 2, 8));
-	while (source->groups < HALF_PAGES / 4)
-		ASSERT_LE(1, serve_some(source, WAIT_MS));
-	n = read_some(&source->queue, m, 4, WAIT_MS);
+	while (server->groups < HALF_PAGES / 4)
+		ASSERT_LE(1, serve_some(server, WAIT_MS));
+	n = read_some(&server->queue, m, 4, WAIT_MS);
 	ASSERT_LE(2, n);
 	ASSERT_EQ(PTD_STATE_RUNNING, reg(self->unit, PTD_STATE));
 
 	ASSERT_EQ(0, pri_command(&self->unit->pri, PTD_CMD_ABORT));
 	EXPECT_LE(1, reg(self->unit, PTD_OPEN_GROUPS));
-	ASSERT_EQ(0, put_off(source, m, n));
+	ASSERT_EQ(0, put_off(server, m, n));
 	EXPECT_EQ(0, wait_reg(self->unit, PTD_OPEN_GROUPS, 0));
 	EXPECT_EQ(0, reg(self->unit, PTD_N_INVALID));
-	EXPECT_EQ(0, fdinfo_number(source->queue.fd, "iommufd-fault-queued"));
-	EXPECT_EQ(0, fdinfo_number(source->queue.fd, "iommufd-fault-delivered"));
+	EXPECT_EQ(0, fdinfo_number(server->queue.fd, "iommufd-fault-queued"));
+	EXPECT_EQ(0, fdinfo_number(server->queue.fd, "iommufd-fault-delivered"));
 	done = pri_get64(&self->unit->pri, PTD_BYTES);
 	EXPECT_LT(0, done);
 	EXPECT_GT(HALF, done);
 	memory = self->unit->memory;
-	ASSERT_EQ(0, server_close(source));
+	ASSERT_EQ(0, server_close(server));
 	check_unit(_metadata, self->unit);
 
-	ASSERT_EQ(0, server_open(&destination, 0, 1));
-	*source = destination;
+	ASSERT_EQ(0, server_open(server, 0, 1));
 	memcpy(self->unit->memory, memory, 2 * HALF);
 	ASSERT_EQ(0, pri_start(&self->unit->pri, &(struct pri_copy){
 		.src = SRC + done, .dst = DST + done, .length = HALF - done,
 		.pasid = PASID, .group = 2, .depth = 8,
 	}));
-	EXPECT_EQ(0, serve(source));
-	EXPECT_LE(1, source->groups);
+	EXPECT_EQ(0, serve(server));
+	EXPECT_LE(1, server->groups);
 	EXPECT_TRUE(copied(self->unit, HALF));
 }
 

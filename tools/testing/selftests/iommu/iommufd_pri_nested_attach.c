@@ -382,10 +382,8 @@ static void restore_nested(struct __test_metadata *_metadata, struct nested *n,
 			   const struct image *image, int mmap_flags)
 {
 	struct iommu_hwpt_vtd_s1 data = { .addr_width = ADDR_WIDTH, .pgtbl_addr = image->top };
-	struct server destination;
 
-	ASSERT_EQ(0, server_open(&destination, 0, 1));
-	n->server = destination;
+	ASSERT_EQ(0, server_open(&n->server, 0, 1));
 	ASSERT_EQ(0, guest_open(&n->guest, &n->server.io, n->unit->pri.vfio.id, mmap_flags, 0));
 	memcpy(n->guest.memory, image->memory, GUEST_MEMORY);
 	free(image->memory);
