@@ -51,18 +51,12 @@ static void set_memory(struct __test_metadata *_metadata, struct unit *unit, int
 /* The device with a table that maps on demand; if that fails the device is given back. */
 static int open_device(struct iopf *io, const char *bdf, struct unit *unit, uint32_t *table)
 {
-	int rc = pri_open(io, bdf, &unit->pri);
+	int rc = unit_open_device(io, bdf, unit);
 
 	if (rc)
 		return rc;
-	rc = map_regs(io, bdf, unit);
-	if (!rc)
-		rc = iopf_device_bus_master(&unit->pri.vfio, true);
-	if (!rc)
-		rc = iopf_ioas_alloc(io, &unit->ioas);
-	if (!rc)
-		rc = iopf_hwpt_alloc(io, unit->pri.vfio.id, unit->ioas,
-				     IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_ALLOC_ON_FAULT, 0, table);
+	rc = iopf_hwpt_alloc(io, unit->pri.vfio.id, unit->ioas,
+			     IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_ALLOC_ON_FAULT, 0, table);
 	if (!rc)
 		rc = iopf_device_attach(&unit->pri.vfio, *table);
 	if (!rc)

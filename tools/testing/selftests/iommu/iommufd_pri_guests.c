@@ -30,19 +30,23 @@ FIXTURE(guests)
 	bool opened;
 };
 
+/* If that fails the device is given back, but not if there is no nested translation. */
 static int vm_open(struct vm *vm, int first)
 {
 	int rc = server_open(&vm->server, first, 1);
 
+	if (rc)
+		return rc;
 	vm->unit = &vm->server.unit[0];
-	if (!rc)
-		rc = guest_open(&vm->guest, &vm->server.io, vm->unit->pri.vfio.id, 0, 0);
+	rc = guest_open(&vm->guest, &vm->server.io, vm->unit->pri.vfio.id, 0, 0);
 	if (!rc)
 		rc = stage_open(&vm->guest, vm->server.queue.id, &vm->stage);
 	if (!rc)
 		rc = stage_open(&vm->guest, vm->server.queue.id, &vm->other);
 	if (!rc)
 		rc = iopf_device_attach_pasid(&vm->unit->pri.vfio, PASID, vm->stage.hwpt);
+	if (rc && rc != -EOPNOTSUPP)
+		server_give_back(&vm->server);
 	return rc;
 }
 
@@ -59,7 +63,10 @@ FIXTURE_SETUP(guests)
 		SKIP(return, "the IOMMU has no nested translation");
 	}
 	ASSERT_EQ(0, rc);
-	ASSERT_EQ(0, vm_open(&self->bad, 1));
+	rc = vm_open(&self->bad, 1);
+	if (rc)
+		server_give_back(&self->good.server);
+	ASSERT_EQ(0, rc);
 	self->opened = true;
 }
 

@@ -133,6 +133,23 @@ static void fill(unsigned char *memory)
 		memory[i] = (unsigned char)(i * 7 + i / PAGE);
 }
 
+/* The device, its registers and an address space; if that fails the device is given back. */
+static int unit_open_device(struct iopf *io, const char *bdf, struct unit *unit)
+{
+	int rc = pri_open(io, bdf, &unit->pri);
+
+	if (rc)
+		return rc;
+	rc = map_regs(io, bdf, unit);
+	if (!rc)
+		rc = iopf_device_bus_master(&unit->pri.vfio, true);
+	if (!rc)
+		rc = iopf_ioas_alloc(io, &unit->ioas);
+	if (rc)
+		pri_close(&unit->pri);
+	return rc;
+}
+
 static int unit_open(struct server *server, const char *bdf, struct unit *unit)
 {
 	struct iopf *io = &server->io;
@@ -143,17 +160,11 @@ static int unit_open(struct server *server, const char *bdf, struct unit *unit)
 	if (unit->memory == MAP_FAILED)
 		return iopf_fail(io, errno, "allocate memory");
 	fill(unit->memory);
-	rc = pri_open(io, bdf, &unit->pri);
+	rc = unit_open_device(io, bdf, unit);
 	if (rc)
 		return rc;
-	rc = map_regs(io, bdf, unit);
-	if (!rc)
-		rc = iopf_device_bus_master(&unit->pri.vfio, true);
-	if (!rc)
-		rc = iopf_ioas_alloc(io, &unit->ioas);
-	if (!rc)
-		rc = iopf_hwpt_alloc(io, unit->pri.vfio.id, unit->ioas, IOMMU_HWPT_ALLOC_PASID, 0,
-				     &unit->plain);
+	rc = iopf_hwpt_alloc(io, unit->pri.vfio.id, unit->ioas, IOMMU_HWPT_ALLOC_PASID, 0,
+			     &unit->plain);
 	if (!rc)
 		rc = iopf_hwpt_alloc(io, unit->pri.vfio.id, unit->ioas, IOMMU_HWPT_ALLOC_PASID,
 				     server->queue.id, &unit->faulting);
