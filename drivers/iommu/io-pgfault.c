@@ -505,8 +505,7 @@ static int iopf_take(struct iopf_device *fdev, struct iopf_fault *evt,
  * Every last request is answered once through ops->page_response(): by the handler
  * of the attached domain, or before this function returns when there is no such handler
  * or no room. No answer is sent for a group that is recalled, as its device does not wait
- * any more. Requests that are not the last never
- * have an answer of their own.
+ * any more. Requests that are not the last never have an answer of their own.
  *
  * A driver that knows that a request cannot be served reports it all the same,
  * flagged IOMMU_FAULT_PAGE_REQUEST_REFUSED: its whole group is answered INVALID

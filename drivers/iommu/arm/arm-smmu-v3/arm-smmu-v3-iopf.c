@@ -42,7 +42,7 @@
 #include "arm-smmu-v3.h"
 
 /* Entries between two writes of CONS: room comes back early, MMIO stays rare */
-#define ARM_SMMU_DRAIN_BATCH	64
+#define ARM_SMMU_PASS_BATCH	64
 
 /* Entries that are handled in one softirq */
 #define ARM_SMMU_BUDGET		64
@@ -256,7 +256,7 @@ static void arm_smmu_pass_queue(struct arm_smmu_device *smmu,
 			return;
 
 		do {
-			n = min(left, ARM_SMMU_DRAIN_BATCH);
+			n = min(left, ARM_SMMU_PASS_BATCH);
 			left -= n;
 			mutex_lock(&smmu->streams_mutex);
 			arm_smmu_pass_batch(smmu, pass, n);
