@@ -4,6 +4,8 @@
 
 set -euo pipefail
 export LC_ALL=C
+# A script is the same by hand and from a make, whose level and flags are its own.
+unset MAKEFLAGS MAKELEVEL MFLAGS
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 scripts=$root/scripts
