@@ -100,14 +100,17 @@ void iopf_grow(struct work_struct *work)
 
 /*
  * There is not, so the pool grows by a page, or more where a page is small: one that is
- * to be had at once. A report reclaims nothing, and wakes no OOM killer.
+ * to be had at once. A report reclaims nothing, and wakes no OOM killer. Returns false if
+ * it would allocate and must not.
  */
-void __iopf_make_room(struct iopf_device *fdev)
+bool __iopf_make_room(struct iopf_device *fdev, bool may_allocate)
 {
 	struct iopf_page *page;
 
 	while (!iopf_pool_has_room(fdev) && iopf_pool_may_grow(fdev) &&
 	       !fdev->grow_delay) {
+		if (!may_allocate)
+			return false;
 		page = iopf_page_alloc(fdev, GFP_NOWAIT);
 		if (page) {
 			iopf_pool_add(fdev, page);
@@ -116,6 +119,7 @@ void __iopf_make_room(struct iopf_device *fdev)
 		fdev->grow_delay = 1;
 		queue_delayed_work(system_dfl_wq, &fdev->grow_work, 0);
 	}
+	return true;
 }
 
 /* The next free group, if there is one. */

@@ -163,6 +163,47 @@ static void try_again_too_late(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 2);
 }
 
+/* A report that may not allocate does nothing where it would have to. */
+static void nothing_allocated(struct kunit *test)
+{
+	struct iopf_fault evt = test_request_of(IOMMU_NO_PASID, 99, true);
+	struct iopf_test *ft = test->priv;
+	struct iopf_device *fdev;
+	struct device *dev;
+	u32 i, room, allocated;
+
+	iopf_test_set_credits(test, 64);
+	dev = test_dev(ft, 0);
+	fdev = test_fdev(ft);
+	allocated = fdev->allocated;
+	room = allocated - IOPF_VOID_GROUPS;
+	for (i = 0; i < room; i++) {
+		evt.fault.prm.grpid = i;
+		KUNIT_EXPECT_TRUE(test, iommu_try_report_device_fault(dev, &evt));
+	}
+	evt.fault.prm.grpid = i;
+	KUNIT_EXPECT_FALSE(test, iommu_try_report_device_fault(dev, &evt));
+	KUNIT_EXPECT_EQ(test, fdev->allocated, allocated);
+	KUNIT_EXPECT_EQ(test, fdev->count.requests, room);
+	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 0);
+	KUNIT_EXPECT_EQ(test, ft->queued, room);
+	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
+
+	KUNIT_EXPECT_EQ(test, iommu_report_device_fault(dev, &evt), 0);
+	KUNIT_EXPECT_GT(test, fdev->allocated, allocated);
+	KUNIT_EXPECT_TRUE(test, iommu_try_report_device_fault(dev, &evt));
+	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), room + 2);
+
+	/* Without memory it is not put off for ever: the device tries again. */
+	for (i = 0; atomic_read(&fdev->depth) < fdev->allocated - IOPF_VOID_GROUPS; i++)
+		KUNIT_ASSERT_EQ(test, test_last(ft, i), 0);
+	spin_lock_bh(&fdev->lock);
+	fdev->grow_delay = 1;
+	spin_unlock_bh(&fdev->lock);
+	KUNIT_EXPECT_TRUE(test, iommu_try_report_device_fault(dev, &evt));
+	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 1);
+}
+
 /* No page can be had without waiting: the device tries again until there is one. */
 static void memory_short(struct kunit *test)
 {
@@ -218,6 +259,7 @@ static struct kunit_case iopf_room_cases[] = {
 	KUNIT_CASE(try_again),
 	KUNIT_CASE(try_again_immediate),
 	KUNIT_CASE(try_again_too_late),
+	KUNIT_CASE(nothing_allocated),
 	KUNIT_CASE(memory_short),
 	{ }
 };

@@ -186,7 +186,7 @@ struct iopf_page *iopf_first_page(struct iopf_device *fdev);
 void iopf_grow(struct work_struct *work);
 void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group);
 void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page);
-void __iopf_make_room(struct iopf_device *fdev);
+bool __iopf_make_room(struct iopf_device *fdev, bool may_allocate);
 struct iopf_group *__iopf_pool_get(struct iopf_device *fdev);
 struct iopf_fault *iopf_request_get(struct iopf_device *fdev);
 
@@ -210,10 +210,9 @@ static inline bool iopf_pool_has_room(struct iopf_device *fdev)
 }
 
 /* See that a group and a request are free, if the limit and the memory allow it. */
-static inline void iopf_make_room(struct iopf_device *fdev)
+static inline bool iopf_make_room(struct iopf_device *fdev, bool may_allocate)
 {
-	if (unlikely(!iopf_pool_has_room(fdev)))
-		__iopf_make_room(fdev);
+	return likely(iopf_pool_has_room(fdev)) || __iopf_make_room(fdev, may_allocate);
 }
 
 static inline struct iopf_group *iopf_pool_get(struct iopf_device *fdev)

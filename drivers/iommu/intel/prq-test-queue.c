@@ -274,6 +274,27 @@ static void prq_test_budget(struct kunit *test)
 	run_thread(fake);
 }
 
+/* Nothing is allocated there: what takes memory is for the thread, and so is the rest. */
+static void prq_test_memory_is_left(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+
+	put_some(fake, BUDGET);
+	KUNIT_EXPECT_TRUE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_GT(test, head_slot(fake), 0);
+	KUNIT_EXPECT_LT(test, head_slot(fake), BUDGET);
+	KUNIT_EXPECT_EQ(test, head_slot(fake), fake->n_groups);
+	run_thread(fake);
+	KUNIT_EXPECT_EQ(test, BUDGET, head_slot(fake));
+	KUNIT_EXPECT_EQ(test, BUDGET, fake->n_groups);
+	prq_fake_answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+
+	put_some(fake, BUDGET);
+	KUNIT_EXPECT_FALSE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_EQ(test, 2 * BUDGET, fake->n_groups);
+	prq_fake_answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
+}
+
 /* What follows an overflow takes mutexes. */
 static void prq_test_overflow_is_left(struct kunit *test)
 {
@@ -300,6 +321,7 @@ static struct kunit_case prq_test_queue_cases[] = {
 	KUNIT_CASE(prq_test_interrupt),
 	KUNIT_CASE(prq_test_interrupt_of_thread),
 	KUNIT_CASE(prq_test_budget),
+	KUNIT_CASE(prq_test_memory_is_left),
 	KUNIT_CASE(prq_test_overflow_is_left),
 	{}
 };

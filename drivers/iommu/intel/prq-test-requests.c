@@ -63,11 +63,12 @@ static struct {
 	struct iommu_fault fault;
 } reported;
 
-static void keep_report(struct device *dev, struct iopf_fault *evt)
+static bool keep_report(struct device *dev, struct iopf_fault *evt, bool softirq)
 {
 	reported.count++;
 	reported.dev = dev;
 	reported.fault = evt->fault;
+	return true;
 }
 
 /* Each field, as the core is told of it */

@@ -11,8 +11,8 @@
  *	prq_irq()		queues the bottom half
  *	prq_bottom_half()	in a softirq, where a switch to a thread and back
  *				would cost as much as all the rest: up to PRQ_BUDGET
- *				requests. It leaves to the thread what is beyond,
- *				and an overflow
+ *				requests. It leaves to the thread what is beyond
+ *				or takes memory, and an overflow
  *	prq_event_thread()	all that is there
  *
  * How all this is set up, and put away while the system sleeps, is in prq-setup.c.
@@ -350,15 +350,19 @@ static void prq_reject(struct intel_iommu *iommu, const struct page_req_dsc *req
 	qi_post(iommu, &desc, 1);
 }
 
-VISIBLE_IF_KUNIT void prq_report(struct device *dev, struct iopf_fault *evt)
+VISIBLE_IF_KUNIT bool prq_report(struct device *dev, struct iopf_fault *evt, bool softirq)
 {
-	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt);
+	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt, softirq);
 
+	if (softirq)
+		return iommu_try_report_device_fault(dev, evt);
 	iommu_report_device_fault(dev, evt);
+	return true;
 }
 
-static void prq_handle(struct intel_iommu *iommu, struct device *dev,
-		       const struct page_req_dsc *req)
+/* Returns false for one that is left to the thread. */
+static bool prq_handle(struct intel_iommu *iommu, struct device *dev,
+		       const struct page_req_dsc *req, bool softirq)
 {
 	struct iopf_fault evt = {};
 	const char *refusal;
@@ -366,16 +370,16 @@ static void prq_handle(struct intel_iommu *iommu, struct device *dev,
 	if (FIELD_GET(PRQ_TYPE, req->qw[0]) != PRQ_TYPE_REQUEST) {
 		pr_err_ratelimited("%s: unknown descriptor in the page request queue: %016llx %016llx\n",
 				   iommu->name, req->qw[0], req->qw[1]);
-		return;
+		return true;
 	}
 	if (prq_is_stop_marker(req)) {
 		if (dev)
 			iopf_discard_pasid(dev, prq_pasid(req));
-		return;
+		return true;
 	}
 	if (!dev) {
 		prq_reject(iommu, req);
-		return;
+		return true;
 	}
 
 	prq_decode(req, &evt.fault);
@@ -385,16 +389,18 @@ static void prq_handle(struct intel_iommu *iommu, struct device *dev,
 				    refusal, req->qw[0], req->qw[1]);
 		evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_REFUSED;
 	}
-	prq_report(dev, &evt);
+	if (unlikely(!prq_report(dev, &evt, softirq)))
+		return false;
 	trace_prq_report(iommu, dev, req->qw[0], req->qw[1], req->qw[2], req->qw[3],
 			 iommu->prq_seq_number++);
+	return true;
 }
 
 /*
  * Requests that follow each other from one source; returns the new head. Slots
  * are given back as they are used, so that a burst finds room while this works.
  */
-static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end)
+static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end, bool softirq)
 {
 	u16 sid = prq_source(prq_at(iommu, head));
 	struct device *dev = device_rbtree_find(iommu, sid);
@@ -402,7 +408,8 @@ static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end)
 
 	do {
 		req = *prq_at(iommu, head);
-		prq_handle(iommu, dev, &req);
+		if (unlikely(!prq_handle(iommu, dev, &req, softirq)))
+			break;
 		head = prq_next(head);
 		if (!(head % (PRQ_HEAD_STEP * PRQ_DSC_SIZE)))
 			writeq(head, iommu->reg + DMAR_PQH_REG);
@@ -428,15 +435,15 @@ static void prq_pass(struct intel_iommu *iommu)
 	head = prq_head(iommu);
 	while (head != tail) {
 		mutex_lock(&iommu->iopf_lock);
-		head = prq_run(iommu, head, tail);
+		head = prq_run(iommu, head, tail, false);
 		mutex_unlock(&iommu->iopf_lock);
 	}
 }
 
-/* The same, in a bottom half and within the budget */
+/* The same, in a bottom half: within the budget, and with the memory that is there */
 static bool prq_try_pass(struct intel_iommu *iommu)
 {
-	u32 head, tail, end;
+	u32 head, tail, end, next;
 
 	prq_acknowledge(iommu, DMA_PRS_PPR);
 	tail = prq_tail(iommu);
@@ -444,8 +451,11 @@ static bool prq_try_pass(struct intel_iommu *iommu)
 	end = tail;
 	if (((tail - head) & PRQ_RING_MASK) > PRQ_BUDGET * PRQ_DSC_SIZE)
 		end = (head + PRQ_BUDGET * PRQ_DSC_SIZE) & PRQ_RING_MASK;
-	while (head != end)
-		head = prq_run(iommu, head, end);
+	for (; head != end; head = next) {
+		next = prq_run(iommu, head, end, true);
+		if (unlikely(next == head))
+			break;
+	}
 
 	return head == tail;
 }

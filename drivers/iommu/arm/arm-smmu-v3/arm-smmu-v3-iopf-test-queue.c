@@ -262,6 +262,24 @@ static void budget(struct kunit *test)
 	expect_stalls(f, 1);
 }
 
+/* Nothing is allocated there: what takes memory is for the thread, and so is the rest. */
+static void memory_is_left(struct kunit *test)
+{
+	struct fake *f = stalling(test);
+
+	push_stalls(f, BUDGET);
+	interrupt(f);
+	KUNIT_EXPECT_GT(test, f->queued, 0);
+	KUNIT_EXPECT_LT(test, f->queued, BUDGET);
+	KUNIT_EXPECT_EQ(test, f->queued + pending(&f->smmu.evtq.q, f->evtq_regs), BUDGET);
+	run_evtq(f);
+	expect_stalls(f, BUDGET);
+
+	push_stalls(f, BUDGET);
+	interrupt(f);
+	expect_stalls(f, BUDGET);
+}
+
 static irqreturn_t interrupted;
 
 static void interrupt_amid(struct fake *f)
@@ -310,6 +328,7 @@ static struct kunit_case arm_smmu_v3_iopf_queue_cases[] = {
 	KUNIT_CASE_SLOW(pri_storm),
 	KUNIT_CASE(bottom_half),
 	KUNIT_CASE(budget),
+	KUNIT_CASE(memory_is_left),
 	KUNIT_CASE(interrupt_of_thread),
 	KUNIT_CASE(overflow_is_left),
 	{}

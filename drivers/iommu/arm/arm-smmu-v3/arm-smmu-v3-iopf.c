@@ -24,7 +24,8 @@
  *
  *	arm_smmu_queue_irq()	queues the bottom half
  *	arm_smmu_queue_work()	in a softirq: up to ARM_SMMU_BUDGET entries. It leaves
- *				to the thread what is beyond, and an overflow
+ *				to the thread what is beyond or takes memory, and an
+ *				overflow
  *	arm_smmu_queue_thread()	all that is there
  *
  * A queue's bottom half and thread never run at the same time: the thread disables
@@ -117,23 +118,33 @@ static bool arm_smmu_decode_ppr(const u64 *ppr, struct iommu_fault_page_request 
 	return true;
 }
 
-/* @stream: that of the entry before, most often the same one, or NULL */
+/**
+ * struct arm_smmu_batch - Entries that are reported in a row
+ * @stream: that of the entry before, most often the same one, or NULL
+ * @softirq: what takes memory is left to the thread
+ */
+struct arm_smmu_batch {
+	struct arm_smmu_stream *stream;
+	bool softirq;
+};
+
 static struct arm_smmu_stream *arm_smmu_lookup(struct arm_smmu_device *smmu, u32 sid,
-					       struct arm_smmu_stream **stream)
+					       struct arm_smmu_batch *batch)
 {
-	if (!*stream || (*stream)->id != sid) {
+	if (!batch->stream || batch->stream->id != sid) {
 		spin_lock_bh(&smmu->streams_lock);
-		*stream = arm_smmu_find_stream(smmu, sid);
+		batch->stream = arm_smmu_find_stream(smmu, sid);
 		spin_unlock_bh(&smmu->streams_lock);
 	}
-	return *stream;
+	return batch->stream;
 }
 
-static void arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
+/* Returns false for one that is left to the thread. */
+static bool arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
 			    const struct iommu_fault_page_request *prm,
-			    struct arm_smmu_stream **last)
+			    struct arm_smmu_batch *batch)
 {
-	struct arm_smmu_stream *stream = arm_smmu_lookup(smmu, sid, last);
+	struct arm_smmu_stream *stream = arm_smmu_lookup(smmu, sid, batch);
 	struct iopf_fault fault = {
 		.fault.type = IOMMU_FAULT_PAGE_REQ,
 		.fault.prm = *prm,
@@ -142,35 +153,39 @@ static void arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
 
 	if (!master || !READ_ONCE(master->iopf_enabled) || master->iopf_pri != pri) {
 		arm_smmu_refuse(smmu, sid, pri, master, prm);
-		return;
+		return true;
 	}
 
 	fault.fault.prm.grpid |= FIELD_PREP(ARM_SMMU_GROUP_STREAM, stream - master->streams);
+	if (batch->softirq)
+		return iommu_try_report_device_fault(master->dev, &fault);
 	/* With an error it has been answered. */
 	iommu_report_device_fault(master->dev, &fault);
+	return true;
 }
 
-static void arm_smmu_handle_event(struct arm_smmu_device *smmu, const u64 *evt,
-				  struct arm_smmu_stream **last)
+static bool arm_smmu_handle_event(struct arm_smmu_device *smmu, const u64 *evt,
+				  struct arm_smmu_batch *batch)
 {
 	static DEFINE_RATELIMIT_STATE(rs, DEFAULT_RATELIMIT_INTERVAL,
 				      DEFAULT_RATELIMIT_BURST);
 	struct iommu_fault_page_request prm;
 
 	if (arm_smmu_decode_stall(evt, &prm))
-		arm_smmu_report(smmu, FIELD_GET(EVTQ_0_SID, evt[0]), false, &prm, last);
-	else if (__ratelimit(&rs))
+		return arm_smmu_report(smmu, FIELD_GET(EVTQ_0_SID, evt[0]), false, &prm, batch);
+	if (__ratelimit(&rs))
 		dev_info(smmu->dev, "event 0x%02llx: %016llx %016llx %016llx %016llx\n",
 			 FIELD_GET(EVTQ_0_ID, evt[0]), evt[0], evt[1], evt[2], evt[3]);
+	return true;
 }
 
-static void arm_smmu_handle_ppr(struct arm_smmu_device *smmu, const u64 *ppr,
-				struct arm_smmu_stream **last)
+static bool arm_smmu_handle_ppr(struct arm_smmu_device *smmu, const u64 *ppr,
+				struct arm_smmu_batch *batch)
 {
 	struct iommu_fault_page_request prm;
 
-	if (arm_smmu_decode_ppr(ppr, &prm))
-		arm_smmu_report(smmu, FIELD_GET(PRIQ_0_SID, ppr[0]), true, &prm, last);
+	return !arm_smmu_decode_ppr(ppr, &prm) ||
+	       arm_smmu_report(smmu, FIELD_GET(PRIQ_0_SID, ppr[0]), true, &prm, batch);
 }
 
 /* ---- Queues ---- */
@@ -213,17 +228,17 @@ static void arm_smmu_queue_release(struct arm_smmu_queue *q, u32 n, u32 flag)
 
 struct arm_smmu_pass {
 	struct arm_smmu_queue *q;
-	void (*handle)(struct arm_smmu_device *smmu, const u64 *entry,
-		       struct arm_smmu_stream **last);
+	bool (*handle)(struct arm_smmu_device *smmu, const u64 *entry,
+		       struct arm_smmu_batch *batch);
 	/* The queue was read to its end, and entries that belonged behind are lost. */
 	void (*lost)(struct arm_smmu_device *smmu);
 };
 
-/* Report @n entries. They stay where they are. */
-static void arm_smmu_pass_batch(struct arm_smmu_device *smmu,
-				const struct arm_smmu_pass *pass, u32 n)
+/* Report @n entries, which stay where they are. Returns how many were reported. */
+static u32 arm_smmu_pass_batch(struct arm_smmu_device *smmu,
+			       const struct arm_smmu_pass *pass, u32 n, bool softirq)
 {
-	struct arm_smmu_stream *last = NULL;
+	struct arm_smmu_batch batch = { .softirq = softirq };
 	struct arm_smmu_queue *q = pass->q;
 	u64 entry[EVTQ_ENT_DWORDS];
 	u32 i, j;
@@ -233,8 +248,10 @@ static void arm_smmu_pass_batch(struct arm_smmu_device *smmu,
 
 		for (j = 0; j < q->ent_dwords; j++)
 			entry[j] = le64_to_cpu(slot[j]);
-		pass->handle(smmu, entry, &last);
+		if (!pass->handle(smmu, entry, &batch))
+			break;
 	}
+	return i;
 }
 
 /*
@@ -259,7 +276,7 @@ static void arm_smmu_pass_queue(struct arm_smmu_device *smmu,
 			n = min(left, ARM_SMMU_PASS_BATCH);
 			left -= n;
 			mutex_lock(&smmu->streams_mutex);
-			arm_smmu_pass_batch(smmu, pass, n);
+			arm_smmu_pass_batch(smmu, pass, n, false);
 			mutex_unlock(&smmu->streams_mutex);
 			if (overflow && !left)
 				pass->lost(smmu);
@@ -270,15 +287,15 @@ static void arm_smmu_pass_queue(struct arm_smmu_device *smmu,
 }
 
 /*
- * The same, in a bottom half and within the budget. To the end,
- * as the SMMU interrupts when a queue was empty, and not for each entry (3.18).
+ * The same, in a bottom half: within the budget, and with the memory that is there. To
+ * the end, as the SMMU interrupts when a queue was empty, and not for each entry (3.18).
  * Returns false if something is left.
  */
 static bool arm_smmu_try_pass(struct arm_smmu_device *smmu,
 			      const struct arm_smmu_pass *pass)
 {
 	struct arm_smmu_queue *q = pass->q;
-	u32 budget, n;
+	u32 budget, n, done;
 
 	for (budget = ARM_SMMU_BUDGET; !arm_smmu_queue_refresh(q); budget -= n) {
 		n = arm_smmu_queue_count(q);
@@ -287,8 +304,10 @@ static bool arm_smmu_try_pass(struct arm_smmu_device *smmu,
 		if (!budget)
 			return false;
 		n = min(n, budget);
-		arm_smmu_pass_batch(smmu, pass, n);
-		arm_smmu_queue_release(q, n, Q_OVF(q->llq.cons));
+		done = arm_smmu_pass_batch(smmu, pass, n, true);
+		arm_smmu_queue_release(q, done, Q_OVF(q->llq.cons));
+		if (done < n)
+			return false;
 	}
 	return false;
 }
