@@ -172,7 +172,7 @@ static int give_back(struct iopf_device *dev, bool leaving)
 	return rc;
 }
 
-/* The device's entry in vfio-dev/ names its character device: vfio0, ... */
+/* The device's entry in vfio-dev/ names its character device: vfio0, or noiommu-vfio0. */
 static int open_cdev(struct iopf_device *dev, char path[CDEV_PATH])
 {
 	char entries[160];
@@ -183,7 +183,7 @@ static int open_cdev(struct iopf_device *dev, char path[CDEV_PATH])
 	dir = opendir(entries);
 	path[0] = 0;
 	while (dir && (entry = readdir(dir))) {
-		if (!strncmp(entry->d_name, "vfio", 4))
+		if (strstr(entry->d_name, "vfio"))
 			snprintf(path, CDEV_PATH, "/dev/vfio/devices/%s", entry->d_name);
 	}
 	if (dir)
