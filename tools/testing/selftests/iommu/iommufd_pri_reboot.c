@@ -4,9 +4,10 @@
  * machine stays, and with it the VMM and what that knows of the guest's page requests.
  *
  * The program runs twice in a guest. The first time it asks for pages, answers none, and
- * reboots; the second time, which it knows by what it has left in a register of the
- * device, it tests. It needs a VMM that lets its guest reboot: scripts/vm --nested
- * --vmm-reboots.
+ * reboots; or, with PANIC in the environment, has the kernel panic, which then tells no
+ * driver that the machine starts again. The second time, which it knows by what it has left
+ * in a register of the device, it tests. It needs a VMM that lets its guest reboot:
+ * scripts/vm --nested --vmm-reboots, or --vmm-panics.
  */
 #include <linux/reboot.h>
 #include <sys/syscall.h>
@@ -34,8 +35,11 @@ static void reboot_with_requests(void)
 	    burst(&server.unit[0], PASID, PENDING / 2, 1, 0) != PENDING / 2)
 		give_up("no requests");
 	pri_set64(&server.unit[0].pri, PTD_DATA, BEEN_HERE);
-	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_RESTART,
-		NULL);
+	if (getenv("PANIC"))
+		write_file("/proc/sysrq-trigger", "c");
+	else
+		syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2,
+			LINUX_REBOOT_CMD_RESTART, NULL);
 	give_up("reboot");
 }
 
