@@ -18,6 +18,7 @@ enum {
 	/* Not in the peer; those between are in iommufd_test.h */
 	IOMMU_TEST_OP_IOPF_EVENT = 0x1010,
 	IOMMU_TEST_OP_DEMAND_AUDIT = 0x1020,
+	IOMMU_TEST_OP_SVA_BIND = 0x1030,
 };
 
 /* IOMMU_TEST_CMD's argument for these, as long as struct iommu_test_cmd. */
@@ -26,7 +27,7 @@ struct iommu_test_iopf_cmd {
 	__u32 op;
 	/*
 	 * STATS, EVENT: a mock device's idev id; STATS: 0 for all that have gone away.
-	 * DEMAND_AUDIT: an IOAS
+	 * DEMAND_AUDIT: an IOAS; SVA_BIND: a device
 	 */
 	__u32 id;
 	/* STATS: IOMMU_TEST_IOPF_STATS_RESET; EVENT: enum iommu_test_iopf_event */
@@ -102,6 +103,16 @@ struct iommu_test_demand_audit {
 	__aligned_u64 huge;
 	__aligned_u64 chunks;
 	__aligned_u64 wrong;
+};
+
+/**
+ * struct iommu_test_sva - The caller's memory, as a device has it
+ * @fd: As long as this is open
+ * @pasid: With this PASID
+ */
+struct iommu_test_sva {
+	__s32 fd;
+	__u32 pasid;
 };
 
 enum {

@@ -110,6 +110,7 @@ int iommufd_mock_iopf_batch(struct iommufd_ucmd *ucmd, const struct iommu_test_i
 struct iommufd_device *iommufd_mock_get(struct iommufd_ucmd *ucmd, u32 id);
 int iommufd_mock_iopf_event(struct iommufd_ucmd *ucmd);
 int iommufd_test_demand_audit(struct iommufd_ucmd *ucmd);
+int iommufd_test_sva_bind(struct iommufd_ucmd *ucmd);
 
 int iommufd_mock_driver_open(struct iommufd_ucmd *ucmd);
 

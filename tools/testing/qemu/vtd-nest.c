@@ -9,6 +9,10 @@
  *	qemu-system-x86_64 -M q35 ... -plugin /path/to/vtd-nest.so[,debug=on] \
  *		-device intel-iommu,scalable-mode=on,fsts=on,device-iotlb=on,svm=on,pasid-bits=20
  *
+ * With only=smpwc nothing is added but SMPWC in ECAP: that the IOMMU sees the tables as
+ * the processors do, which is so of any that is emulated, and which Linux wants to see
+ * before a process may hand its memory to a device (SVA).
+ *
  * There is no device to be added: when the machine is complete, the plugin takes the
  * place of the IOMMU for translation requests (ATS) and page requests (PRI) of the root
  * complex, and lays windows of its own over some of the IOMMU's registers: NEST, SSTS,
@@ -58,6 +62,8 @@ WEAK void qemu_add_machine_init_done_notifier(struct notifier *notifier);
 #define ECAP_FSTS	(1ull << 47)
 #define ECAP_SMPWC	(1ull << 48)
 #define ECAP_ADDED	(ECAP_NEST | ECAP_SSADS | ECAP_SSTS | ECAP_SMPWC)
+
+static uint64_t added = ECAP_ADDED;
 #define IQH		0x80
 #define IQT		0x88
 #define IQA		0x90
@@ -387,9 +393,9 @@ static uint64_t window_read(void *opaque, hwaddr offset, unsigned int size)
 		return Q(at) | (size == 8 ? (uint64_t)Q(at + 4) << 32 : 0);
 	value = get(at, size);
 	if (at == ECAP)
-		value |= size == 8 ? ECAP_ADDED : (uint32_t)ECAP_ADDED;
+		value |= size == 8 ? added : (uint32_t)added;
 	if (at == ECAP + 4)
-		value |= ECAP_ADDED >> 32;
+		value |= added >> 32;
 	return value;
 }
 
@@ -466,6 +472,9 @@ static void machine_complete(struct notifier *notifier, void *data)
 	if ((get(ECAP, 8) & needed) != needed)
 		refuse("unknown QEMU: intel-iommu with fsts and svm is wanted, not ECAP %#llx",
 		       (unsigned long long)get(ECAP, 8));
+	lay_window(ECAP, 8, mr[0]);
+	if (added != ECAP_ADDED)
+		return;
 	qemu_ops = find_iommu_ops(bus, vtd);
 	ops = *qemu_ops;
 	ops.ats_request = ats_request;
@@ -473,7 +482,6 @@ static void machine_complete(struct notifier *notifier, void *data)
 	ops.pri_unregister = pri_unregister;
 	ops.pri_request = pri_request;
 	pci_setup_iommu(bus, &ops, vtd);
-	lay_window(ECAP, 8, mr[0]);
 	lay_window(IQT, 8, mr[1]);
 	lay_window(PQH, PQ_END - PQH, mr[2]);
 	reset(NULL);
@@ -499,7 +507,10 @@ static const struct symbol symbols[] = {
 	SYMBOL(qmp_query_version),
 };
 
-/* Arguments: debug=on traces to stderr; version=X.Y tries out the version check. */
+/*
+ * Arguments: debug=on traces to stderr; version=X.Y tries out the version check;
+ * only=smpwc is explained above.
+ */
 __attribute__((visibility("default")))
 int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, char **argv)
 {
@@ -511,6 +522,8 @@ int qemu_plugin_install(uint64_t id, const struct plugin_info *info, int argc, c
 	for (i = 0; i < argc; i++) {
 		if (!strncmp(argv[i], "version=", 8))
 			version = argv[i] + 8;
+		else if (!strcmp(argv[i], "only=smpwc"))
+			added = ECAP_SMPWC;
 		else if (!strcmp(argv[i], "debug=on"))
 			debug = true;
 		else if (strcmp(argv[i], "debug=off"))
