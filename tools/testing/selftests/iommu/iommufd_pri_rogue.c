@@ -263,7 +263,8 @@ FIXTURE_SETUP(rogue)
 		SKIP(return, "no pri-testdev (1234:9171) here");
 	if (!access("/sys/class/iommu/dmar0", F_OK))
 		SKIP(return, "the kernel has the IOMMU");
-	ASSERT_EQ(1, sscanf(found.bdf, "%*x:00:%x.0", &slot));
+	ASSERT_EQ(0, strncmp(found.bdf + 4, ":00:", 4));
+	slot = strtoul(found.bdf + 8, NULL, 16);
 	r->rid = slot << 3;
 	r->seed = 0x9e3779b97f4a7c15;
 	ASSERT_EQ(0, map_regs(&self->io, found.bdf, &r->unit));

@@ -53,9 +53,11 @@ static void fill_with(unsigned char *memory, unsigned int first)
 
 FIXTURE_SETUP(pri_sva)
 {
+	unsigned char *src = untouched(), *dst = untouched();
 	struct pri_address found;
 	int rc;
 
+	ASSERT_TRUE(src && dst);
 	if (pri_find(&found, 1) < 1)
 		SKIP(return, "no pri-testdev (1234:9171) here");
 	ASSERT_EQ(0, iopf_open(&self->io));
@@ -72,10 +74,9 @@ FIXTURE_SETUP(pri_sva)
 			SKIP(return, "this kernel or this IOMMU has no SVA: %s", strerror(-rc));
 		ASSERT_EQ(0, rc);
 	}
-	self->src = untouched();
-	self->dst = untouched();
-	ASSERT_TRUE(self->src && self->dst);
-	fill_with(self->src, 1);
+	self->src = src;
+	self->dst = dst;
+	fill_with(src, 1);
 }
 
 FIXTURE_TEARDOWN(pri_sva)
