@@ -20,6 +20,8 @@
 #define PCI_SYSFS "/sys/bus/pci/"
 #define VFIO_DRIVER "vfio-pci"
 #define CDEV_PATH 300
+/* In hundredths of a second */
+#define BIND_TRIES 50
 #define DRIVER_NAME sizeof(((struct iopf_device *)0)->old_driver)
 
 static int write_text(struct iopf *io, const char *path, const char *text)
@@ -109,9 +111,29 @@ static int lock_device(struct iopf_device *dev)
 	return rc;
 }
 
+/* The device's entry in vfio-dev/ names its character device: vfio0, or noiommu-vfio0. */
+static bool find_cdev(const struct iopf_device *dev, char path[CDEV_PATH])
+{
+	char entries[160];
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(entries, sizeof(entries), PCI_SYSFS "devices/%s/vfio-dev", dev->bdf);
+	dir = opendir(entries);
+	path[0] = 0;
+	while (dir && (entry = readdir(dir))) {
+		if (strstr(entry->d_name, "vfio"))
+			snprintf(path, CDEV_PATH, "/dev/vfio/devices/%s", entry->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	return path[0];
+}
+
 static int take_device(struct iopf_device *dev)
 {
-	char now[DRIVER_NAME];
+	char now[DRIVER_NAME], path[CDEV_PATH];
+	unsigned int tries;
 	int rc;
 
 	current_driver(dev, dev->old_driver);
@@ -126,6 +148,9 @@ static int take_device(struct iopf_device *dev)
 		rc = driver_write(dev, dev->old_driver, "unbind");
 	if (!rc)
 		rc = write_text(dev->io, PCI_SYSFS "drivers_probe", dev->bdf);
+	/* One that has just been plugged in is bound a moment later, by who has found it. */
+	for (tries = 0; !rc && !find_cdev(dev, path) && tries < BIND_TRIES; tries++)
+		usleep(10000);
 	current_driver(dev, now);
 	if (!rc && strcmp(now, VFIO_DRIVER))
 		rc = iopf_say(dev->io, ENODEV, "%s did not bind to " VFIO_DRIVER
@@ -172,23 +197,9 @@ static int give_back(struct iopf_device *dev, bool leaving)
 	return rc;
 }
 
-/* The device's entry in vfio-dev/ names its character device: vfio0, or noiommu-vfio0. */
 static int open_cdev(struct iopf_device *dev, char path[CDEV_PATH])
 {
-	char entries[160];
-	struct dirent *entry;
-	DIR *dir;
-
-	snprintf(entries, sizeof(entries), PCI_SYSFS "devices/%s/vfio-dev", dev->bdf);
-	dir = opendir(entries);
-	path[0] = 0;
-	while (dir && (entry = readdir(dir))) {
-		if (strstr(entry->d_name, "vfio"))
-			snprintf(path, CDEV_PATH, "/dev/vfio/devices/%s", entry->d_name);
-	}
-	if (dir)
-		closedir(dir);
-	if (!path[0])
+	if (!find_cdev(dev, path))
 		return iopf_say(dev->io, ENODEV,
 				"%s has no VFIO character device (CONFIG_VFIO_DEVICE_CDEV)",
 				dev->bdf);
