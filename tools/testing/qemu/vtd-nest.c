@@ -62,8 +62,6 @@ WEAK void qemu_add_machine_init_done_notifier(struct notifier *notifier);
 #define ECAP_FSTS	(1ull << 47)
 #define ECAP_SMPWC	(1ull << 48)
 #define ECAP_ADDED	(ECAP_NEST | ECAP_SSADS | ECAP_SSTS | ECAP_SMPWC)
-
-static uint64_t added = ECAP_ADDED;
 #define IQH		0x80
 #define IQT		0x88
 #define IQA		0x90
@@ -84,6 +82,7 @@ static uint64_t added = ECAP_ADDED;
 static MemoryRegion *csr;
 static const struct iommu_ops *qemu_ops;
 static uint32_t pq[(PQ_END - PQH) / 4];
+static uint64_t added = ECAP_ADDED;
 static bool debug;
 
 #define Q(reg) pq[((reg) - PQH) / 4]
