@@ -49,7 +49,7 @@ static int prq_request_irq(struct intel_iommu *iommu)
 	/* By its number the MSI code knows which registers it belongs to. */
 	iommu->pr_irq = irq;
 	snprintf(iommu->prq_name, sizeof(iommu->prq_name), "dmar%d-prq", iommu->seq_id);
-	/* ONESHOT: with threadirqs, too, the handler is what queues the work. */
+	/* ONESHOT: with threadirqs, too, the handler is what schedules the bottom half. */
 	ret = request_threaded_irq(irq, prq_irq, prq_event_thread, IRQF_ONESHOT,
 				   iommu->prq_name, iommu);
 	if (!ret)
@@ -66,10 +66,10 @@ static void prq_free_irq(struct intel_iommu *iommu)
 
 	if (!irq)
 		return;
-	/* From now on interrupts go to the thread, which free_irq() waits for. */
-	disable_work_sync(&iommu->prq_work);
 	/* Its number stays known until it is masked, see prq_request_irq(). */
 	free_irq(irq, iommu);
+	/* The thread, which would wait for ever now, has ended; nothing wakes it any more. */
+	irq_poll_disable(&iommu->prq_poll);
 	iommu->pr_irq = 0;
 	dmar_free_hwirq(irq);
 }
@@ -115,7 +115,7 @@ int intel_iommu_enable_prq(struct intel_iommu *iommu)
 		return 0;
 
 	init_waitqueue_head(&iommu->prq_wait);
-	INIT_WORK(&iommu->prq_work, prq_bottom_half);
+	irq_poll_init(&iommu->prq_poll, PRQ_BUDGET, prq_bottom_half);
 	init_irq_work(&iommu->prq_resumed, prq_resumed);
 	ret = prq_alloc(iommu);
 	if (!ret) {

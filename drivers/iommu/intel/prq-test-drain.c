@@ -110,7 +110,7 @@ static void prq_test_drain_by_hand(struct kunit *test)
 	put(fake, &fake->device[1], PASID, 2, true);
 	intel_iommu_page_drain(fake->device[0].dev);
 	/* the other's may be reported a moment later */
-	flush_work(&fake->iommu.prq_work);
+	flush_bottom_half(fake);
 	KUNIT_EXPECT_EQ(test, 2, fake->n_groups);
 	KUNIT_EXPECT_EQ(test, reg_get(fake, DMAR_PQT_REG), reg_get(fake, DMAR_PQH_REG));
 }

@@ -203,43 +203,42 @@ static void prq_test_interrupt(struct kunit *test)
 	fake->on_group = look_for_softirq;
 	put_some(fake, 3);
 	KUNIT_EXPECT_EQ(test, IRQ_HANDLED, prq_irq(0, &fake->iommu));
-	flush_work(&fake->iommu.prq_work);
+	flush_bottom_half(fake);
 	KUNIT_EXPECT_TRUE(test, in_softirq);
 	KUNIT_EXPECT_EQ(test, 3, fake->n_groups);
 	KUNIT_EXPECT_EQ(test, 1, fake->iommu.prq_passes);
 }
 
-static irqreturn_t interrupted;
-
+/* A request that comes while others are reported, and whose interrupt has no effect */
 static void interrupt_amid(struct fake *fake, struct iopf_group *group)
 {
-	interrupted = prq_irq(0, &fake->iommu);
-}
-
-/* While the thread runs there is no bottom half: it is for the thread to look again. */
-static void prq_test_interrupt_of_thread(struct kunit *test)
-{
-	struct fake *fake = test->priv;
-
-	fake->on_group = interrupt_amid;
-	put_some(fake, 1);
-	run_thread(fake);
-	KUNIT_EXPECT_EQ(test, IRQ_WAKE_THREAD, interrupted);
-	KUNIT_EXPECT_FALSE(test, work_busy(&fake->iommu.prq_work));
-
-	/* a second interrupt before the bottom half has come */
 	fake->on_group = NULL;
 	put_some(fake, 1);
-	local_bh_disable();
-	KUNIT_EXPECT_EQ(test, IRQ_HANDLED, prq_irq(0, &fake->iommu));
-	KUNIT_EXPECT_EQ(test, IRQ_WAKE_THREAD, prq_irq(0, &fake->iommu));
-	local_bh_enable();
-	run_thread(fake);
-	KUNIT_EXPECT_FALSE(test, work_busy(&fake->iommu.prq_work));
-	KUNIT_EXPECT_EQ(test, 2, fake->n_groups);
+	KUNIT_EXPECT_EQ(fake->test, IRQ_HANDLED, prq_irq(0, &fake->iommu));
 }
 
-#define BUDGET	64
+/* After the thread has looked at the queue for the last time, and amid a bottom half */
+static void prq_test_interrupt_amid(struct kunit *test)
+{
+	struct fake *fake = test->priv;
+	void (*const run[])(struct fake *fake) = { run_thread, flush_bottom_half };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(run); i++) {
+		fake->on_group = interrupt_amid;
+		put_some(fake, 1);
+		if (i)
+			KUNIT_EXPECT_EQ(test, IRQ_HANDLED, prq_irq(0, &fake->iommu));
+		run[i](fake);
+		/* What is scheduled at its end */
+		flush_bottom_half(fake);
+		KUNIT_EXPECT_EQ(test, 2 * (i + 1), fake->n_groups);
+		KUNIT_EXPECT_EQ(test, 2 * (i + 1), fake->iommu.prq_passes);
+		KUNIT_EXPECT_FALSE(test, fake->woken);
+	}
+}
+
+#define BUDGET	PRQ_BUDGET
 
 /* It ends after so many requests, and that is no pass yet. */
 static void prq_test_budget(struct kunit *test)
@@ -306,7 +305,7 @@ static void prq_test_overflow_is_left(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 1, fake->n_groups);
 	KUNIT_EXPECT_EQ(test, DMA_PRS_PRO, reg_get(fake, DMAR_PRS_REG));
 	KUNIT_EXPECT_EQ(test, 0, fake->iommu.prq_overflows);
-	KUNIT_EXPECT_EQ(test, 0, fake->iommu.prq_passes);
+	KUNIT_EXPECT_EQ(test, IRQ_WAKE_THREAD, prq_irq(0, &fake->iommu));
 	run_thread(fake);
 	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PRS_REG));
 	KUNIT_EXPECT_EQ(test, 1, fake->iommu.prq_overflows);
@@ -319,7 +318,7 @@ static struct kunit_case prq_test_queue_cases[] = {
 	KUNIT_CASE(prq_test_overflow),
 	KUNIT_CASE(prq_test_storm),
 	KUNIT_CASE(prq_test_interrupt),
-	KUNIT_CASE(prq_test_interrupt_of_thread),
+	KUNIT_CASE(prq_test_interrupt_amid),
 	KUNIT_CASE(prq_test_budget),
 	KUNIT_CASE(prq_test_memory_is_left),
 	KUNIT_CASE(prq_test_overflow_is_left),

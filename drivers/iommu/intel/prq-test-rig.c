@@ -263,7 +263,7 @@ static void queues_init(struct kunit *test, struct fake *fake)
 	spin_lock_init(&iommu->device_rbtree_lock);
 	iommu->device_rbtree = RB_ROOT;
 	init_waitqueue_head(&iommu->prq_wait);
-	INIT_WORK(&iommu->prq_work, prq_bottom_half);
+	irq_poll_init(&iommu->prq_poll, PRQ_BUDGET, prq_bottom_half);
 	strscpy(iommu->name, "fake");
 	iommu->iopf_queue = iopf_queue_alloc("prq-test");
 	KUNIT_ASSERT_NOT_NULL(test, iommu->iopf_queue);
@@ -311,6 +311,8 @@ void prq_test_exit(struct kunit *test)
 	if (!fake || !fake->iommu.iopf_queue)
 		return;
 
+	/* What a test has left in the queue may be about to be reported. */
+	irq_poll_disable(&fake->iommu.prq_poll);
 	prq_fake_answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
 	for (device = fake->device; device < fake->device + DEVICES && device->group; device++) {
 		for (pasid = 1; pasid < PASIDS; pasid++)

@@ -19,6 +19,7 @@
 #include <linux/bottom_half.h>
 #include <linux/hrtimer.h>
 #include <linux/iommu.h>
+#include <linux/irq_poll.h>
 #include <linux/pci.h>
 
 #include "iommu.h"
@@ -176,9 +177,16 @@ static inline bool run_bottom_half(struct fake *fake)
 {
 	fake->woken = false;
 	local_bh_disable();
-	prq_bottom_half(&fake->iommu.prq_work);
+	irq_poll_sched(&fake->iommu.prq_poll);
 	local_bh_enable();
 	return fake->woken;
+}
+
+/* A bottom half that is scheduled, wherever, has run. */
+static inline void flush_bottom_half(struct fake *fake)
+{
+	irq_poll_disable(&fake->iommu.prq_poll);
+	irq_poll_enable(&fake->iommu.prq_poll);
 }
 
 static inline void run_thread(struct fake *fake)

@@ -8,7 +8,7 @@
  * (io-pgfault.c), which collects groups and finds out who serves them, and the head
  * is moved. A group's answer is a descriptor of the invalidation queue.
  *
- *	prq_irq()		queues the bottom half
+ *	prq_irq()		schedules the bottom half
  *	prq_bottom_half()	in a softirq, where a switch to a thread and back
  *				would cost as much as all the rest: up to PRQ_BUDGET
  *				requests. It leaves to the thread what is beyond
@@ -17,9 +17,9 @@
  *
  * How all this is set up, and put away while the system sleeps, is in prq-setup.c.
  *
- * The two never run at the same time: the thread disables the work item of the
- * bottom half, which ends it, and an interrupt that cannot queue the work wakes the
- * thread, if it runs for another round. A bottom half that left something to the
+ * The two never run at the same time: the thread disables the bottom half, which ends
+ * it. While either runs an interrupt has no effect; so both look at the pending bit
+ * when they have ended, in prq_ended(). A bottom half that left something to the
  * thread is the last one until the thread has run, however late that is. So a flood
  * of requests takes no more of a processor's softirqs than the budget before it is
  * the scheduler's.
@@ -50,9 +50,10 @@
 #include <linux/bitops.h>
 #include <linux/device.h>
 #include <linux/interrupt.h>
+#include <linux/irq_poll.h>
 #include <linux/pci.h>
+#include <linux/rcupdate.h>
 #include <linux/wait.h>
-#include <linux/workqueue.h>
 
 #include "iommu.h"
 #include "pasid.h"
@@ -68,9 +69,6 @@
 
 /* After so many requests of a run the hardware has their slots back. */
 #define PRQ_HEAD_STEP	16
-
-/* As many requests are handled in a softirq, less than a burst of one device is. */
-#define PRQ_BUDGET	64
 
 /* Answers that share one doorbell: as many as the stack has room for */
 #define PRQ_ANSWERS	16
@@ -116,9 +114,14 @@ void prq_acknowledge(struct intel_iommu *iommu, u32 bits)
 	writel(bits, iommu->reg + DMAR_PRS_REG);
 }
 
+static u32 prq_status(struct intel_iommu *iommu)
+{
+	return readl(iommu->reg + DMAR_PRS_REG);
+}
+
 static bool prq_overflowed(struct intel_iommu *iommu)
 {
-	return readl(iommu->reg + DMAR_PRS_REG) & DMA_PRS_PRO;
+	return prq_status(iommu) & DMA_PRS_PRO;
 }
 
 /* ---- answers ---- */
@@ -441,7 +444,7 @@ static void prq_pass(struct intel_iommu *iommu)
 }
 
 /* The same, in a bottom half: within the budget, and with the memory that is there */
-static bool prq_try_pass(struct intel_iommu *iommu)
+static bool prq_try_pass(struct intel_iommu *iommu, u32 budget)
 {
 	u32 head, tail, end, next;
 
@@ -449,8 +452,8 @@ static bool prq_try_pass(struct intel_iommu *iommu)
 	tail = prq_tail(iommu);
 	head = prq_head(iommu);
 	end = tail;
-	if (((tail - head) & PRQ_RING_MASK) > PRQ_BUDGET * PRQ_DSC_SIZE)
-		end = (head + PRQ_BUDGET * PRQ_DSC_SIZE) & PRQ_RING_MASK;
+	if (((tail - head) & PRQ_RING_MASK) > budget * PRQ_DSC_SIZE)
+		end = (head + budget * PRQ_DSC_SIZE) & PRQ_RING_MASK;
 	for (; head != end; head = next) {
 		next = prq_run(iommu, head, end, true);
 		if (unlikely(next == head))
@@ -491,24 +494,6 @@ static bool prq_recover(struct intel_iommu *iommu)
 	return true;
 }
 
-irqreturn_t prq_event_thread(int irq, void *data)
-{
-	struct intel_iommu *iommu = data;
-	bool done;
-
-	/* What was to be done there is done here. */
-	disable_work_sync(&iommu->prq_work);
-	WRITE_ONCE(iommu->prq_behind, false);
-	do {
-		prq_pass(iommu);
-		done = prq_recover(iommu);
-		prq_passed(iommu);
-	} while (!done);
-	enable_work(&iommu->prq_work);
-
-	return IRQ_HANDLED;
-}
-
 VISIBLE_IF_KUNIT void prq_wake_thread(struct intel_iommu *iommu)
 {
 	KUNIT_STATIC_STUB_REDIRECT(prq_wake_thread, iommu);
@@ -516,33 +501,67 @@ VISIBLE_IF_KUNIT void prq_wake_thread(struct intel_iommu *iommu)
 	irq_wake_thread(iommu->pr_irq, iommu);
 }
 
-void prq_bottom_half(struct work_struct *work)
+/*
+ * The bottom half or the thread has ended, and can be scheduled again. Requests that
+ * came while it could not have left their bit, and what is later interrupts.
+ */
+static void prq_ended(struct intel_iommu *iommu)
 {
-	struct intel_iommu *iommu = container_of(work, struct intel_iommu, prq_work);
+	u32 status = prq_status(iommu);
 
-	/* Queued before it was so */
+	if (unlikely(status & DMA_PRS_PRO))
+		WRITE_ONCE(iommu->prq_behind, true);
 	if (unlikely(READ_ONCE(iommu->prq_behind)))
-		return;
-	if (likely(prq_try_pass(iommu) && !prq_overflowed(iommu))) {
-		prq_passed(iommu);
-		return;
-	}
-	WRITE_ONCE(iommu->prq_behind, true);
-	prq_wake_thread(iommu);
+		prq_wake_thread(iommu);
+	else if (unlikely(status & DMA_PRS_PPR))
+		irq_poll_sched(&iommu->prq_poll);
 }
 
-/*
- * The work cannot be queued while the thread runs, which may have seen the last
- * of the queue already: another round of it is needed. Nor shall it be before the
- * thread has come to what was left to it.
- */
+irqreturn_t prq_event_thread(int irq, void *data)
+{
+	struct intel_iommu *iommu = data;
+	bool done;
+
+	/* What was to be done there is done here. */
+	irq_poll_disable(&iommu->prq_poll);
+	WRITE_ONCE(iommu->prq_behind, false);
+	do {
+		prq_pass(iommu);
+		done = prq_recover(iommu);
+		prq_passed(iommu);
+	} while (!done);
+	irq_poll_enable(&iommu->prq_poll);
+	prq_ended(iommu);
+
+	return IRQ_HANDLED;
+}
+
+/* Up to @budget requests. Whether that was all is known here, so it is never polled on. */
+int prq_bottom_half(struct irq_poll *poll, int budget)
+{
+	struct intel_iommu *iommu = container_of(poll, struct intel_iommu, prq_poll);
+
+	/* Else scheduled before it was so */
+	if (likely(!READ_ONCE(iommu->prq_behind))) {
+		if (likely(prq_try_pass(iommu, budget)))
+			prq_passed(iommu);
+		else
+			WRITE_ONCE(iommu->prq_behind, true);
+	}
+	irq_poll_complete(poll);
+	prq_ended(iommu);
+	return 0;
+}
+
+/* Nothing is scheduled before the thread has come to what was left to it. */
 irqreturn_t prq_irq(int irq, void *data)
 {
 	struct intel_iommu *iommu = data;
 
 	if (unlikely(READ_ONCE(iommu->prq_behind)))
 		return IRQ_WAKE_THREAD;
-	return queue_work(system_bh_wq, &iommu->prq_work) ? IRQ_HANDLED : IRQ_WAKE_THREAD;
+	irq_poll_sched(&iommu->prq_poll);
+	return IRQ_HANDLED;
 }
 
 /**
@@ -569,8 +588,9 @@ void prq_kick(struct intel_iommu *iommu)
  */
 void intel_iommu_forget_prq(struct intel_iommu *iommu)
 {
+	/* A bottom half is an RCU reader, as all softirqs are. */
 	if (iommu->prq)
-		flush_work(&iommu->prq_work);
+		synchronize_rcu();
 }
 
 /* ---- drain ---- */

@@ -13,7 +13,7 @@
 
 struct device;
 struct intel_iommu;
-struct work_struct;
+struct irq_poll;
 
 /*
  * Page Request Descriptor, 7.4.1.1 of the VT-d specification, revision 5.10: 256
@@ -39,9 +39,12 @@ struct page_req_dsc {
 #define PRQ_INDEX		GENMASK_ULL(11, 3)
 #define PRQ_ADDR		GENMASK_ULL(63, 12)
 
+/* As many requests are handled in a softirq, less than a burst of one device is. */
+#define PRQ_BUDGET	64
+
 irqreturn_t prq_irq(int irq, void *data);
 irqreturn_t prq_event_thread(int irq, void *data);
-void prq_bottom_half(struct work_struct *work);
+int prq_bottom_half(struct irq_poll *poll, int budget);
 void prq_acknowledge(struct intel_iommu *iommu, u32 bits);
 void prq_kick(struct intel_iommu *iommu);
 

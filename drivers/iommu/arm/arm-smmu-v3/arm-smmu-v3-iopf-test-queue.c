@@ -174,10 +174,17 @@ static void push_stalls(struct fake *f, unsigned int n)
 		KUNIT_ASSERT_TRUE(f->test, push_stall(f, &r));
 }
 
+/* A bottom half that is scheduled, wherever, has run. */
+static void flush_bottom_half(struct arm_smmu_queue *q)
+{
+	irq_poll_disable(&q->poll);
+	irq_poll_enable(&q->poll);
+}
+
 static void interrupt(struct fake *f)
 {
 	KUNIT_EXPECT_EQ(f->test, arm_smmu_evtq_irq(0, &f->smmu), IRQ_HANDLED);
-	flush_work(&f->smmu.evtq.q.work);
+	flush_bottom_half(&f->smmu.evtq.q);
 }
 
 /* All groups that were queued, in the order of push_stalls() */
@@ -229,7 +236,7 @@ static void bottom_half(struct kunit *test)
 	in_softirq = false;
 	push_ppr(f, &r);
 	KUNIT_EXPECT_EQ(test, arm_smmu_priq_irq(0, &f->smmu), IRQ_HANDLED);
-	flush_work(&f->smmu.priq.q.work);
+	flush_bottom_half(&f->smmu.priq.q);
 	KUNIT_EXPECT_TRUE(test, in_softirq);
 	answer(expect_group(f, 1), IOMMU_PAGE_RESP_SUCCESS);
 	expect_pri_resp(f, FIRST_SID, false, 0, 1, 2);
@@ -253,7 +260,6 @@ static void budget(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, f->queued, BUDGET);
 	KUNIT_EXPECT_EQ(test, pending(&f->smmu.evtq.q, f->evtq_regs), 1);
 	KUNIT_EXPECT_EQ(test, arm_smmu_evtq_irq(0, &f->smmu), IRQ_WAKE_THREAD);
-	KUNIT_EXPECT_FALSE(test, work_busy(&f->smmu.evtq.q.work));
 	run_evtq(f);
 	expect_stalls(f, BUDGET + 1);
 
@@ -280,25 +286,32 @@ static void memory_is_left(struct kunit *test)
 	expect_stalls(f, BUDGET);
 }
 
-static irqreturn_t interrupted;
-
+/* An entry that comes while others are reported, and whose interrupt has no effect */
 static void interrupt_amid(struct fake *f)
 {
-	interrupted = arm_smmu_evtq_irq(0, &f->smmu);
+	struct request r = { .sid = FIRST_SID, .id = 1 };
+
+	f->on_group = NULL;
+	KUNIT_EXPECT_TRUE(f->test, push_stall(f, &r));
+	KUNIT_EXPECT_EQ(f->test, arm_smmu_evtq_irq(0, &f->smmu), IRQ_HANDLED);
 }
 
-/* While the thread runs there is no bottom half: it is for the thread to look again. */
-static void interrupt_of_thread(struct kunit *test)
+/* It is seen when the thread has ended, or the bottom half. */
+static void interrupted(struct kunit *test)
 {
 	struct fake *f = stalling(test);
 
 	f->on_group = interrupt_amid;
 	push_stalls(f, 1);
 	run_evtq(f);
-	KUNIT_EXPECT_EQ(test, interrupted, IRQ_WAKE_THREAD);
-	KUNIT_EXPECT_FALSE(test, work_busy(&f->smmu.evtq.q.work));
-	f->on_group = NULL;
-	expect_stalls(f, 1);
+	flush_bottom_half(&f->smmu.evtq.q);
+	expect_stalls(f, 2);
+
+	f->on_group = interrupt_amid;
+	push_stalls(f, 1);
+	interrupt(f);
+	flush_bottom_half(&f->smmu.evtq.q);
+	expect_stalls(f, 2);
 }
 
 /* What follows an overflow takes mutexes. */
@@ -311,7 +324,7 @@ static void overflow_is_left(struct kunit *test)
 	while (push_ppr(f, &r))
 		n++;
 	KUNIT_EXPECT_EQ(test, arm_smmu_priq_irq(0, &f->smmu), IRQ_HANDLED);
-	flush_work(&f->smmu.priq.q.work);
+	flush_bottom_half(&f->smmu.priq.q);
 	KUNIT_EXPECT_EQ(test, f->queued, 0);
 	KUNIT_EXPECT_TRUE(test, overflowed(f->priq_regs));
 	run_priq(f);
@@ -329,7 +342,7 @@ static struct kunit_case arm_smmu_v3_iopf_queue_cases[] = {
 	KUNIT_CASE(bottom_half),
 	KUNIT_CASE(budget),
 	KUNIT_CASE(memory_is_left),
-	KUNIT_CASE(interrupt_of_thread),
+	KUNIT_CASE(interrupted),
 	KUNIT_CASE(overflow_is_left),
 	{}
 };

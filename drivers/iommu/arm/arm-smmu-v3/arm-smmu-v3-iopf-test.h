@@ -11,6 +11,7 @@
 
 #include <kunit/test.h>
 #include <linux/interrupt.h>
+#include <linux/irq_poll.h>
 #include <linux/timer.h>
 
 #include "arm-smmu-v3.h"

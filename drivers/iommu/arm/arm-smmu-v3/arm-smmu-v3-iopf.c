@@ -22,23 +22,26 @@
  * An entry stays in its slot until it was reported, so that "CONS went past it"
  * means "the core or a handler has it". arm_smmu_iopf_drain() waits for that.
  *
- *	arm_smmu_queue_irq()	queues the bottom half
- *	arm_smmu_queue_work()	in a softirq: up to ARM_SMMU_BUDGET entries. It leaves
+ *	arm_smmu_queue_irq()	schedules the bottom half
+ *	arm_smmu_queue_poll()	in a softirq: up to ARM_SMMU_BUDGET entries. It leaves
  *				to the thread what is beyond or takes memory, and an
  *				overflow
  *	arm_smmu_queue_thread()	all that is there
  *
  * A queue's bottom half and thread never run at the same time: the thread disables
- * the work item, and an interrupt that cannot queue it wakes the thread. A bottom
- * half that left something is the last one until the thread has begun.
+ * the bottom half. While either runs an interrupt has no effect; so both look at PROD
+ * when they have ended, in arm_smmu_queue_ended(). A bottom half that left something is
+ * the last one until the thread has begun.
  *
  * Locks: streams_lock protects the tree of streams, streams_mutex
  * &arm_smmu_master.iopf_enabled and &arm_smmu_priq.credits. A device that is
  * reported for is not released meanwhile: the thread holds streams_mutex, and
  * arm_smmu_iopf_forget() waits for the bottom halves.
  */
-#include <linux/interrupt.h>
 #include <kunit/visibility.h>
+#include <linux/interrupt.h>
+#include <linux/irq_poll.h>
+#include <linux/rcupdate.h>
 
 #include "arm-smmu-v3.h"
 
@@ -292,12 +295,12 @@ static void arm_smmu_pass_queue(struct arm_smmu_device *smmu,
  * Returns false if something is left.
  */
 static bool arm_smmu_try_pass(struct arm_smmu_device *smmu,
-			      const struct arm_smmu_pass *pass)
+			      const struct arm_smmu_pass *pass, u32 budget)
 {
 	struct arm_smmu_queue *q = pass->q;
-	u32 budget, n, done;
+	u32 n, done;
 
-	for (budget = ARM_SMMU_BUDGET; !arm_smmu_queue_refresh(q); budget -= n) {
+	for (; !arm_smmu_queue_refresh(q); budget -= n) {
 		n = arm_smmu_queue_count(q);
 		if (!n)
 			return true;
@@ -322,31 +325,51 @@ static irqreturn_t arm_smmu_queue_irq(struct arm_smmu_queue *q)
 {
 	if (unlikely(READ_ONCE(q->behind)))
 		return IRQ_WAKE_THREAD;
-	return queue_work(system_bh_wq, &q->work) ? IRQ_HANDLED : IRQ_WAKE_THREAD;
+	irq_poll_sched(&q->poll);
+	return IRQ_HANDLED;
 }
 
-static void arm_smmu_queue_work(struct arm_smmu_device *smmu,
-				const struct arm_smmu_pass *pass)
+/*
+ * The bottom half or the thread has ended, which left CONS at @cons, and can be scheduled
+ * again. Entries that came while it could not are seen here, and later ones interrupt.
+ */
+static void arm_smmu_queue_ended(struct arm_smmu_device *smmu, struct arm_smmu_queue *q, u32 cons)
+{
+	if (unlikely(READ_ONCE(q->behind)))
+		arm_smmu_wake_thread(smmu, q);
+	else if (unlikely(readl(q->prod_reg) != cons))
+		irq_poll_sched(&q->poll);
+}
+
+/* Whether something is left is known here, so the queue is never polled on. */
+static int arm_smmu_queue_poll(struct arm_smmu_device *smmu, const struct arm_smmu_pass *pass,
+			       int budget)
 {
 	struct arm_smmu_queue *q = pass->q;
+	u32 cons;
 
-	/* Queued before it was so */
-	if (unlikely(READ_ONCE(q->behind)) || likely(arm_smmu_try_pass(smmu, pass)))
-		return;
-	WRITE_ONCE(q->behind, true);
-	arm_smmu_wake_thread(smmu, q);
+	/* The first: scheduled before it was so */
+	if (likely(!READ_ONCE(q->behind)) && unlikely(!arm_smmu_try_pass(smmu, pass, budget)))
+		WRITE_ONCE(q->behind, true);
+	cons = q->llq.cons;
+	irq_poll_complete(&q->poll);
+	arm_smmu_queue_ended(smmu, q, cons);
+	return 0;
 }
 
 static void arm_smmu_queue_thread(struct arm_smmu_device *smmu,
 				  const struct arm_smmu_pass *pass)
 {
 	struct arm_smmu_queue *q = pass->q;
+	u32 cons;
 
 	/* What was to be done there is done here. */
-	disable_work_sync(&q->work);
+	irq_poll_disable(&q->poll);
 	WRITE_ONCE(q->behind, false);
 	arm_smmu_pass_queue(smmu, pass);
-	enable_work(&q->work);
+	cons = q->llq.cons;
+	irq_poll_enable(&q->poll);
+	arm_smmu_queue_ended(smmu, q, cons);
 }
 
 /* Records of stalls wait until they are written (7.4): only others are lost. */
@@ -372,12 +395,12 @@ irqreturn_t arm_smmu_evtq_irq(int irq, void *dev)
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_evtq_irq);
 
-static void arm_smmu_evtq_work(struct work_struct *work)
+static int arm_smmu_evtq_poll(struct irq_poll *poll, int budget)
 {
-	struct arm_smmu_device *smmu = container_of(work, struct arm_smmu_device, evtq.q.work);
+	struct arm_smmu_device *smmu = container_of(poll, struct arm_smmu_device, evtq.q.poll);
 	const struct arm_smmu_pass pass = arm_smmu_evtq_pass(smmu);
 
-	arm_smmu_queue_work(smmu, &pass);
+	return arm_smmu_queue_poll(smmu, &pass, budget);
 }
 
 irqreturn_t arm_smmu_evtq_thread(int irq, void *dev)
@@ -418,12 +441,12 @@ irqreturn_t arm_smmu_priq_irq(int irq, void *dev)
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_priq_irq);
 
-static void arm_smmu_priq_work(struct work_struct *work)
+static int arm_smmu_priq_poll(struct irq_poll *poll, int budget)
 {
-	struct arm_smmu_device *smmu = container_of(work, struct arm_smmu_device, priq.q.work);
+	struct arm_smmu_device *smmu = container_of(poll, struct arm_smmu_device, priq.q.poll);
 	const struct arm_smmu_pass pass = arm_smmu_priq_pass(smmu);
 
-	arm_smmu_queue_work(smmu, &pass);
+	return arm_smmu_queue_poll(smmu, &pass, budget);
 }
 
 irqreturn_t arm_smmu_priq_thread(int irq, void *dev)
@@ -553,16 +576,16 @@ static int arm_smmu_iopf_alloc(struct arm_smmu_device *smmu)
  */
 void arm_smmu_iopf_forget(struct arm_smmu_device *smmu)
 {
-	flush_work(&smmu->evtq.q.work);
-	flush_work(&smmu->priq.q.work);
+	/* A bottom half is an RCU reader, as all softirqs are. */
+	synchronize_rcu();
 }
 
 static void arm_smmu_iopf_stop(void *data)
 {
 	struct arm_smmu_device *smmu = data;
 
-	disable_work_sync(&smmu->evtq.q.work);
-	disable_work_sync(&smmu->priq.q.work);
+	irq_poll_disable(&smmu->evtq.q.poll);
+	irq_poll_disable(&smmu->priq.q.poll);
 }
 
 /**
@@ -577,8 +600,8 @@ int arm_smmu_iopf_init(struct arm_smmu_device *smmu)
 
 	init_waitqueue_head(&smmu->evtq.q.handled_wait);
 	init_waitqueue_head(&smmu->priq.q.handled_wait);
-	INIT_WORK(&smmu->evtq.q.work, arm_smmu_evtq_work);
-	INIT_WORK(&smmu->priq.q.work, arm_smmu_priq_work);
+	irq_poll_init(&smmu->evtq.q.poll, ARM_SMMU_BUDGET, arm_smmu_evtq_poll);
+	irq_poll_init(&smmu->priq.q.poll, ARM_SMMU_BUDGET, arm_smmu_priq_poll);
 	ret = arm_smmu_iopf_alloc(smmu);
 	if (ret)
 		return ret;
