@@ -394,6 +394,7 @@ void iommufd_demand_show(struct seq_file *m, u32 ioas_id, struct iommufd_demand 
 {
 	static const char *const names[DEMAND_NR_COUNTERS] = {
 		[DEMAND_GROUPS] = "groups",
+		[DEMAND_POLLED] = "polled",
 		[DEMAND_PAGES] = "pages",
 		[DEMAND_AROUND] = "around",
 		[DEMAND_HUGE] = "huge",

@@ -40,6 +40,7 @@ struct vhost_task;
 /**
  * enum iommufd_demand_counter - What has happened to the areas of an IOAS
  * @DEMAND_GROUPS: groups that were answered SUCCESS
+ * @DEMAND_POLLED: times that a thread was still awake when a group came
  * @DEMAND_PAGES: pages that were mapped because a device asked for them
  * @DEMAND_AROUND: pages that were mapped as they were there and near to such a page
  * @DEMAND_HUGE: huge pages that were mapped
@@ -61,6 +62,7 @@ struct vhost_task;
  */
 enum iommufd_demand_counter {
 	DEMAND_GROUPS,
+	DEMAND_POLLED,
 	DEMAND_PAGES,
 	DEMAND_AROUND,
 	DEMAND_HUGE,
@@ -146,6 +148,9 @@ struct demand_thread {
  * @queued: groups that no thread has taken, oldest first
  * @busy: groups that a thread works on
  * @threads: the threads
+ * @poll: the last group came soon after @rested. Like that one it is a hint, and may be
+ *        read without the lock.
+ * @rested: when a thread had nothing left to do, by local_clock()
  */
 struct demand_owner {
 	struct list_head node;
@@ -160,6 +165,9 @@ struct demand_owner {
 	struct list_head queued;
 	struct list_head busy;
 	struct demand_thread threads[DEMAND_THREADS];
+
+	bool poll;
+	u64 rested;
 };
 
 /**

@@ -12,8 +12,10 @@
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
 #include <linux/module.h>
+#include <linux/sched/clock.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/stat.h>
 #include <linux/sched/vhost_task.h>
 #include <linux/slab.h>
 
@@ -23,6 +25,11 @@
 #define DEMAND_TRIES	8
 
 static struct workqueue_struct *demand_wq;
+
+static unsigned int demand_poll_us = 50;
+module_param(demand_poll_us, uint, 0644);
+MODULE_PARM_DESC(demand_poll_us,
+		 "Memory on demand: microseconds that a thread looks for a fault before it sleeps, 0 for none (50)");
 
 /* ---- resolving ---- */
 
@@ -249,6 +256,39 @@ static void demand_resolve_group(struct demand_batch *batch, struct iopf_group *
 
 /* ---- threads ---- */
 
+static u64 poll_ns(void)
+{
+	return (u64)READ_ONCE(demand_poll_us) * NSEC_PER_USEC;
+}
+
+/*
+ * A device whose answer lets it go on often has its next fault at once, which need not
+ * wait for a thread to be woken. So a thread that has nothing to do looks for a moment,
+ * if the last group came within such a moment, and nobody else wants the processor. Its time
+ * is the owner's.
+ */
+static void thread_poll(struct demand_thread *thread)
+{
+	struct demand_owner *owner = thread->owner;
+	u64 begin;
+
+	/* It was woken for nothing, or there is something to do. */
+	if (READ_ONCE(thread->idle) || !list_empty(&owner->queued))
+		return;
+	begin = local_clock();
+	WRITE_ONCE(owner->rested, begin);
+	if (!READ_ONCE(owner->poll))
+		return;
+
+	while (list_empty(&owner->queued)) {
+		if (need_resched() || !single_task_running() || signal_pending(current) ||
+		    local_clock() - begin >= poll_ns())
+			return;
+		cpu_relax();
+	}
+	iommufd_demand_count(owner->demand, DEMAND_POLLED, 1);
+}
+
 /**
  * iommufd_demand_wake() - See to it that a thread takes what is queued
  * @owner: the owner
@@ -268,6 +308,7 @@ void iommufd_demand_wake(struct demand_owner *owner)
 			continue;
 		owner->threads[i].idle = false;
 		owner->active++;
+		WRITE_ONCE(owner->poll, local_clock() - READ_ONCE(owner->rested) < poll_ns());
 		vhost_task_wake(owner->threads[i].task);
 	}
 }
@@ -342,6 +383,8 @@ static bool thread_run(void *data)
 	batch.thread = thread;
 	batch.n = 0;
 	for (;;) {
+		if (!batch.n)
+			thread_poll(thread);
 		group = thread_next(thread, !batch.n);
 		if (!group && !batch.n)
 			return worked;

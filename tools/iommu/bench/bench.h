@@ -68,6 +68,8 @@ struct spec {
 	bool plain;
 	/* a thread serves, and sleeps whenever there is nothing */
 	bool asleep;
+	/* the kernel's thread is awake when the fault comes, on a CPU of its own */
+	bool awake;
 };
 
 struct bench {

@@ -20,11 +20,12 @@
  * object, 1), buffers (of multishot, a power of two, 64), devices (1), each=1
  * (an object for each device, else one for all), eager=1 (serve: answer by a call of
  * its own), eager=1 and plain=1 (io_uring: see uring.c), asleep=1 (whoever serves
- * sleeps when the fault comes: see sleeper.c), source=pri (the emulated device, else
- * the selftests' mock), source=demand (that device, and 16 pages are mapped for each
- * fault, by the kernel or by who serves; they lie together in physical memory),
- * source=scattered (the same, but they do not), source=nested (that device, which takes
- * the faults of a guest's page table; for a machine with two stages).
+ * sleeps when the fault comes: see sleeper.c), awake=1 (kernel: its thread does not, as it
+ * has a second CPU), source=pri (the emulated device, else the selftests' mock),
+ * source=demand (that device, and 16 pages are mapped for each fault, by the kernel or by
+ * who serves; they lie together in physical memory), source=scattered (the same, but they
+ * do not), source=nested (that device, which takes the faults of a guest's page table; for
+ * a machine with two stages).
  *
  * What is measured, per fault, in nanoseconds of CLOCK_MONOTONIC, which under
  * QEMU's -icount are instructions of the guest, of kernel and program:
@@ -297,7 +298,9 @@ static void child(const struct spec *spec, enum figure which, unsigned int n, st
 
 	CPU_ZERO(&first);
 	CPU_SET(0, &first);
-	sched_setaffinity(0, sizeof(first), &first);
+	/* Of this process are the threads that the kernel resolves faults in, too. */
+	if (!spec->awake)
+		sched_setaffinity(0, sizeof(first), &first);
 	alarm(STUCK_S);
 	if (which == FIGURE_SYSCALLS) {
 		ptrace(PTRACE_TRACEME, 0, 0, 0);
@@ -440,6 +443,8 @@ static bool set_key(struct spec *spec, const char *key, const char *value)
 		spec->plain = n;
 	else if (!strcmp(key, "asleep"))
 		spec->asleep = n;
+	else if (!strcmp(key, "awake"))
+		spec->awake = n;
 	else if (!strcmp(key, "source") && !strcmp(value, "pri"))
 		spec->source = &pri_source;
 	else if (!strcmp(key, "source") && !strcmp(value, "nested"))
@@ -476,7 +481,8 @@ static bool parse(const char *text, struct spec *spec)
 			return false;
 	}
 	spec->objects = spec->objects ? spec->devices : 1;
-	return spec->mode && spec->batch && spec->batch <= MAX_BATCH && spec->waiters &&
+	return spec->mode && (!spec->awake || spec->mode == &kernel_mode) &&
+	       spec->batch && spec->batch <= MAX_BATCH && spec->waiters &&
 	       spec->waiters <= MAX_WAITERS && spec->devices && spec->devices <= MAX_DEVICES &&
 	       spec->buffers && spec->buffers <= MAX_BUFFERS &&
 	       !(spec->buffers & (spec->buffers - 1));

@@ -19,6 +19,8 @@
 #define SIZE (4ull << 20)
 #define PART (SIZE / 2)
 #define HUGE_SIZE (2ull << 20)
+/* What the kernel maps with a page, if it is there */
+#define AROUND (16 * PAGE)
 
 FIXTURE(demand)
 {
@@ -714,6 +716,36 @@ struct mover {
 };
 
 /* What keeps the data: write protection of what is only read, and compaction */
+#define POLL_US "/sys/module/iommufd/parameters/demand_poll_us"
+
+/* Its next fault, if it comes soon, finds the thread awake; or never, if that is switched off. */
+TEST_F(demand, thread_stays_awake)
+{
+	const unsigned int half = SIZE / AROUND / 2;
+	char before[16] = "";
+	unsigned int i;
+	long polled;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		SKIP(return, "on one CPU the thread sleeps, as this process wants it");
+	map_all(_metadata, self);
+	memset(self->unit.memory, 1, SIZE);
+	first_line(POLL_US, before, sizeof(before));
+	/* As long as a test may take from one fault to the next: the thread sleeps before that. */
+	ASSERT_EQ(0, write_file(POLL_US, "2000000"));
+	for (i = 0; i < half; i++)
+		EXPECT_EQ(0, ask(&self->unit, i * AROUND, FLAGS_READ, i));
+	polled = counter(self, "polled");
+	EXPECT_LE(half / 2, polled);
+
+	EXPECT_EQ(0, write_file(POLL_US, "0"));
+	for (; i < 2 * half; i++)
+		EXPECT_EQ(0, ask(&self->unit, i * AROUND, FLAGS_READ, i));
+	EXPECT_GE(polled + 1, counter(self, "polled"));
+	EXPECT_EQ(2 * half, counter(self, "groups"));
+	EXPECT_EQ(0, write_file(POLL_US, before));
+}
+
 static void *move(void *arg)
 {
 	int compact = open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC);
