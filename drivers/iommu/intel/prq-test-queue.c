@@ -4,7 +4,6 @@
  */
 #include <linux/interrupt.h>
 #include <linux/prandom.h>
-#include <linux/workqueue.h>
 
 #include "prq-test.h"
 
@@ -221,21 +220,19 @@ static void interrupt_amid(struct fake *fake, struct iopf_group *group)
 static void prq_test_interrupt_amid(struct kunit *test)
 {
 	struct fake *fake = test->priv;
-	void (*const run[])(struct fake *fake) = { run_thread, flush_bottom_half };
-	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(run); i++) {
-		fake->on_group = interrupt_amid;
-		put_some(fake, 1);
-		if (i)
-			KUNIT_EXPECT_EQ(test, IRQ_HANDLED, prq_irq(0, &fake->iommu));
-		run[i](fake);
-		/* What is scheduled at its end */
-		flush_bottom_half(fake);
-		KUNIT_EXPECT_EQ(test, 2 * (i + 1), fake->n_groups);
-		KUNIT_EXPECT_EQ(test, 2 * (i + 1), fake->iommu.prq_passes);
-		KUNIT_EXPECT_FALSE(test, fake->woken);
-	}
+	fake->on_group = interrupt_amid;
+	put_some(fake, 1);
+	run_thread(fake);
+	flush_bottom_half(fake);
+	KUNIT_EXPECT_EQ(test, 2, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 2, fake->iommu.prq_passes);
+
+	fake->on_group = interrupt_amid;
+	put_some(fake, 1);
+	KUNIT_EXPECT_FALSE(test, run_bottom_half(fake));
+	KUNIT_EXPECT_EQ(test, 4, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 4, fake->iommu.prq_passes);
 }
 
 #define BUDGET	PRQ_BUDGET

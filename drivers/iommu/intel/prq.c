@@ -507,8 +507,11 @@ VISIBLE_IF_KUNIT void prq_wake_thread(struct intel_iommu *iommu)
  */
 static void prq_ended(struct intel_iommu *iommu)
 {
-	u32 status = prq_status(iommu);
+	u32 status;
 
+	/* An interrupt has either found that it can be, or set its bit before the read. */
+	smp_mb();
+	status = prq_status(iommu);
 	if (unlikely(status & DMA_PRS_PRO))
 		WRITE_ONCE(iommu->prq_behind, true);
 	if (unlikely(READ_ONCE(iommu->prq_behind)))

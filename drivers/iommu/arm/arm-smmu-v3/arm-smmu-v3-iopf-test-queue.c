@@ -2,8 +2,8 @@
 /*
  * KUnit tests of arm-smmu-v3-iopf.c: the queues, and who handles them
  */
+#include <linux/bottom_half.h>
 #include <linux/interrupt.h>
-#include <linux/workqueue.h>
 
 #include "arm-smmu-v3-iopf-test.h"
 
@@ -309,8 +309,9 @@ static void interrupted(struct kunit *test)
 
 	f->on_group = interrupt_amid;
 	push_stalls(f, 1);
-	interrupt(f);
-	flush_bottom_half(&f->smmu.evtq.q);
+	local_bh_disable();
+	KUNIT_EXPECT_EQ(test, arm_smmu_evtq_irq(0, &f->smmu), IRQ_HANDLED);
+	local_bh_enable();
 	expect_stalls(f, 2);
 }
 

@@ -335,6 +335,8 @@ static irqreturn_t arm_smmu_queue_irq(struct arm_smmu_queue *q)
  */
 static void arm_smmu_queue_ended(struct arm_smmu_device *smmu, struct arm_smmu_queue *q, u32 cons)
 {
+	/* An interrupt has either found that it can be, or PROD was moved before the read. */
+	smp_mb();
 	if (unlikely(READ_ONCE(q->behind)))
 		arm_smmu_wake_thread(smmu, q);
 	else if (unlikely(readl(q->prod_reg) != cons))
