@@ -156,10 +156,13 @@ static int open_vfio(void)
 {
 	char path[300];
 	struct dirent *entry;
+	unsigned int tries;
 	DIR *dir;
 
 	snprintf(path, sizeof(path), PCI "devices/%s/vfio-dev", bdf);
-	dir = opendir(path);
+	/* A device that has just been plugged in is bound a moment later, by who has found it. */
+	for (tries = 0; !(dir = opendir(path)) && tries < 50; tries++)
+		usleep(10000);
 	while (dir && (entry = readdir(dir))) {
 		if (strncmp(entry->d_name, "vfio", 4))
 			continue;
