@@ -42,6 +42,10 @@ enum {
 	TABLES = 0x20000, DATA = 0x40000,
 };
 
+/* Groups, fewer than the device may have open, and how often */
+#define FLOOD 128
+#define FLOODS 32
+
 #define DOMAIN 1
 #define CONTEXT_ALL 0x1d	/* present, device TLB, PASIDs, page requests */
 #define ENTRY_FIRST (1u << 6 | 2u << 2 | 1u)
@@ -318,6 +322,23 @@ TEST_F(rogue, wrong_answers)
 	}
 	EXPECT_EQ(before + 3, wait_reg(unit, PTD_N_RESPONSES, before + 3));
 	EXPECT_EQ(0, reg(unit, PTD_OPEN_GROUPS));
+}
+
+/* As many as can be, and half of them in vain: nobody has to wait for this guest. */
+TEST_F_TIMEOUT(rogue, floods, 600)
+{
+	struct rogue *r = &self->rogue;
+	int turn, id, i;
+
+	for (turn = 0; turn < FLOODS; turn++) {
+		ASSERT_EQ(FLOOD, burst(&r->unit, PASID, FLOOD, 1, 0));
+		for (i = 0; i < FLOOD; i++) {
+			id = next_request(r);
+			ASSERT_LE(0, id);
+			respond(r, PASID, id, id % 2);
+		}
+		ASSERT_EQ(0, wait_reg(&r->unit, PTD_OPEN_GROUPS, 0));
+	}
 }
 
 /* Of each kind: any bits, and bits in the places where the kind has some. */
