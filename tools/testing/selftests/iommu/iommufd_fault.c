@@ -9,8 +9,6 @@
 #include "../../../iommu/lib/iopf.h"
 #include "iommufd_fault_queue.h"
 
-#define PRM_REFUSED (1 << 3) /* the driver's word to the core */
-
 static unsigned int count_fds(void)
 {
 	unsigned int fd, n = 0;

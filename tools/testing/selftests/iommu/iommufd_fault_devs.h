@@ -21,6 +21,7 @@
 #define DEPTH 4096 /* groups that a queue holds, and requests that a mock device may send */
 #define MAX_DEVS 4
 #define MAX_QUEUES 4
+#define PRM_REFUSED (1U << 31) /* a driver's word to the core, in prm_flags */
 
 #define ONLY_INJECTOR "this kernel only has the injector"
 

@@ -244,11 +244,11 @@ TEST_F(fault, group_without_room)
 /* A group that lost a request is void, and no other one is. */
 TEST_F(fault, void_group)
 {
-	uint32_t id = self->dev->idev_id, refused = 1 << 3;
+	uint32_t id = self->dev->idev_id;
 	struct iommu_test_iopf_batch batch = {
 		.dev_ids = (uintptr_t)&id, .nr_devs = 1, .nr_pasids = 1, .groups = 1,
 		.requests = 1, .grpid = 5, .flags = IOMMU_TEST_IOPF_NO_LAST,
-		.prm_flags = refused,
+		.prm_flags = PRM_REFUSED,
 	};
 	struct iommu_hwpt_pgfault m[2];
 	int fd = self->queue->fd;

@@ -303,11 +303,11 @@ TEST_F(pasid, attach_errors)
 /* A request of one PASID is lost: its own group is void, that of the other is not. */
 TEST_F(pasid, void_group)
 {
-	uint32_t id = self->dev->idev_id, refused = 1 << 3;
+	uint32_t id = self->dev->idev_id;
 	struct iommu_test_iopf_batch batch = {
 		.dev_ids = (uintptr_t)&id, .nr_devs = 1, .pasid = 1, .nr_pasids = 1,
 		.groups = 1, .requests = 1, .grpid = 5, .flags = IOMMU_TEST_IOPF_NO_LAST,
-		.prm_flags = refused,
+		.prm_flags = PRM_REFUSED,
 	};
 	int fd = self->env.fd;
 	uint32_t pasid;
