@@ -248,6 +248,20 @@ static void *unmap_always(void *arg)
 	return NULL;
 }
 
+/* While the device is reset Linux 7.3 attaches nothing. */
+static int attach_both(struct unit *unit)
+{
+	int rc;
+
+	while ((rc = iopf_device_attach(&unit->pri.vfio, unit->plain)) == -EBUSY)
+		usleep(1000);
+	if (rc)
+		return rc;
+	while ((rc = iopf_device_attach_pasid(&unit->pri.vfio, PASID, unit->faulting)) == -EBUSY)
+		usleep(1000);
+	return rc;
+}
+
 /*
  * Takes all tables off the device and attaches them again, by which ATS may go off and on,
  * and unmaps a page then.
@@ -260,8 +274,7 @@ static void *attach_always(void *arg)
 
 	while (!*a->stop) {
 		if (iopf_device_detach_pasid(vfio, PASID) || iopf_device_detach(vfio) ||
-		    iopf_device_attach(vfio, unit->plain) ||
-		    iopf_device_attach_pasid(vfio, PASID, unit->faulting) ||
+		    attach_both(unit) ||
 		    map_page(a->server, unit, SRC, READ_WRITE) ||
 		    iopf_unmap(&a->server->io, unit->ioas, SRC, PAGE))
 			break;

@@ -24,6 +24,9 @@ FIXTURE(pri_vf)
 
 typedef FIXTURE_DATA(pri_vf) vf_t;
 
+/* What VFIO in Linux 7.3 says to whoever does not show a token of the physical function */
+#define NEEDS_TOKEN "VFIO binds a virtual function to an iommufd by its token alone"
+
 static int write_attribute(const char *bdf, const char *name, const char *value)
 {
 	char path[96];
@@ -107,6 +110,8 @@ FIXTURE_SETUP(pri_vf)
 		write_attribute(self->pf, "sriov_numvfs", "0");
 		server_give_back(&self->server);
 	}
+	if (rc == -EACCES)
+		SKIP(return, NEEDS_TOKEN);
 	ASSERT_EQ(0, rc);
 	self->opened = true;
 }
@@ -287,7 +292,13 @@ TEST(pri_vf_without_pri)
 		ksft_print_msg("%s\n", iopf_error(&io));
 	}
 	ASSERT_EQ(0, make_vfs(pf, vf));
-	ASSERT_EQ(0, iopf_device_open(&io, vf, &virtual)) {
+	rc = iopf_device_open(&io, vf, &virtual);
+	if (rc == -EACCES) {
+		EXPECT_EQ(0, write_attribute(pf, "sriov_numvfs", "0"));
+		EXPECT_EQ(0, iopf_device_close(&physical));
+		SKIP(return, NEEDS_TOKEN);
+	}
+	ASSERT_EQ(0, rc) {
 		ksft_print_msg("%s\n", iopf_error(&io));
 	}
 
