@@ -65,7 +65,8 @@ vmm: deps kernel user ## faults of a guest's own page tables: QEMU in QEMU, a gu
 	@scripts/check --tests scripts/tests-vmm
 
 # Two at a time, as each has minutes in which it has work for one CPU only. The peer has
-# most of its objects from the first, by ccache. arm64's is made of 6.12 alone.
+# most of its objects from the first, by ccache. arm64's is made of 6.12 alone: that
+# of 7.3 is for 'BASE=7.3 make arm64' and 'BASE=7.3 scripts/check --kernel arm64'.
 first := $(filter 6.12,$(or $(BASE),6.12))
 .PHONY: kernels
 kernels: deps ## build all the kernels that 'make check' needs, and arm64's programs

@@ -9,18 +9,11 @@
 #include "arm-smmu-v3.h"
 #include "../../io-pgfault-priv.h"
 
-static struct arm_smmu_cmdq_ent arm_smmu_resume_cmd(u32 sid, u16 stag,
-						    enum iommu_page_response_code code)
+static struct arm_smmu_cmd arm_smmu_resume_cmd(u32 sid, u16 stag,
+					       enum iommu_page_response_code code)
 {
-	return (struct arm_smmu_cmdq_ent) {
-		.opcode = CMDQ_OP_RESUME,
-		.resume = {
-			.sid = sid,
-			.stag = stag,
-			.resp = code == IOMMU_PAGE_RESP_SUCCESS ?
-				CMDQ_RESUME_0_RESP_RETRY : CMDQ_RESUME_0_RESP_ABORT,
-		},
-	};
+	return arm_smmu_make_cmd_resume(sid, stag, code == IOMMU_PAGE_RESP_SUCCESS ?
+					CMDQ_RESUME_0_RESP_RETRY : CMDQ_RESUME_0_RESP_ABORT);
 }
 
 static enum pri_resp arm_smmu_pri_code(enum iommu_page_response_code code)
@@ -35,23 +28,14 @@ static enum pri_resp arm_smmu_pri_code(enum iommu_page_response_code code)
 	}
 }
 
-static struct arm_smmu_cmdq_ent arm_smmu_pri_resp_cmd(u32 sid, u16 index, bool with_pasid,
-						      u32 pasid,
-						      enum iommu_page_response_code code)
+static struct arm_smmu_cmd arm_smmu_pri_resp_cmd(u32 sid, u16 index, bool with_pasid, u32 pasid,
+						 enum iommu_page_response_code code)
 {
-	return (struct arm_smmu_cmdq_ent) {
-		.opcode = CMDQ_OP_PRI_RESP,
-		.substream_valid = with_pasid,
-		.pri = {
-			.sid = sid,
-			.ssid = with_pasid ? pasid : 0,
-			.grpid = index,
-			.resp = arm_smmu_pri_code(code),
-		},
-	};
+	return arm_smmu_make_cmd_pri_resp(sid, with_pasid ? pasid : 0, with_pasid, index,
+					  arm_smmu_pri_code(code));
 }
 
-static struct arm_smmu_cmdq_ent
+static struct arm_smmu_cmd
 arm_smmu_response_cmd(struct arm_smmu_master *master,
 		      const struct iommu_fault_page_request *prm,
 		      enum iommu_page_response_code code)
@@ -84,10 +68,10 @@ void arm_smmu_page_response(struct device *dev, struct iopf_fault *fault,
 			    struct iommu_page_response *resp)
 {
 	struct arm_smmu_master *master = dev_iommu_priv_get(dev);
-	struct arm_smmu_cmdq_ent cmd;
+	struct arm_smmu_cmd cmd;
 
 	cmd = arm_smmu_response_cmd(master, &fault->fault.prm, resp->code);
-	arm_smmu_cmdq_issue_cmd(master->smmu, &cmd);
+	arm_smmu_cmdq_issue_cmd_p(master->smmu, &cmd, false);
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_page_response);
 
@@ -108,7 +92,7 @@ void arm_smmu_page_response_batch(struct iommu_device *iommu,
 {
 	struct arm_smmu_device *smmu = container_of(iommu, struct arm_smmu_device, iommu);
 	struct arm_smmu_cmdq_batch cmds;
-	struct arm_smmu_cmdq_ent cmd;
+	struct arm_smmu_cmd cmd;
 	unsigned int i;
 
 	for (i = 0; i < count; i++) {
@@ -117,8 +101,8 @@ void arm_smmu_page_response_batch(struct iommu_device *iommu,
 		cmd = arm_smmu_response_cmd(dev_iommu_priv_get(group->fault_param->dev),
 					    &group->last_fault.fault.prm, answers[i].code);
 		if (!i)
-			arm_smmu_cmdq_batch_init(smmu, &cmds, &cmd);
-		arm_smmu_cmdq_batch_add(smmu, &cmds, &cmd);
+			arm_smmu_cmdq_batch_init_cmd(smmu, &cmds, &cmd);
+		arm_smmu_cmdq_batch_add_cmd_p(smmu, &cmds, &cmd);
 	}
 	arm_smmu_cmdq_issue_cmdlist(smmu, cmds.cmdq, cmds.cmds, cmds.num, false);
 }
@@ -145,7 +129,7 @@ void arm_smmu_refuse(struct arm_smmu_device *smmu, u32 sid, bool pri,
 		     const struct iommu_fault_page_request *prm)
 {
 	bool wants_pasid = !master || master->prg_resp_pasid;
-	struct arm_smmu_cmdq_ent cmd;
+	struct arm_smmu_cmd cmd;
 
 	dev_warn_ratelimited(smmu->dev, "%s of stream 0x%x refused: id %u, pasid 0x%x, iova 0x%llx\n",
 			     pri ? "page request" : "stall", sid, prm->grpid, prm->pasid,
@@ -159,5 +143,5 @@ void arm_smmu_refuse(struct arm_smmu_device *smmu, u32 sid, bool pri,
 					    prm->pasid, IOMMU_PAGE_RESP_INVALID);
 	else
 		cmd = arm_smmu_resume_cmd(sid, prm->grpid, IOMMU_PAGE_RESP_INVALID);
-	arm_smmu_cmdq_issue_cmd(smmu, &cmd);
+	arm_smmu_cmdq_issue_cmd_p(smmu, &cmd, false);
 }

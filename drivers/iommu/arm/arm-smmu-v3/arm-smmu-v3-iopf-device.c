@@ -9,8 +9,8 @@
  *
  * Locks: arm_smmu_asid_lock, under which ATS goes on and off, protects what is done
  * to the PRI capability. streams_mutex protects &arm_smmu_master.iopf_enabled and
- * &arm_smmu_priq.credits. Enabling, attaching and disabling one device is for its
- * owner to serialise.
+ * &arm_smmu_priq.credits. Enabling, attaching and disabling one device is for the
+ * caller to serialise.
  */
 #include <linux/iopoll.h>
 #include <linux/pci.h>
@@ -249,6 +249,15 @@ static void arm_smmu_set_iopf_enabled(struct arm_smmu_master *master, bool enabl
 	mutex_unlock(&master->smmu->streams_mutex);
 }
 
+/* Off its queue, unless a handler holds it there, and without its share of the PRI queue */
+static void arm_smmu_iopf_leave(struct arm_smmu_master *master)
+{
+	iopf_queue_leave(arm_smmu_iopf_queue(master), master->dev);
+	arm_smmu_set_iopf_enabled(master, false);
+	if (master->iopf_pri)
+		arm_smmu_pri_unreserve(master);
+}
+
 /**
  * arm_smmu_iopf_enable() - Report the faults of a device from now on
  * @master: the device
@@ -256,7 +265,7 @@ static void arm_smmu_set_iopf_enabled(struct arm_smmu_master *master, bool enabl
  * Before it is attached to the domain that is to handle them. If ATS is off, as it
  * is while the device is blocked, PRI follows when attaching switches ATS on.
  *
- * Context: Process context, sleeps.
+ * Context: Process context, under arm_smmu_asid_lock, sleeps.
  *
  * Return: 0; -EOPNOTSUPP if the device can neither stall nor request pages;
  * -EBUSY if its faults are reported already, or if it waits for answers to page
@@ -280,7 +289,7 @@ int arm_smmu_iopf_enable(struct arm_smmu_master *master)
 	}
 
 	master->iopf_pri = pri;
-	ret = iopf_queue_add_device(arm_smmu_iopf_queue(master), master->dev);
+	ret = iopf_queue_join(arm_smmu_iopf_queue(master), master->dev);
 	if (ret) {
 		if (pri)
 			arm_smmu_pri_unreserve(master);
@@ -288,11 +297,9 @@ int arm_smmu_iopf_enable(struct arm_smmu_master *master)
 	}
 	arm_smmu_set_iopf_enabled(master, true);
 
-	mutex_lock(&arm_smmu_asid_lock);
 	ret = arm_smmu_pri_start(master);
-	mutex_unlock(&arm_smmu_asid_lock);
 	if (ret)
-		arm_smmu_iopf_disable(master);
+		arm_smmu_iopf_leave(master);
 	return ret;
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_enable);
@@ -304,7 +311,7 @@ EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_enable);
  * First the source, then the queue, then what handlers hold. Whatever still
  * comes is answered by the thread.
  *
- * Context: Process context, sleeps.
+ * Context: Process context, not under arm_smmu_asid_lock, sleeps.
  */
 void arm_smmu_iopf_disable(struct arm_smmu_master *master)
 {
@@ -316,9 +323,6 @@ void arm_smmu_iopf_disable(struct arm_smmu_master *master)
 	mutex_unlock(&arm_smmu_asid_lock);
 
 	arm_smmu_iopf_drain(master);
-	iopf_queue_remove_device(arm_smmu_iopf_queue(master), master->dev);
-	arm_smmu_set_iopf_enabled(master, false);
-	if (master->iopf_pri)
-		arm_smmu_pri_unreserve(master);
+	arm_smmu_iopf_leave(master);
 }
 EXPORT_SYMBOL_IF_KUNIT(arm_smmu_iopf_disable);

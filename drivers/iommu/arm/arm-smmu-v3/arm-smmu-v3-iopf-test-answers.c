@@ -98,7 +98,7 @@ static void batched_answers(struct kunit *test)
 
 static void consume_some(struct timer_list *timer)
 {
-	struct fake *f = from_timer(f, timer, consume);
+	struct fake *f = container_of(timer, struct fake, consume);
 	u32 cons = f->cmdq_regs[1];
 
 	f->found_pending = pending(&f->smmu.cmdq.q, f->cmdq_regs);
@@ -126,7 +126,7 @@ static void full_command_queue(struct kunit *test)
 	timer_setup(&f->consume, consume_some, 0);
 	mod_timer(&f->consume, jiffies + 2);
 	KUNIT_EXPECT_EQ(test, answer_all(f, IOMMU_PAGE_RESP_SUCCESS), CMDQ_BATCH_ENTRIES);
-	del_timer_sync(&f->consume);
+	timer_delete_sync(&f->consume);
 	KUNIT_EXPECT_EQ(test, f->found_pending, others);
 
 	for (i = CMDQ_BATCH_ENTRIES; i < others; i++)

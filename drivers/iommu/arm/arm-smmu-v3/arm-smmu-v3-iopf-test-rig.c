@@ -29,7 +29,8 @@ int smmu_fake_handler(struct iopf_group *group)
 	return 0;
 }
 
-static int fake_attach(struct iommu_domain *domain, struct device *dev)
+static int fake_attach(struct iommu_domain *domain, struct device *dev,
+		       struct iommu_domain *old)
 {
 	return 0;
 }
@@ -38,10 +39,6 @@ static int fake_set_pasid(struct iommu_domain *domain, struct device *dev, ioasi
 			  struct iommu_domain *old)
 {
 	return 0;
-}
-
-static void fake_remove_pasid(struct device *dev, ioasid_t pasid, struct iommu_domain *domain)
-{
 }
 
 static const struct iommu_domain_ops fake_domain_ops = {
@@ -78,7 +75,6 @@ static const struct iommu_ops fake_ops = {
 	.probe_device = fake_probe,
 	.device_group = generic_device_group,
 	.def_domain_type = fake_default_domain,
-	.remove_dev_pasid = fake_remove_pasid,
 	.page_response = arm_smmu_page_response,
 	.page_response_batch = arm_smmu_page_response_batch,
 };
@@ -257,7 +253,7 @@ void smmu_fake_exit(struct kunit *test)
 	}
 }
 
-MODULE_IMPORT_NS(EXPORTED_FOR_KUNIT_TESTING);
-MODULE_IMPORT_NS(IOMMUFD_INTERNAL);
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
+MODULE_IMPORT_NS("IOMMUFD_INTERNAL");
 MODULE_DESCRIPTION("KUnit tests of I/O page faults with arm-smmu-v3");
 MODULE_LICENSE("GPL");

@@ -15,13 +15,13 @@ static void enable(struct kunit *test)
 	const struct request r = { .sid = FIRST_SID, .id = 3 };
 	struct fake *f = test->priv;
 
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&f->master), -EOPNOTSUPP);
+	KUNIT_EXPECT_EQ(test, enable_faults(&f->master), -EOPNOTSUPP);
 	f->master.stall_enabled = true;
 	f->smmu.evtq.q.irq = 0;
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&f->master), -EOPNOTSUPP);
+	KUNIT_EXPECT_EQ(test, enable_faults(&f->master), -EOPNOTSUPP);
 	f->smmu.evtq.q.irq = NO_IRQ;
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&f->master), 0);
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&f->master), -EBUSY);
+	KUNIT_EXPECT_EQ(test, enable_faults(&f->master), 0);
+	KUNIT_EXPECT_EQ(test, enable_faults(&f->master), -EBUSY);
 
 	push_stall(f, &r);
 	run_evtq(f);
@@ -30,7 +30,7 @@ static void enable(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, f->master.iopf_enabled);
 	answer(expect_group(f, 1), IOMMU_PAGE_RESP_SUCCESS);
 	expect_no_command(f);
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&f->master), 0);
+	KUNIT_EXPECT_EQ(test, enable_faults(&f->master), 0);
 }
 
 static void drain_work(struct work_struct *work)
@@ -158,6 +158,7 @@ static struct function *new_function(struct fake *f, u32 capacity)
 	fn->pdev.pri_cap = PRI_CAP;
 	fn->fwspec.flags = IOMMU_FWSPEC_PCI_RC_ATS;
 	mutex_init(&fn->iommu.lock);
+	mutex_init(&fn->iommu.iopf_lock);
 	fn->iommu.fwspec = &fn->fwspec;
 	fn->iommu.iommu_dev = &f->smmu.iommu;
 	fn->iommu.priv = &fn->master;
@@ -190,16 +191,16 @@ static void pri_enable(struct kunit *test)
 	struct function *fn = new_function(f, 16);
 
 	/* while ATS is off, PRI is off */
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn->master), 0);
+	KUNIT_EXPECT_EQ(test, enable_faults(&fn->master), 0);
 	KUNIT_EXPECT_TRUE(test, fn->master.iopf_pri);
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn->master), -EBUSY);
+	KUNIT_EXPECT_EQ(test, enable_faults(&fn->master), -EBUSY);
 	arm_smmu_iopf_disable(&fn->master);
 	KUNIT_EXPECT_EQ(test, fn->n_writes, 0);
 
 	/* a device that could stall as well requests pages */
 	fn->master.stall_enabled = true;
 	fn->master.ats_enabled = true;
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn->master), 0);
+	KUNIT_EXPECT_EQ(test, enable_faults(&fn->master), 0);
 	KUNIT_EXPECT_TRUE(test, fn->master.iopf_pri);
 	expect_write(test, fn, 0, PCI_PRI_CTRL, PCI_PRI_CTRL_RESET);
 	expect_write(test, fn, 1, PCI_PRI_ALLOC_REQ, 16);
@@ -212,7 +213,7 @@ static void pri_enable(struct kunit *test)
 
 static void expect_refused(struct kunit *test, struct function *fn)
 {
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn->master), -EOPNOTSUPP);
+	KUNIT_EXPECT_EQ(test, enable_faults(&fn->master), -EOPNOTSUPP);
 	KUNIT_EXPECT_FALSE(test, fn->master.iopf_enabled);
 }
 
@@ -243,7 +244,7 @@ static void pri_probe(struct kunit *test)
 	expect_refused(test, fn);
 	fn->pdev.pri_cap = PRI_CAP;
 	KUNIT_EXPECT_EQ(test, fn->n_writes, 0);
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(master), 0);
+	KUNIT_EXPECT_EQ(test, enable_faults(master), 0);
 	arm_smmu_iopf_disable(master);
 
 	arm_smmu_pri_probe(master);
@@ -267,16 +268,16 @@ static void pri_credits(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(shares); i++) {
 		fn[i] = new_function(f, shares[i].capacity);
 		fn[i]->master.ats_enabled = true;
-		KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn[i]->master), 0);
+		KUNIT_EXPECT_EQ(test, enable_faults(&fn[i]->master), 0);
 		expect_write(test, fn[i], 1, PCI_PRI_ALLOC_REQ, shares[i].credits);
 	}
 	fn[i] = new_function(f, 1000);
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn[i]->master), -ENOSPC);
+	KUNIT_EXPECT_EQ(test, enable_faults(&fn[i]->master), -ENOSPC);
 	KUNIT_EXPECT_EQ(test, f->smmu.priq.credits, 63);
 	KUNIT_EXPECT_FALSE(test, fn[i]->master.iopf_enabled);
 
 	arm_smmu_iopf_disable(&fn[1]->master);
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(&fn[i]->master), 0);
+	KUNIT_EXPECT_EQ(test, enable_faults(&fn[i]->master), 0);
 	KUNIT_EXPECT_EQ(test, fn[i]->master.pri_credits, 14);
 	for (i = 0; i < ARRAY_SIZE(fn); i++)
 		arm_smmu_iopf_disable(&fn[i]->master);
@@ -291,9 +292,9 @@ static void pri_outstanding(struct kunit *test)
 	struct arm_smmu_master *master = &fn->master;
 
 	fn->status = 0;
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(master), -EBUSY);
+	KUNIT_EXPECT_EQ(test, enable_faults(master), -EBUSY);
 	fn->busy_reads = 3;
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(master), 0);
+	KUNIT_EXPECT_EQ(test, enable_faults(master), 0);
 	KUNIT_EXPECT_EQ(test, fn->busy_reads, 0);
 
 	/* switching ATS, and with it PRI, on is refused; all else goes */
@@ -313,7 +314,7 @@ static void pri_outstanding(struct kunit *test)
 	fn->status = PCI_PRI_STATUS_STOPPED;
 	fn->reset_fails = true;
 	master->ats_enabled = true;
-	KUNIT_EXPECT_EQ(test, arm_smmu_iopf_enable(master), -EBUSY);
+	KUNIT_EXPECT_EQ(test, enable_faults(master), -EBUSY);
 	KUNIT_EXPECT_FALSE(test, master->iopf_enabled);
 	KUNIT_EXPECT_EQ(test, f->smmu.priq.credits, 0);
 	KUNIT_EXPECT_EQ(test, fn->n_writes, 1);
@@ -324,7 +325,7 @@ static void pri_outstanding(struct kunit *test)
 /* What the context descriptor of stage 1 says, and the STE of stage 2 alike */
 static bool stalls(struct kunit *test, u32 features, bool can_stall, bool handled, bool pri)
 {
-	struct arm_smmu_device smmu = { .features = features };
+	static struct arm_smmu_device smmu;	/* too big for the stack */
 	struct arm_smmu_master master = {
 		.smmu = &smmu, .stall_enabled = can_stall, .iopf_pri = pri,
 	};
@@ -333,6 +334,7 @@ static bool stalls(struct kunit *test, u32 features, bool can_stall, bool handle
 	struct arm_smmu_ste ste;
 	struct arm_smmu_cd cd;
 
+	smmu.features = features;
 	if (handled)
 		domain.domain.iopf_handler = smmu_fake_handler;
 	arm_smmu_make_s1_cd(&cd, &master, &domain);

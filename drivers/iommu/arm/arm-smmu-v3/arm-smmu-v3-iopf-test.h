@@ -251,13 +251,19 @@ static inline unsigned int answer_all(struct fake *f, enum iommu_page_response_c
 
 /* ---- Devices ---- */
 
+static inline int enable_faults(struct arm_smmu_master *master)
+{
+	guard(mutex)(&arm_smmu_asid_lock);
+	return arm_smmu_iopf_enable(master);
+}
+
 /* A device whose faults are stalls */
 static inline struct fake *stalling(struct kunit *test)
 {
 	struct fake *f = test->priv;
 
 	f->master.stall_enabled = true;
-	KUNIT_ASSERT_EQ(test, arm_smmu_iopf_enable(&f->master), 0);
+	KUNIT_ASSERT_EQ(test, enable_faults(&f->master), 0);
 	KUNIT_ASSERT_FALSE(test, f->master.iopf_pri);
 	return f;
 }

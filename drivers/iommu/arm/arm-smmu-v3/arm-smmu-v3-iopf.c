@@ -167,22 +167,17 @@ static bool arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
 	return true;
 }
 
-static bool arm_smmu_handle_event(struct arm_smmu_device *smmu, const u64 *evt,
+static bool arm_smmu_handle_event(struct arm_smmu_device *smmu, u64 *evt,
 				  struct arm_smmu_batch *batch)
 {
-	static DEFINE_RATELIMIT_STATE(rs, DEFAULT_RATELIMIT_INTERVAL,
-				      DEFAULT_RATELIMIT_BURST);
 	struct iommu_fault_page_request prm;
 
 	if (arm_smmu_decode_stall(evt, &prm))
 		return arm_smmu_report(smmu, FIELD_GET(EVTQ_0_SID, evt[0]), false, &prm, batch);
-	if (__ratelimit(&rs))
-		dev_info(smmu->dev, "event 0x%02llx: %016llx %016llx %016llx %016llx\n",
-			 FIELD_GET(EVTQ_0_ID, evt[0]), evt[0], evt[1], evt[2], evt[3]);
-	return true;
+	return arm_smmu_handle_other_event(smmu, evt, batch->softirq);
 }
 
-static bool arm_smmu_handle_ppr(struct arm_smmu_device *smmu, const u64 *ppr,
+static bool arm_smmu_handle_ppr(struct arm_smmu_device *smmu, u64 *ppr,
 				struct arm_smmu_batch *batch)
 {
 	struct iommu_fault_page_request prm;
@@ -231,7 +226,7 @@ static void arm_smmu_queue_release(struct arm_smmu_queue *q, u32 n, u32 flag)
 
 struct arm_smmu_pass {
 	struct arm_smmu_queue *q;
-	bool (*handle)(struct arm_smmu_device *smmu, const u64 *entry,
+	bool (*handle)(struct arm_smmu_device *smmu, u64 *entry,
 		       struct arm_smmu_batch *batch);
 	/* The queue was read to its end, and entries that belonged behind are lost. */
 	void (*lost)(struct arm_smmu_device *smmu);
