@@ -235,7 +235,7 @@ static void prq_test_interrupt_amid(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 4, fake->iommu.prq_passes);
 }
 
-#define BUDGET	PRQ_BUDGET
+#define BUDGET	64
 
 /* It ends after so many requests, and that is no pass yet. */
 static void prq_test_budget(struct kunit *test)
@@ -302,6 +302,7 @@ static void prq_test_overflow_is_left(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 1, fake->n_groups);
 	KUNIT_EXPECT_EQ(test, DMA_PRS_PRO, reg_get(fake, DMAR_PRS_REG));
 	KUNIT_EXPECT_EQ(test, 0, fake->iommu.prq_overflows);
+	KUNIT_EXPECT_EQ(test, 1, fake->iommu.prq_passes);
 	KUNIT_EXPECT_EQ(test, IRQ_WAKE_THREAD, prq_irq(0, &fake->iommu));
 	run_thread(fake);
 	KUNIT_EXPECT_EQ(test, 0, reg_get(fake, DMAR_PRS_REG));
