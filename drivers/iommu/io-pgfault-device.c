@@ -59,7 +59,6 @@ static unsigned int iopf_credits(struct iopf_queue *queue, struct device *dev)
 static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct device *dev)
 {
 	struct iopf_device *fdev;
-	struct iopf_page *page;
 	unsigned int credits;
 
 	fdev = kzalloc_obj(*fdev, GFP_KERNEL_ACCOUNT);
@@ -90,12 +89,10 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
 	fdev->param.queue = queue;
 	fdev->iommu = dev->iommu->iommu_dev;
 
-	page = iopf_page_alloc(fdev, GFP_KERNEL);
-	if (!page) {
+	if (iopf_pool_fill(fdev)) {
 		iopf_device_put(fdev);
 		return NULL;
 	}
-	iopf_pool_add(fdev, page);
 	return fdev;
 }
 
@@ -104,7 +101,9 @@ static struct iopf_device *iopf_device_alloc(struct iopf_queue *queue, struct de
  * @queue: the queue that it joins
  * @dev: the device
  *
- * The memory for its faults is charged to the calling task's memory cgroup.
+ * The memory for its faults is charged to the calling task's memory cgroup, also
+ * what is added when it sends more. For io_pgfault.reserve requests there is memory on
+ * return, as far as its credits allow so many.
  *
  * Context: Process context, may sleep.
  *

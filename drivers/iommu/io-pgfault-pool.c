@@ -8,8 +8,10 @@
  * whatever locks, gives it back without that lock, which reports need: to lists of
  * their own, that a report takes whole when it has nothing left.
  */
+#include <kunit/visibility.h>
 #include <linux/iommu.h>
 #include <linux/memcontrol.h>
+#include <linux/moduleparam.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
@@ -18,9 +20,20 @@
 
 /* The longest time from one try to get memory for a pool to the next */
 #define IOPF_GROW_MS		1000
+/* So many of a pool are left when it is to grow, for what comes until it has. */
+#define IOPF_SPARE		3
+
+#undef MODULE_PARAM_PREFIX
+#define MODULE_PARAM_PREFIX "io_pgfault."
+
+VISIBLE_IF_KUNIT unsigned int iopf_reserve;
+EXPORT_SYMBOL_IF_KUNIT(iopf_reserve);
+module_param_named(reserve, iopf_reserve, uint, 0644);
+MODULE_PARM_DESC(reserve,
+		 "Page requests of a device that there is memory for from the start; for more it grows");
 
 /* A page of groups and requests, in the name of who enabled page requests */
-struct iopf_page *iopf_page_alloc(struct iopf_device *fdev, gfp_t gfp)
+static struct iopf_page *iopf_page_alloc(struct iopf_device *fdev, gfp_t gfp)
 {
 	struct mem_cgroup *old_memcg;
 	struct iopf_page *page;
@@ -59,7 +72,7 @@ static inline struct llist_node *iopf_pop(struct llist_node **free, struct llist
 	return node;
 }
 
-void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page)
+static void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page)
 {
 	unsigned int i = min(IOPF_PAIRS_PER_PAGE, fdev->limit - fdev->allocated);
 
@@ -73,53 +86,80 @@ void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page)
 	fdev->pages = page;
 }
 
+/* The pool has grown, or has its limit. */
+static void iopf_pool_set_mark(struct iopf_device *fdev)
+{
+	fdev->grow_at = UINT_MAX;
+	if (iopf_pool_may_grow(fdev))
+		fdev->grow_at = fdev->allocated - IOPF_VOID_GROUPS - IOPF_SPARE;
+}
+
+/* What a device has before it sends anything, in the name of who enables its requests */
+int iopf_pool_fill(struct iopf_device *fdev)
+{
+	u64 wanted = (u64)READ_ONCE(iopf_reserve) + IOPF_VOID_GROUPS + IOPF_SPARE;
+	struct iopf_page *page;
+
+	do {
+		page = iopf_page_alloc(fdev, GFP_KERNEL);
+		if (!page)
+			return -ENOMEM;
+		iopf_pool_add(fdev, page);
+	} while (fdev->allocated < min(wanted, fdev->limit));
+	iopf_pool_set_mark(fdev);
+	return 0;
+}
+
 /*
- * No page came without waiting: in the owner's name it is waited for, not for long, and
- * not on the queue's workqueue, which the drain of another owner's device waits for.
+ * Few are left. A report allocates nothing, and waits for no memory: a work item grows
+ * the pool in the owner's name, on no workqueue that another owner's device waits for.
  */
+void iopf_pool_ask(struct iopf_device *fdev)
+{
+	fdev->grow_at = UINT_MAX;
+	fdev->missed = 0;
+	if (iopf_pool_may_grow(fdev))
+		queue_delayed_work(system_dfl_wq, &fdev->grow_work, 0);
+}
+
+/* By one page. Returns false if that is enough, or there is none: then again, later. */
+static bool iopf_pool_grow(struct iopf_device *fdev, struct iopf_page *page)
+{
+	if (!page) {
+		fdev->grow_delay = clamp(2 * fdev->grow_delay, 1UL,
+					 msecs_to_jiffies(IOPF_GROW_MS));
+		queue_delayed_work(system_dfl_wq, &fdev->grow_work, fdev->grow_delay);
+		return false;
+	}
+	fdev->grow_delay = 0;
+	iopf_pool_add(fdev, page);
+	iopf_pool_set_mark(fdev);
+	/* What has found no room comes again, all of it at once. */
+	fdev->missed -= min(fdev->missed, IOPF_PAIRS_PER_PAGE);
+	if (!fdev->missed && iopf_pool_used(fdev) < fdev->grow_at)
+		return false;
+	fdev->grow_at = UINT_MAX;
+	return iopf_pool_may_grow(fdev);
+}
+
 void iopf_grow(struct work_struct *work)
 {
 	struct iopf_device *fdev = container_of(to_delayed_work(work),
 						struct iopf_device, grow_work);
-	struct iopf_page *page = iopf_page_alloc(fdev, GFP_KERNEL | __GFP_NORETRY);
-
-	spin_lock_bh(&fdev->lock);
-	if (!iopf_pool_may_grow(fdev)) {
-		fdev->grow_delay = 0;
-	} else if (page) {
-		iopf_pool_add(fdev, page);
-		page = NULL;
-		fdev->grow_delay = 0;
-	} else {
-		fdev->grow_delay = min(2 * fdev->grow_delay, msecs_to_jiffies(IOPF_GROW_MS));
-		queue_delayed_work(system_dfl_wq, &fdev->grow_work, fdev->grow_delay);
-	}
-	spin_unlock_bh(&fdev->lock);
-	kfree(page);
-}
-
-/*
- * There is not, so the pool grows by a page, or more where a page is small: one that is
- * to be had at once. A report reclaims nothing, and wakes no OOM killer. Returns false if
- * it would allocate and must not.
- */
-bool __iopf_make_room(struct iopf_device *fdev, bool may_allocate)
-{
 	struct iopf_page *page;
+	bool more;
 
-	while (!iopf_pool_has_room(fdev) && iopf_pool_may_grow(fdev) &&
-	       !fdev->grow_delay) {
-		if (!may_allocate)
-			return false;
-		page = iopf_page_alloc(fdev, GFP_NOWAIT);
-		if (page) {
-			iopf_pool_add(fdev, page);
-			continue;
+	do {
+		page = iopf_page_alloc(fdev, GFP_KERNEL | __GFP_NORETRY);
+		spin_lock_bh(&fdev->lock);
+		more = iopf_pool_may_grow(fdev);
+		if (more) {
+			more = iopf_pool_grow(fdev, page);
+			page = NULL;
 		}
-		fdev->grow_delay = 1;
-		queue_delayed_work(system_dfl_wq, &fdev->grow_work, 0);
-	}
-	return true;
+		spin_unlock_bh(&fdev->lock);
+		kfree(page);
+	} while (more);
 }
 
 /* The next free group, if there is one. */
@@ -148,21 +188,31 @@ struct iopf_fault *iopf_request_get(struct iopf_device *fdev)
 {
 	struct llist_node *node = iopf_pop(&fdev->free_requests, &fdev->returned_requests);
 
-	return node ? list_entry((struct list_head *)node, struct iopf_fault, list) : NULL;
+	if (!node)
+		return NULL;
+
+	atomic_inc(&fdev->requests);
+	return list_entry((struct list_head *)node, struct iopf_fault, list);
 }
 
 /* The requests of a group are not in use any more, but for one that is part of it. */
 static inline void iopf_return_requests(struct iopf_device *fdev, struct iopf_group *group)
 {
 	struct list_head *last = group->faults.prev;
+	int returned = group->fault_count;
 
 	if (likely(group->faults.next == &group->last_fault.list))
 		return;
-	if (last == &group->last_fault.list)
+	if (last == &group->last_fault.list) {
 		last = last->prev;
-	if (last != &group->faults)
-		llist_add_batch(iopf_link(group->faults.next), iopf_link(last),
-				&fdev->returned_requests);
+		returned--;
+	}
+	if (last == &group->faults)
+		return;
+	llist_add_batch(iopf_link(group->faults.next), iopf_link(last),
+			&fdev->returned_requests);
+	/* Behind the list, as groups are: see iopf_free_groups(). */
+	atomic_sub(returned, &fdev->requests);
 }
 
 /* No handler has the group, and it is on no list of ours. */

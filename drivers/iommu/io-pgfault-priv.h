@@ -227,4 +227,8 @@ void iopf_quiesce(struct device *dev, ioasid_t pasid, struct iommu_attach_handle
 void iopf_recall_sync(struct device *dev);
 #endif
 
+#if IS_ENABLED(CONFIG_KUNIT)
+extern unsigned int iopf_reserve;
+#endif
+
 #endif /* __IO_PGFAULT_PRIV_H */

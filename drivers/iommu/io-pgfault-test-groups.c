@@ -187,6 +187,8 @@ static void last_among_many(struct kunit *test)
 	u64 among_one, among_many;
 	u32 grpid;
 
+	iopf_reserve = 4096;
+	iopf_test_set_credits(test, 4096);
 	KUNIT_ASSERT_EQ(test, test_partial(ft, 0), 0);
 	among_one = test_time_last(test);
 	for (grpid = 1; grpid < 4096; grpid++)
@@ -206,9 +208,12 @@ static void last_among_many(struct kunit *test)
 static void chosen_ids(struct kunit *test)
 {
 	struct iopf_test *ft = test->priv;
-	unsigned int bits = test_fdev(ft)->partial_bits, n = 0;
+	unsigned int bits, n = 0;
 	u32 grpid;
 
+	iopf_reserve = 1024;
+	iopf_test_set_credits(test, 4096);
+	bits = test_fdev(ft)->partial_bits;
 	for (grpid = 0; n < 1024; grpid++) {
 		if (hash_64((u64)grpid << 32 | IOMMU_PASID_INVALID, bits))
 			continue;

@@ -313,6 +313,7 @@ int iopf_test_init(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, ft);
 	test->priv = ft;
+	iopf_reserve = TEST_RESERVE;
 	spin_lock_init(&ft->lock);
 	INIT_LIST_HEAD(&ft->held);
 	INIT_LIST_HEAD(&ft->recalled_groups);
@@ -339,6 +340,7 @@ void iopf_test_exit(struct kunit *test)
 	struct test_iommu *ti;
 	unsigned int i;
 
+	iopf_reserve = 0;
 	if (!ft || !ft->iommus[TEST_IOMMUS - 1].rid.domain)
 		return;
 	iopf_test_answer(ft, IOMMU_PAGE_RESP_INVALID);

@@ -163,60 +163,80 @@ static void try_again_too_late(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 2);
 }
 
-/* A report that may not allocate does nothing where it would have to. */
-static void nothing_allocated(struct kunit *test)
+/* A pool that begins with a page, as it does if nothing is reserved */
+static struct iopf_device *small_pool(struct kunit *test, unsigned int credits)
 {
-	struct iopf_fault evt = test_request_of(IOMMU_NO_PASID, 99, true);
-	struct iopf_test *ft = test->priv;
-	struct iopf_device *fdev;
-	struct device *dev;
-	u32 i, room, allocated;
-
-	iopf_test_set_credits(test, 64);
-	dev = test_dev(ft, 0);
-	fdev = test_fdev(ft);
-	allocated = fdev->allocated;
-	room = allocated - IOPF_VOID_GROUPS;
-	for (i = 0; i < room; i++) {
-		evt.fault.prm.grpid = i;
-		KUNIT_EXPECT_TRUE(test, iommu_try_report_device_fault(dev, &evt));
-	}
-	evt.fault.prm.grpid = i;
-	KUNIT_EXPECT_FALSE(test, iommu_try_report_device_fault(dev, &evt));
-	KUNIT_EXPECT_EQ(test, fdev->allocated, allocated);
-	KUNIT_EXPECT_EQ(test, fdev->count.requests, room);
-	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 0);
-	KUNIT_EXPECT_EQ(test, ft->queued, room);
-	KUNIT_EXPECT_EQ(test, test_responses(ft, 0), 0);
-
-	KUNIT_EXPECT_EQ(test, iommu_report_device_fault(dev, &evt), 0);
-	KUNIT_EXPECT_GT(test, fdev->allocated, allocated);
-	KUNIT_EXPECT_TRUE(test, iommu_try_report_device_fault(dev, &evt));
-	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), room + 2);
-
-	/* Without memory it is not put off for ever: the device tries again. */
-	for (i = 0; atomic_read(&fdev->depth) < fdev->allocated - IOPF_VOID_GROUPS; i++)
-		KUNIT_ASSERT_EQ(test, test_last(ft, i), 0);
-	spin_lock_bh(&fdev->lock);
-	fdev->grow_delay = 1;
-	spin_unlock_bh(&fdev->lock);
-	KUNIT_EXPECT_TRUE(test, iommu_try_report_device_fault(dev, &evt));
-	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 1);
+	iopf_reserve = 0;
+	iopf_test_set_credits(test, credits);
+	return test_fdev(test->priv);
 }
 
-/* No page can be had without waiting: the device tries again until there is one. */
+static void let_grow(struct iopf_device *fdev)
+{
+	enable_delayed_work(&fdev->grow_work);
+	queue_delayed_work(system_dfl_wq, &fdev->grow_work, 0);
+	flush_delayed_work(&fdev->grow_work);
+}
+
+/* A device that does not send faster than memory comes never finds none. */
+static void grows_ahead(struct kunit *test)
+{
+	struct iopf_device *fdev = small_pool(test, 64);
+	struct iopf_test *ft = test->priv;
+	u32 i, room = fdev->limit - IOPF_VOID_GROUPS;
+
+	KUNIT_EXPECT_LT(test, fdev->allocated, 64);
+	for (i = 0; i < room; i++) {
+		KUNIT_ASSERT_EQ(test, test_last(ft, i), 0);
+		flush_delayed_work(&fdev->grow_work);
+	}
+	KUNIT_EXPECT_EQ(test, fdev->allocated, fdev->limit);
+	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), room);
+
+	/* The same of requests, in one group */
+	fdev = small_pool(test, 64);
+	for (i = 0; i < fdev->limit; i++) {
+		KUNIT_ASSERT_EQ(test, test_partial(ft, 7), 0);
+		flush_delayed_work(&fdev->grow_work);
+	}
+	KUNIT_EXPECT_EQ(test, fdev->allocated, fdev->limit);
+	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 0);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&fdev->requests), fdev->limit);
+	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&fdev->requests), 0);
+}
+
+/* A pool grows by what is outstanding at once, and by no more, however long it goes on. */
+static void grows_with_need(struct kunit *test)
+{
+	struct iopf_device *fdev = small_pool(test, 256);
+	struct iopf_test *ft = test->priv;
+	u32 i, round, allocated;
+
+	for (round = 0; round < 8; round++) {
+		for (i = 0; i < 40; i++) {
+			KUNIT_ASSERT_EQ(test, test_partial(ft, i), 0);
+			flush_delayed_work(&fdev->grow_work);
+			KUNIT_ASSERT_EQ(test, test_last(ft, i), 0);
+		}
+		if (!round)
+			allocated = fdev->allocated;
+		KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 40);
+	}
+	KUNIT_EXPECT_EQ(test, fdev->allocated, allocated);
+	KUNIT_EXPECT_LT(test, allocated, 40 + IOPF_VOID_GROUPS + 2 * IOPF_PAIRS_PER_PAGE);
+	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 0);
+}
+
+/* A report allocates nothing: what comes before the memory does is to try again. */
 static void memory_short(struct kunit *test)
 {
+	struct iopf_device *fdev = small_pool(test, 8);
+	u32 i, allocated = fdev->allocated, room = allocated - IOPF_VOID_GROUPS;
 	struct iopf_test *ft = test->priv;
-	struct iopf_device *fdev;
-	u32 i, room;
 
-	iopf_test_set_credits(test, 8);
-	fdev = test_fdev(ft);
-	room = fdev->allocated - IOPF_VOID_GROUPS;
-	spin_lock_bh(&fdev->lock);
-	fdev->grow_delay = 1;
-	spin_unlock_bh(&fdev->lock);
+	disable_delayed_work_sync(&fdev->grow_work);
 	for (i = 0; i < room; i++)
 		KUNIT_ASSERT_EQ(test, test_last(ft, i), 0);
 	/* In the groups that are kept back, and when these are used up, at once */
@@ -227,7 +247,7 @@ static void memory_short(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_last(ft, i), -EAGAIN);
 	KUNIT_EXPECT_EQ(test, ft->iommus[0].responses[IOMMU_PAGE_RESP_SUCCESS], 1);
 	KUNIT_EXPECT_EQ(test, test_partial(ft, i), -EAGAIN);
-	KUNIT_EXPECT_EQ(test, ft->lost[IOPF_CAUSE_NO_ROOM], IOPF_VOID_GROUPS + 2);
+	KUNIT_EXPECT_EQ(test, fdev->count.no_room, IOPF_VOID_GROUPS + 2);
 	enable_delayed_work(&fdev->retry_work);
 	mod_delayed_work(fdev->param.queue->wq, &fdev->retry_work, 0);
 	flush_delayed_work(&fdev->retry_work);
@@ -241,14 +261,82 @@ static void memory_short(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ft->iommus[0].responses[IOMMU_PAGE_RESP_SUCCESS],
 			2 + IOPF_VOID_GROUPS);
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 0);
+	KUNIT_EXPECT_EQ(test, fdev->allocated, allocated);
+	/* Nothing of all that is lost, so nobody is told. */
+	KUNIT_EXPECT_EQ(test, ft->lost[IOPF_CAUSE_NO_ROOM], 0);
 
-	queue_delayed_work(system_dfl_wq, &fdev->grow_work, 0);
-	flush_delayed_work(&fdev->grow_work);
-	KUNIT_EXPECT_GT(test, fdev->allocated, room + IOPF_VOID_GROUPS);
-	for (; atomic_read(&fdev->depth) < fdev->limit - IOPF_VOID_GROUPS; i++)
+	/* By as much as the device goes on to ask for */
+	fdev->missed = 0;
+	let_grow(fdev);
+	KUNIT_EXPECT_GT(test, fdev->allocated, allocated);
+	KUNIT_EXPECT_LT(test, fdev->allocated, fdev->limit);
+	for (; atomic_read(&fdev->depth) < fdev->limit - IOPF_VOID_GROUPS; i++) {
 		KUNIT_ASSERT_EQ(test, test_last(ft, i), 0);
+		flush_delayed_work(&fdev->grow_work);
+	}
 	KUNIT_EXPECT_EQ(test, test_last(ft, i), -ENOMEM);
 	KUNIT_EXPECT_EQ(test, test_invalid(ft), 1);
+	KUNIT_EXPECT_EQ(test, ft->lost[IOPF_CAUSE_NO_ROOM], 1);
+}
+
+/* A large burst, and a group of many requests, find room when they come again. */
+static void grows_by_what_missed(struct kunit *test)
+{
+	struct iopf_device *fdev = small_pool(test, 256);
+	struct iopf_test *ft = test->priv;
+	u32 i, n;
+
+	disable_delayed_work_sync(&fdev->grow_work);
+	for (n = 0; n < 200; n++) {
+		if (test_last(ft, n))
+			break;
+	}
+	KUNIT_EXPECT_GT(test, n, 0);
+	for (i = n + 1; i < 200; i++)
+		KUNIT_EXPECT_EQ(test, test_last(ft, i), -EAGAIN);
+	let_grow(fdev);
+	flush_delayed_work(&fdev->retry_work);
+	for (i = n; i < 200; i++)
+		KUNIT_EXPECT_EQ(test, test_last(ft, i), 0);
+	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 200);
+	KUNIT_EXPECT_LT(test, fdev->allocated, 200 + IOPF_VOID_GROUPS + 2 * IOPF_PAIRS_PER_PAGE);
+
+	fdev = small_pool(test, 256);
+	disable_delayed_work_sync(&fdev->grow_work);
+	for (i = 0; i < 255; i++)
+		n = test_partial(ft, 7);
+	KUNIT_EXPECT_EQ(test, n, (u32)-ENOMEM);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), -EAGAIN);
+	let_grow(fdev);
+	flush_delayed_work(&fdev->retry_work);
+	for (i = 0; i < 255; i++)
+		KUNIT_EXPECT_EQ(test, test_partial(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, test_last(ft, 7), 0);
+	KUNIT_EXPECT_EQ(test, test_newest(ft)->fault_count, 256);
+	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 1);
+}
+
+/* What the administrator reserves is there before the first request, up to the limit. */
+static void reserved(struct kunit *test)
+{
+	struct iopf_test *ft = test->priv;
+	struct iopf_device *fdev;
+	u32 i;
+
+	iopf_reserve = 100;
+	iopf_test_set_credits(test, 64);
+	fdev = test_fdev(ft);
+	disable_delayed_work_sync(&fdev->grow_work);
+	for (i = 0; i < 100; i++)
+		KUNIT_EXPECT_EQ(test, test_last(ft, i), 0);
+	KUNIT_EXPECT_EQ(test, fdev->count.no_room, 0);
+	enable_delayed_work(&fdev->grow_work);
+	KUNIT_EXPECT_EQ(test, iopf_test_answer(ft, IOMMU_PAGE_RESP_SUCCESS), 100);
+
+	iopf_reserve = UINT_MAX;
+	iopf_test_set_credits(test, 64);
+	fdev = test_fdev(ft);
+	KUNIT_EXPECT_EQ(test, fdev->allocated, fdev->limit);
 }
 
 static struct kunit_case iopf_room_cases[] = {
@@ -259,8 +347,11 @@ static struct kunit_case iopf_room_cases[] = {
 	KUNIT_CASE(try_again),
 	KUNIT_CASE(try_again_immediate),
 	KUNIT_CASE(try_again_too_late),
-	KUNIT_CASE(nothing_allocated),
+	KUNIT_CASE(grows_ahead),
+	KUNIT_CASE(grows_with_need),
+	KUNIT_CASE(grows_by_what_missed),
 	KUNIT_CASE(memory_short),
+	KUNIT_CASE(reserved),
 	{ }
 };
 

@@ -18,6 +18,8 @@
 #define TEST_IOMMUS	2
 #define TEST_PASIDS	2
 #define TEST_BATCH	64
+/* What the pool of a device has from the start: all of it, with few credits */
+#define TEST_RESERVE	300
 
 struct test_iommu {
 	struct iommu_device iommu;

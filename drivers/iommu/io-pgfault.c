@@ -58,18 +58,18 @@
  * handler, which has the memory, is told by a recall.
  *
  * Memory: requests and groups live in pages that belong to struct iopf_device.
- * The pool starts small, grows by whole pages up to a limit and is returned
+ * The pool starts small, or with what the administrator reserves, grows by whole pages
+ * up to a limit and is returned
  * when the device has left the queue and the last group was freed. The limit
  * is twice the number of requests that the device may have outstanding (its
  * credits), and some: a device that was answered may send its next group before
  * the memory of the last one is back. Nothing is allocated for a fault once the
  * pool has grown. What finds no room beyond the limit is answered INVALID at once.
  *
- * A report is in a thread, or a softirq, of all devices. In a softirq nothing is
- * allocated: a request that takes memory is left to the thread, which takes a page if
- * there is one, and neither reclaims memory nor waits, whatever the limits of the
- * device's owner. If there is none, the device is told to try again, and a work item asks
- * for a page in the owner's name, without killing for it, less and less often.
+ * A report is in a thread, or a softirq, of all devices: it allocates nothing. When few
+ * of the pool are free it schedules a work item, which asks for pages in the owner's
+ * name, without killing for them, and if there are none less and less often. What finds
+ * no room before these have come is told to try again.
  *
  * Locks, outermost first. A driver may hold mutexes of its own while it reports,
  * and iommufd holds igroup->lock while it attaches and detaches:
@@ -102,8 +102,6 @@
 
 /* No error: the core itself has the group, and answers it later. */
 #define IOPF_PARKED	1
-/* Nor this: nothing was done, as the report may not allocate. */
-#define IOPF_PUT_OFF	2
 
 #define CREATE_TRACE_POINTS
 #include <trace/events/iopf.h>
@@ -132,18 +130,23 @@ iopf_find_handle(struct device *dev, const struct iommu_fault_page_request *prm)
 }
 
 /*
- * Count a request that found no room, and tell who handles such requests. Returns
- * -ENOMEM for one beyond the limit, -EAGAIN while there is no memory.
+ * Count a request that found no room. Returns -EAGAIN while the pool may grow, and
+ * nothing is lost. One beyond the limit is, -ENOMEM: who handles such requests is told.
  */
 static int iopf_no_room(struct iopf_device *fdev,
 			const struct iommu_fault_page_request *prm)
 {
-	struct iommu_attach_handle *handle = iopf_find_handle(fdev->param.dev, prm);
+	struct iommu_attach_handle *handle;
 
 	fdev->count.no_room++;
+	if (iopf_pool_may_grow(fdev)) {
+		fdev->missed++;
+		return -EAGAIN;
+	}
+	handle = iopf_find_handle(fdev->param.dev, prm);
 	if (handle && iopf_ops(handle)->lost)
 		iopf_ops(handle)->lost(handle, IOPF_CAUSE_NO_ROOM);
-	return iopf_pool_may_grow(fdev) ? -EAGAIN : -ENOMEM;
+	return -ENOMEM;
 }
 
 /*
@@ -308,8 +311,12 @@ static int iopf_collect(struct iopf_device *fdev, const struct iommu_fault *faul
 	fdev->count.requests++;
 
 	group = iopf_find(fdev, key);
-	if (group && group->verdict)
+	if (group && group->verdict) {
+		/* The group comes again, and is to find room for each of its requests. */
+		if (iopf_verdict_cause(group->verdict) == IOPF_CAUSE_NO_ROOM)
+			fdev->missed++;
 		return -ENOMEM;
+	}
 	if (fault->prm.flags & IOMMU_FAULT_PAGE_REQUEST_REFUSED) {
 		rc = -EINVAL;
 		goto make_void;
@@ -478,17 +485,13 @@ static void iopf_reject(struct device *dev, struct iopf_fault *evt, enum iopf_ca
 	dev_iommu_ops(dev)->page_response(dev, evt, &resp);
 }
 
-static int iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, bool may_allocate,
-		     enum iopf_cause *cause)
+static int iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, enum iopf_cause *cause)
 {
 	bool last = evt->fault.prm.flags & IOMMU_FAULT_PAGE_REQUEST_LAST_PAGE;
 	int rc;
 
 	spin_lock_bh(&fdev->lock);
-	if (unlikely(!iopf_make_room(fdev, may_allocate))) {
-		spin_unlock_bh(&fdev->lock);
-		return IOPF_PUT_OFF;
-	}
+	iopf_pool_watch(fdev);
 	trace_iopf_page_request(fdev->param.dev, &evt->fault.prm);
 	if (last)
 		rc = iopf_complete(fdev, evt, cause);
@@ -498,33 +501,6 @@ static int iopf_take(struct iopf_device *fdev, struct iopf_fault *evt, bool may_
 
 	if (unlikely(rc < 0) && last)
 		atomic64_inc(&fdev->answered[*cause][iopf_reject_code(rc)]);
-	return rc;
-}
-
-static int iopf_report(struct device *dev, struct iopf_fault *evt, bool may_allocate)
-{
-	enum iopf_cause cause = IOPF_CAUSE_REMOVE;
-	struct iopf_device *fdev;
-	int rc = -ENODEV;
-
-	/*
-	 * Keeps @fdev to the end of its lock: others may have given the group back, and
-	 * the device may have left its queue, by then (claims.pml: GET_NO_RCU).
-	 */
-	rcu_read_lock();
-	fdev = to_iopf_device(rcu_dereference(dev->iommu->fault_param));
-	if (likely(fdev))
-		rc = iopf_take(fdev, evt, may_allocate, &cause);
-	else
-		trace_iopf_page_request(dev, &evt->fault.prm);
-	rcu_read_unlock();
-
-	if (likely(!rc))
-		return 0;
-	if (rc > 0)
-		return rc == IOPF_PARKED ? -EAGAIN : rc;
-	/* A device that is on no queue has its answer, too. */
-	iopf_reject(dev, evt, cause, iopf_reject_code(rc));
 	return rc;
 }
 
@@ -550,37 +526,42 @@ static int iopf_report(struct device *dev, struct iopf_fault *evt, bool may_allo
  * hardware queue is drained; until then a handle that is being detached is
  * protected as iopf_quiesce() describes.
  *
- * Context: Process context; ops->page_response() may be called from here. Takes the
- * device's fault lock, under which the domain's iopf_handler is called, with bottom halves
- * disabled: handlers must not sleep. Allocates memory, but does not wait for it.
+ * Context: Process context, or a softirq of a driver whose ops->page_response() does not
+ * sleep, as it may be called from here. Takes the device's fault lock, under which the
+ * domain's iopf_handler is called, with bottom halves disabled: handlers must not sleep.
+ * Allocates nothing.
  *
  * Return: 0 if the request was collected or its group was taken by a handler.
  * -EINVAL: nobody handles faults of this device and PASID; -ENOMEM: the
- * device sends more than its credits, or no memory; -ENODEV: the device is not on
+ * device sends more than its credits; -ENODEV: the device is not on
  * a queue (any more); or what the handler returned. With an error, a last
  * request has been answered with IOMMU_PAGE_RESP_INVALID; but with -EAGAIN it will
  * be with IOMMU_PAGE_RESP_SUCCESS, and the device asks again.
  */
 int iommu_report_device_fault(struct device *dev, struct iopf_fault *evt)
 {
-	return iopf_report(dev, evt, true);
+	enum iopf_cause cause = IOPF_CAUSE_REMOVE;
+	struct iopf_device *fdev;
+	int rc = -ENODEV;
+
+	/*
+	 * Keeps @fdev to the end of its lock: others may have given the group back, and
+	 * the device may have left its queue, by then (claims.pml: GET_NO_RCU).
+	 */
+	rcu_read_lock();
+	fdev = to_iopf_device(rcu_dereference(dev->iommu->fault_param));
+	if (likely(fdev))
+		rc = iopf_take(fdev, evt, &cause);
+	else
+		trace_iopf_page_request(dev, &evt->fault.prm);
+	rcu_read_unlock();
+
+	if (likely(!rc))
+		return 0;
+	if (rc == IOPF_PARKED)
+		return -EAGAIN;
+	/* A device that is on no queue has its answer, too. */
+	iopf_reject(dev, evt, cause, iopf_reject_code(rc));
+	return rc;
 }
 EXPORT_SYMBOL_GPL(iommu_report_device_fault);
-
-/**
- * iommu_try_report_device_fault() - The same, unless it takes memory
- * @dev: the device that made the request
- * @evt: the request
- *
- * For the softirq of a driver that has a thread, too: see iommu_report_device_fault().
- *
- * Context: Softirq or process context, with an ops->page_response() that does not sleep.
- *
- * Return: true if the request was reported, whatever became of it. False if nothing
- * was done: it is to be reported by the thread, before any later one.
- */
-bool iommu_try_report_device_fault(struct device *dev, struct iopf_fault *evt)
-{
-	return iopf_report(dev, evt, false) != IOPF_PUT_OFF;
-}
-EXPORT_SYMBOL_GPL(iommu_try_report_device_fault);

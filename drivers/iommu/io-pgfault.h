@@ -73,11 +73,12 @@ struct iopf_counters {
  * @memcg: charged for the pool: that of the task which added the device
  * @age_work: forgets groups whose last request does not come
  * @retry_work: answers and frees what is @parked
- * @grow_work: adds a page to the pool that a report could not get
+ * @grow_work: adds pages to the pool when few are free
  * @debugfs: file with the counters
  * @answered: groups by who answered them and how. Counted before the answer is sent:
  *            who has seen the device get it finds it here
  * @depth: groups that handlers hold
+ * @requests: requests that are in use, beside the last ones of their groups
  * @returned_groups: groups that came back since a report has looked; linked as
  *                   @free_groups are
  * @returned_requests: the same for requests
@@ -87,7 +88,11 @@ struct iopf_counters {
  * @waiters: tasks that wait until no answer is under way
  * @limit: how many requests, and groups, the pool may grow to
  * @allocated: how many it has grown to
- * @grow_delay: until the next try of @grow_work, in jiffies; 0: reports try
+ * @grow_at: how many in use let @grow_work be scheduled; UINT_MAX while it is, and
+ *           at the limit
+ * @grow_delay: until the next try of @grow_work, in jiffies, after one that failed
+ * @missed: requests that have found no room since the pool was to grow, and for which it
+ *          has not grown yet
  * @free_groups: groups without a request in them, see iopf_link()
  * @free_requests: requests without a group
  * @pages: every page of the pool, newest first
@@ -113,6 +118,7 @@ struct iopf_device {
 	atomic64_t answered[IOPF_NR_CAUSES][IOPF_NR_CODES];
 
 	atomic_t depth;
+	atomic_t requests;
 	struct llist_head returned_groups;
 	struct llist_head returned_requests;
 
@@ -122,6 +128,8 @@ struct iopf_device {
 	unsigned int waiters;
 	unsigned int limit;
 	unsigned int allocated;
+	unsigned int grow_at;
+	unsigned int missed;
 	unsigned long grow_delay;
 	struct llist_node *free_groups;
 	struct llist_node *free_requests;
@@ -181,12 +189,11 @@ static inline void iopf_device_put(struct iopf_device *fdev)
 
 /* io-pgfault-pool.c; all under &iopf_device.lock, but for the first four */
 
-struct iopf_page *iopf_page_alloc(struct iopf_device *fdev, gfp_t gfp);
+int iopf_pool_fill(struct iopf_device *fdev);
 struct iopf_page *iopf_first_page(struct iopf_device *fdev);
 void iopf_grow(struct work_struct *work);
 void iopf_pool_put(struct iopf_device *fdev, struct iopf_group *group);
-void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page);
-bool __iopf_make_room(struct iopf_device *fdev, bool may_allocate);
+void iopf_pool_ask(struct iopf_device *fdev);
 struct iopf_group *__iopf_pool_get(struct iopf_device *fdev);
 struct iopf_fault *iopf_request_get(struct iopf_device *fdev);
 
@@ -203,16 +210,18 @@ static inline bool iopf_pool_has_groups(struct iopf_device *fdev)
 	       fdev->allocated;
 }
 
-static inline bool iopf_pool_has_room(struct iopf_device *fdev)
+/* Of groups or of requests, whichever are more */
+static inline unsigned int iopf_pool_used(struct iopf_device *fdev)
 {
-	return iopf_pool_has_groups(fdev) &&
-	       (fdev->free_requests || !llist_empty(&fdev->returned_requests));
+	return max((unsigned int)atomic_read(&fdev->depth) + fdev->count.partials,
+		   (unsigned int)atomic_read(&fdev->requests));
 }
 
-/* See that a group and a request are free, if the limit and the memory allow it. */
-static inline bool iopf_make_room(struct iopf_device *fdev, bool may_allocate)
+/* See that the pool grows before it is empty. */
+static inline void iopf_pool_watch(struct iopf_device *fdev)
 {
-	return likely(iopf_pool_has_room(fdev)) || __iopf_make_room(fdev, may_allocate);
+	if (unlikely(iopf_pool_used(fdev) >= fdev->grow_at))
+		iopf_pool_ask(fdev);
 }
 
 static inline struct iopf_group *iopf_pool_get(struct iopf_device *fdev)

@@ -111,13 +111,22 @@ static void attach(struct scene *s, bool faults)
 	}
 }
 
+/* Not faster than the memory of the devices grows: none of them is to try again. */
 static void fault(struct scene *s, unsigned int each)
 {
+	long queued = 0;
 	unsigned int i;
 
-	for (i = 0; i < s->devices; i++)
-		check(iopf_inject(s->fd, s->dev[i].idev_id, 0, 0, FIRST_IOVA, each, 1, 0),
-		      "inject faults");
+	for (i = 0; i < s->devices * each; i++) {
+		check(iopf_inject(s->fd, s->dev[i % s->devices].idev_id, 0, i, FIRST_IOVA, 1, 1,
+				  0), "inject faults");
+		if (i % s->devices == s->devices - 1)
+			usleep(1000);
+	}
+	for (i = 0; i < s->objects; i++)
+		queued += fdinfo_number(s->fault_fd[i], "iommufd-fault-queued");
+	if (queued != (long)s->devices * each)
+		fail("faults that are not queued", ENOBUFS);
 }
 
 static void open_scene(struct scene *s)

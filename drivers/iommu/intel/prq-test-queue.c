@@ -176,17 +176,6 @@ static void put_some(struct fake *fake, unsigned int n)
 		put(fake, &fake->device[0], PASID, grpid++ % GROUP_IDS, true);
 }
 
-/* Let the pool of the device grow to @n groups, and the head be at 0 again. */
-static void grow(struct fake *fake, unsigned int n)
-{
-	put_some(fake, n);
-	run(fake);
-	prq_fake_answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
-	reg_set(fake, DMAR_PQH_REG, 0);
-	reg_set(fake, DMAR_PQT_REG, 0);
-	fake->n_groups = 0;
-}
-
 static bool in_softirq;
 
 static void look_for_softirq(struct fake *fake, struct iopf_group *group)
@@ -243,7 +232,6 @@ static void prq_test_budget(struct kunit *test)
 	struct fake *fake = test->priv;
 	unsigned int passes;
 
-	grow(fake, BUDGET + 2);
 	put_some(fake, BUDGET);
 	passes = fake->iommu.prq_passes;
 	KUNIT_EXPECT_FALSE(test, run_bottom_half(fake));
@@ -268,27 +256,6 @@ static void prq_test_budget(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, run_bottom_half(fake));
 	KUNIT_EXPECT_EQ(test, BUDGET - 9, head_slot(fake));
 	run_thread(fake);
-}
-
-/* Nothing is allocated there: what takes memory is for the thread, and so is the rest. */
-static void prq_test_memory_is_left(struct kunit *test)
-{
-	struct fake *fake = test->priv;
-
-	put_some(fake, BUDGET);
-	KUNIT_EXPECT_TRUE(test, run_bottom_half(fake));
-	KUNIT_EXPECT_GT(test, head_slot(fake), 0);
-	KUNIT_EXPECT_LT(test, head_slot(fake), BUDGET);
-	KUNIT_EXPECT_EQ(test, head_slot(fake), fake->n_groups);
-	run_thread(fake);
-	KUNIT_EXPECT_EQ(test, BUDGET, head_slot(fake));
-	KUNIT_EXPECT_EQ(test, BUDGET, fake->n_groups);
-	prq_fake_answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
-
-	put_some(fake, BUDGET);
-	KUNIT_EXPECT_FALSE(test, run_bottom_half(fake));
-	KUNIT_EXPECT_EQ(test, 2 * BUDGET, fake->n_groups);
-	prq_fake_answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
 }
 
 /* What follows an overflow takes mutexes. */
@@ -318,7 +285,6 @@ static struct kunit_case prq_test_queue_cases[] = {
 	KUNIT_CASE(prq_test_interrupt),
 	KUNIT_CASE(prq_test_interrupt_amid),
 	KUNIT_CASE(prq_test_budget),
-	KUNIT_CASE(prq_test_memory_is_left),
 	KUNIT_CASE(prq_test_overflow_is_left),
 	{}
 };

@@ -248,14 +248,13 @@ static void prq_test_replace(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mover->sent, fake->n_answers);
 }
 
-static bool mover_report(struct device *dev, struct iopf_fault *evt, bool softirq)
+static void mover_report(struct device *dev, struct iopf_fault *evt)
 {
 	struct fake *fake = kunit_get_current_test()->priv;
 	struct mover *mover = fake->mover;
 
 	mover->n_groups++;
 	mover->n_strays += evt->fault.prm.addr >> PAGE_SHIFT < READ_ONCE(mover->shown);
-	return true;
 }
 
 /* The same for the RID, whose domain only a real device can get: the driver's part */

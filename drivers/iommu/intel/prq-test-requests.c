@@ -63,12 +63,11 @@ static struct {
 	struct iommu_fault fault;
 } reported;
 
-static bool keep_report(struct device *dev, struct iopf_fault *evt, bool softirq)
+static void keep_report(struct device *dev, struct iopf_fault *evt)
 {
 	reported.count++;
 	reported.dev = dev;
 	reported.fault = evt->fault;
-	return true;
 }
 
 /* Each field, as the core is told of it */

@@ -278,6 +278,8 @@ int prq_test_init(struct kunit *test)
 	test->priv = fake;
 	fake->test = test;
 	INIT_LIST_HEAD(&fake->groups);
+	/* Whatever is in the ring is reported, and not told to try again. */
+	iopf_reserve = SLOTS;
 	queues_init(test, fake);
 
 	fake->ops.device_mute = intel_iommu_device_mute;
@@ -308,6 +310,7 @@ void prq_test_exit(struct kunit *test)
 	struct fake_device *device;
 	ioasid_t pasid;
 
+	iopf_reserve = 0;
 	if (!fake || !fake->iommu.iopf_queue)
 		return;
 

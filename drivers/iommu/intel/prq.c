@@ -11,8 +11,8 @@
  *	prq_irq()		schedules the bottom half
  *	prq_bottom_half()	in a softirq, where a switch to a thread and back
  *				would cost as much as all the rest: up to PRQ_BUDGET
- *				requests. It leaves to the thread what is beyond
- *				or takes memory, and an overflow
+ *				requests. It leaves to the thread what is beyond,
+ *				and an overflow
  *	prq_event_thread()	all that is there
  *
  * How all this is set up, and put away while the system sleeps, is in prq-setup.c.
@@ -353,19 +353,16 @@ static void prq_reject(struct intel_iommu *iommu, const struct page_req_dsc *req
 	qi_post(iommu, &desc, 1);
 }
 
-VISIBLE_IF_KUNIT bool prq_report(struct device *dev, struct iopf_fault *evt, bool softirq)
+VISIBLE_IF_KUNIT void prq_report(struct device *dev, struct iopf_fault *evt)
 {
-	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt, softirq);
+	KUNIT_STATIC_STUB_REDIRECT(prq_report, dev, evt);
 
-	if (softirq)
-		return iommu_try_report_device_fault(dev, evt);
+	/* With an error it has been answered. */
 	iommu_report_device_fault(dev, evt);
-	return true;
 }
 
-/* Returns false for one that is left to the thread. */
-static bool prq_handle(struct intel_iommu *iommu, struct device *dev,
-		       const struct page_req_dsc *req, bool softirq)
+static void prq_handle(struct intel_iommu *iommu, struct device *dev,
+		       const struct page_req_dsc *req)
 {
 	struct iopf_fault evt = {};
 	const char *refusal;
@@ -373,16 +370,16 @@ static bool prq_handle(struct intel_iommu *iommu, struct device *dev,
 	if (FIELD_GET(PRQ_TYPE, req->qw[0]) != PRQ_TYPE_REQUEST) {
 		pr_err_ratelimited("%s: unknown descriptor in the page request queue: %016llx %016llx\n",
 				   iommu->name, req->qw[0], req->qw[1]);
-		return true;
+		return;
 	}
 	if (prq_is_stop_marker(req)) {
 		if (dev)
 			iopf_discard_pasid(dev, prq_pasid(req));
-		return true;
+		return;
 	}
 	if (!dev) {
 		prq_reject(iommu, req);
-		return true;
+		return;
 	}
 
 	prq_decode(req, &evt.fault);
@@ -392,18 +389,16 @@ static bool prq_handle(struct intel_iommu *iommu, struct device *dev,
 				    refusal, req->qw[0], req->qw[1]);
 		evt.fault.prm.flags |= IOMMU_FAULT_PAGE_REQUEST_REFUSED;
 	}
-	if (unlikely(!prq_report(dev, &evt, softirq)))
-		return false;
+	prq_report(dev, &evt);
 	trace_prq_report(iommu, dev, req->qw[0], req->qw[1], req->qw[2], req->qw[3],
 			 iommu->prq_seq_number++);
-	return true;
 }
 
 /*
  * Requests that follow each other from one source; returns the new head. Slots
  * are given back as they are used, so that a burst finds room while this works.
  */
-static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end, bool softirq)
+static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end)
 {
 	u16 sid = prq_source(prq_at(iommu, head));
 	struct device *dev = device_rbtree_find(iommu, sid);
@@ -411,8 +406,7 @@ static u32 prq_run(struct intel_iommu *iommu, u32 head, u32 end, bool softirq)
 
 	do {
 		req = *prq_at(iommu, head);
-		if (unlikely(!prq_handle(iommu, dev, &req, softirq)))
-			break;
+		prq_handle(iommu, dev, &req);
 		head = prq_next(head);
 		if (!(head % (PRQ_HEAD_STEP * PRQ_DSC_SIZE)))
 			writeq(head, iommu->reg + DMAR_PQH_REG);
@@ -438,15 +432,15 @@ static void prq_pass(struct intel_iommu *iommu)
 	head = prq_head(iommu);
 	while (head != tail) {
 		mutex_lock(&iommu->iopf_lock);
-		head = prq_run(iommu, head, tail, false);
+		head = prq_run(iommu, head, tail);
 		mutex_unlock(&iommu->iopf_lock);
 	}
 }
 
-/* The same, in a bottom half: within the budget, and with the memory that is there */
+/* The same, in a bottom half: within the budget */
 static bool prq_try_pass(struct intel_iommu *iommu, u32 budget)
 {
-	u32 head, tail, end, next;
+	u32 head, tail, end;
 
 	prq_acknowledge(iommu, DMA_PRS_PPR);
 	tail = prq_tail(iommu);
@@ -454,11 +448,8 @@ static bool prq_try_pass(struct intel_iommu *iommu, u32 budget)
 	end = tail;
 	if (((tail - head) & PRQ_RING_MASK) > budget * PRQ_DSC_SIZE)
 		end = (head + budget * PRQ_DSC_SIZE) & PRQ_RING_MASK;
-	for (; head != end; head = next) {
-		next = prq_run(iommu, head, end, true);
-		if (unlikely(next == head))
-			break;
-	}
+	while (head != end)
+		head = prq_run(iommu, head, end);
 
 	return head == tail;
 }

@@ -53,7 +53,7 @@ extern unsigned int prq_patience;
 void prq_start(struct intel_iommu *iommu);
 void prq_kick_later(struct intel_iommu *iommu);
 void prq_wake_thread(struct intel_iommu *iommu);
-bool prq_report(struct device *dev, struct iopf_fault *evt, bool softirq);
+void prq_report(struct device *dev, struct iopf_fault *evt);
 #endif
 
 #endif

@@ -61,6 +61,7 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "../../testing/selftests/iommu/iommufd_fdinfo.h"
 
 #define WARM_UP 512
 #define CLOCK_READINGS 1000
@@ -397,6 +398,8 @@ static void print_allocations(const struct spec *spec, unsigned int faults,
 static int run_case(const struct spec *spec, const unsigned int faults[FIGURES],
 		    struct outcome *out)
 {
+	/* A batch is to be delivered whole, also the first one. */
+	long reserved = reserve_requests(MAX_BATCH);
 	uint64_t syscalls = 0;
 	int rc;
 
@@ -418,6 +421,8 @@ static int run_case(const struct spec *spec, const unsigned int faults[FIGURES],
 			print_allocations(spec, faults[FIGURE_ALLOCATIONS], out);
 	}
 	printf("\"error\": \"%s\"}\n", out->why);
+	if (reserved >= 0)
+		reserve_requests(reserved);
 	return rc;
 }
 

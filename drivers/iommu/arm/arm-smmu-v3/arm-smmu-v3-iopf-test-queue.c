@@ -203,14 +203,6 @@ static void expect_stalls(struct fake *f, unsigned int n)
 	f->queued = 0;
 }
 
-/* Let the pool of the device grow. */
-static void grow(struct fake *f, unsigned int n)
-{
-	push_stalls(f, n);
-	run_evtq(f);
-	expect_stalls(f, n);
-}
-
 static bool in_softirq;
 
 static void look_for_softirq(struct fake *f)
@@ -249,7 +241,6 @@ static void budget(struct kunit *test)
 {
 	struct fake *f = stalling(test);
 
-	grow(f, BUDGET + 1);
 	push_stalls(f, BUDGET);
 	interrupt(f);
 	expect_stalls(f, BUDGET);
@@ -266,24 +257,6 @@ static void budget(struct kunit *test)
 	push_stalls(f, 1);
 	interrupt(f);
 	expect_stalls(f, 1);
-}
-
-/* Nothing is allocated there: what takes memory is for the thread, and so is the rest. */
-static void memory_is_left(struct kunit *test)
-{
-	struct fake *f = stalling(test);
-
-	push_stalls(f, BUDGET);
-	interrupt(f);
-	KUNIT_EXPECT_GT(test, f->queued, 0);
-	KUNIT_EXPECT_LT(test, f->queued, BUDGET);
-	KUNIT_EXPECT_EQ(test, f->queued + pending(&f->smmu.evtq.q, f->evtq_regs), BUDGET);
-	run_evtq(f);
-	expect_stalls(f, BUDGET);
-
-	push_stalls(f, BUDGET);
-	interrupt(f);
-	expect_stalls(f, BUDGET);
 }
 
 /* An entry that comes while others are reported, and whose interrupt has no effect */
@@ -342,7 +315,6 @@ static struct kunit_case arm_smmu_v3_iopf_queue_cases[] = {
 	KUNIT_CASE_SLOW(pri_storm),
 	KUNIT_CASE(bottom_half),
 	KUNIT_CASE(budget),
-	KUNIT_CASE(memory_is_left),
 	KUNIT_CASE(interrupted),
 	KUNIT_CASE(overflow_is_left),
 	{}

@@ -223,6 +223,8 @@ int smmu_fake_init(struct kunit *test)
 	spin_lock_init(&f->lock);
 	INIT_LIST_HEAD(&f->groups);
 	init_completion(&f->drained);
+	/* Whatever is in a queue is reported, and not told to try again. */
+	iopf_reserve = 1 << EVTQ_SHIFT;
 	init_smmu(f);
 	register_iommu(f);
 	init_device(f);
@@ -234,6 +236,7 @@ void smmu_fake_exit(struct kunit *test)
 {
 	struct fake *f = test->priv;
 
+	iopf_reserve = 0;
 	if (!f)
 		return;
 	if (f->master.iopf_enabled)

@@ -24,8 +24,7 @@
  *
  *	arm_smmu_queue_irq()	schedules the bottom half
  *	arm_smmu_queue_poll()	in a softirq: up to ARM_SMMU_BUDGET entries. It leaves
- *				to the thread what is beyond or takes memory, and an
- *				overflow
+ *				to the thread what is beyond, and an overflow
  *	arm_smmu_queue_thread()	all that is there
  *
  * A queue's bottom half and thread never run at the same time: the thread disables
@@ -124,7 +123,7 @@ static bool arm_smmu_decode_ppr(const u64 *ppr, struct iommu_fault_page_request 
 /**
  * struct arm_smmu_batch - Entries that are reported in a row
  * @stream: that of the entry before, most often the same one, or NULL
- * @softirq: what takes memory is left to the thread
+ * @softirq: what may sleep is left to the thread
  */
 struct arm_smmu_batch {
 	struct arm_smmu_stream *stream;
@@ -142,8 +141,7 @@ static struct arm_smmu_stream *arm_smmu_lookup(struct arm_smmu_device *smmu, u32
 	return batch->stream;
 }
 
-/* Returns false for one that is left to the thread. */
-static bool arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
+static void arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
 			    const struct iommu_fault_page_request *prm,
 			    struct arm_smmu_batch *batch)
 {
@@ -156,25 +154,24 @@ static bool arm_smmu_report(struct arm_smmu_device *smmu, u32 sid, bool pri,
 
 	if (!master || !READ_ONCE(master->iopf_enabled) || master->iopf_pri != pri) {
 		arm_smmu_refuse(smmu, sid, pri, master, prm);
-		return true;
+		return;
 	}
 
 	fault.fault.prm.grpid |= FIELD_PREP(ARM_SMMU_GROUP_STREAM, stream - master->streams);
-	if (batch->softirq)
-		return iommu_try_report_device_fault(master->dev, &fault);
 	/* With an error it has been answered. */
 	iommu_report_device_fault(master->dev, &fault);
-	return true;
 }
 
+/* Returns false for one that is left to the thread. */
 static bool arm_smmu_handle_event(struct arm_smmu_device *smmu, u64 *evt,
 				  struct arm_smmu_batch *batch)
 {
 	struct iommu_fault_page_request prm;
 
-	if (arm_smmu_decode_stall(evt, &prm))
-		return arm_smmu_report(smmu, FIELD_GET(EVTQ_0_SID, evt[0]), false, &prm, batch);
-	return arm_smmu_handle_other_event(smmu, evt, batch->softirq);
+	if (!arm_smmu_decode_stall(evt, &prm))
+		return arm_smmu_handle_other_event(smmu, evt, batch->softirq);
+	arm_smmu_report(smmu, FIELD_GET(EVTQ_0_SID, evt[0]), false, &prm, batch);
+	return true;
 }
 
 static bool arm_smmu_handle_ppr(struct arm_smmu_device *smmu, u64 *ppr,
@@ -182,8 +179,9 @@ static bool arm_smmu_handle_ppr(struct arm_smmu_device *smmu, u64 *ppr,
 {
 	struct iommu_fault_page_request prm;
 
-	return !arm_smmu_decode_ppr(ppr, &prm) ||
-	       arm_smmu_report(smmu, FIELD_GET(PRIQ_0_SID, ppr[0]), true, &prm, batch);
+	if (arm_smmu_decode_ppr(ppr, &prm))
+		arm_smmu_report(smmu, FIELD_GET(PRIQ_0_SID, ppr[0]), true, &prm, batch);
+	return true;
 }
 
 /* ---- Queues ---- */
@@ -285,8 +283,8 @@ static void arm_smmu_pass_queue(struct arm_smmu_device *smmu,
 }
 
 /*
- * The same, in a bottom half: within the budget, and with the memory that is there. To
- * the end, as the SMMU interrupts when a queue was empty, and not for each entry (3.18).
+ * The same, in a bottom half: within the budget. To the end, as the SMMU interrupts when
+ * a queue was empty, and not for each entry (3.18).
  * Returns false if something is left.
  */
 static bool arm_smmu_try_pass(struct arm_smmu_device *smmu,

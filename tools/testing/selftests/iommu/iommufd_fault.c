@@ -6,6 +6,9 @@
 #include <sys/resource.h>
 #include <sys/uio.h>
 
+/* Some send as many requests as a mock device ever may have outstanding. */
+#define HARNESS_RESERVE 8448
+
 #include "../../../iommu/lib/iopf.h"
 #include "iommufd_fault_queue.h"
 

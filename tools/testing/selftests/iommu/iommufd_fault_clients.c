@@ -24,6 +24,9 @@
 #include <string.h>
 #include <sys/time.h>
 
+/* Some send more requests than most devices may have outstanding. */
+#define HARNESS_RESERVE 8448
+
 #include "../../../iommu/lib/iopf.h"
 #include "iommufd_harness.h"
 #include "iommufd_fault_utils.h"

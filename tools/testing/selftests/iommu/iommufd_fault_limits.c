@@ -3,6 +3,9 @@
  * Groups of requests, complete and not, and what a device and a queue have room
  * for.
  */
+/* Some send as many requests as a mock device ever may have outstanding. */
+#define HARNESS_RESERVE 8448
+
 #include "iommufd_fault_queue.h"
 
 /* ---- groups ---- */

@@ -4,6 +4,9 @@
  */
 #include <time.h>
 
+/* Some send as many requests as a mock device ever may have outstanding. */
+#define HARNESS_RESERVE 8448
+
 #include "iommufd_fault_object.h"
 
 /* Take @n groups of one request; their cookies. */

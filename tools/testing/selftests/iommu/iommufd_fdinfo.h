@@ -70,6 +70,23 @@ static inline int write_file(const char *path, const char *text)
 	return rc;
 }
 
+/*
+ * Let the devices that are attached from now on have memory for so many page requests from
+ * the start, so that none is told to try again. Returns the number of before, or -1 for a
+ * kernel that has no such thing.
+ */
+static inline long reserve_requests(unsigned int number)
+{
+	const char *path = "/sys/module/io_pgfault/parameters/reserve";
+	char before[16], now[16];
+
+	first_line(path, before, sizeof(before));
+	snprintf(now, sizeof(now), "%u", number);
+	if (!before[0] || write_file(path, now))
+		return -1;
+	return atol(before);
+}
+
 /* The number behind @name in the fdinfo of a descriptor, or -1. */
 static inline long fdinfo_number(int fd, const char *name)
 {

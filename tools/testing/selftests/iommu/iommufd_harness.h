@@ -9,13 +9,27 @@
 #define __SELFTEST_IOMMUFD_HARNESS_H
 
 #include "../kselftest_harness.h"
+#include "iommufd_fdinfo.h"
 
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT 300
 
+/*
+ * What tests send at once, for who does not ask for another number: they count what is
+ * delivered, so that no request of theirs is to be tried again.
+ */
+#ifndef HARNESS_RESERVE
+#define HARNESS_RESERVE	1024
+#endif
+
+static long reserved_before;
+static pid_t harness_pid;
+
 /* At the end of the program that has the plan: those that tests fork are not that far. */
 static inline void harness_exit(void)
 {
+	if (getpid() == harness_pid && reserved_before >= 0)
+		reserve_requests(reserved_before);
 	if (ksft_plan && ksft_cnt.ksft_xskip == ksft_plan) {
 		fflush(NULL);
 		_exit(KSFT_SKIP);
@@ -24,6 +38,8 @@ static inline void harness_exit(void)
 
 static void __attribute__((constructor)) harness_begin(void)
 {
+	harness_pid = getpid();
+	reserved_before = reserve_requests(HARNESS_RESERVE);
 	atexit(harness_exit);
 }
 

@@ -52,17 +52,39 @@ static long queue_counter(const struct server *server, const char *name)
 	return fdinfo_number(server->queue.fd, name);
 }
 
-/* Wait until a counter of the device, in debugfs, has the value; what it has in the end. */
+/* A counter of the device, in debugfs */
+static long device_counter(const struct unit *unit, const char *name)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/iommu/iopf/%s", unit->pri.vfio.bdf);
+	return named_number(path, name, ' ');
+}
+
+/* Wait until it has the value; what it has in the end. */
 static long wait_counter(const struct unit *unit, const char *name, long value)
 {
 	uint64_t end = now_ms() + WAIT_MS;
-	char path[80];
 	long now;
 
-	snprintf(path, sizeof(path), "/sys/kernel/debug/iommu/iopf/%s", unit->pri.vfio.bdf);
-	while ((now = named_number(path, name, ' ')) != value && now_ms() < end)
+	while ((now = device_counter(unit, name)) != value && now_ms() < end)
 		usleep(200);
 	return now;
+}
+
+/* All that is queued when nothing more is to be answered by the kernel */
+static int wait_delivered(struct server *server, struct unit *unit,
+			  struct iommu_hwpt_pgfault *m)
+{
+	int n = 0, more;
+
+	do {
+		more = read_some(&server->queue, m + n, PTD_CREDITS_MAX - n, 20);
+		if (more < 0)
+			return more;
+		n += more;
+	} while (more || reg(unit, PTD_OPEN_GROUPS) > (uint32_t)n);
+	return n;
 }
 
 /* A request that is not the last of its group */
@@ -134,6 +156,53 @@ TEST_F(pri_queue, no_room)
 		if (depth == 1)
 			ASSERT_EQ(0, server_close(&self->server));
 	}
+}
+
+/*
+ * A pool that begins with a page, and a burst of all that the device may have in flight:
+ * what finds no memory yet is to try again, nothing is lost, and when it comes again there
+ * is room for all.
+ */
+TEST_F(pri_queue, first_burst)
+{
+	struct iommu_hwpt_pgfault m[PTD_CREDITS_MAX];
+	uint32_t again = 0, sent = 0;
+	int i, n = 0, round;
+
+	reserve_requests(0);
+	ASSERT_EQ(0, open_queue(&self->server, IOMMU_FAULT_ALLOC_REPORT_LOSS, 0));
+	reserve_requests(HARNESS_RESERVE);
+	for (round = 0; n < PTD_CREDITS_MAX && round < 100; round++) {
+		ASSERT_EQ(PTD_CREDITS_MAX, burst(self->unit, PASID, PTD_CREDITS_MAX, 1, 0));
+		sent += PTD_CREDITS_MAX;
+		n = wait_delivered(&self->server, self->unit, m);
+		again += PTD_CREDITS_MAX - n;
+		for (i = 0; i < n; i++) {
+			EXPECT_EQ(IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE,
+				  m[i].flags);
+			EXPECT_EQ(1, answer(&self->server, m[i].cookie,
+					    IOMMUFD_PAGE_RESP_SUCCESS));
+		}
+		EXPECT_EQ(sent, wait_reg(self->unit, PTD_N_SUCCESS, sent));
+	}
+	EXPECT_EQ(PTD_CREDITS_MAX, n);
+	EXPECT_LT(0, again);
+	EXPECT_EQ(again, wait_counter(self->unit, "no_room", again));
+	EXPECT_EQ(again, wait_counter(self->unit, "answered_by_no_room", again));
+	EXPECT_EQ(0, reg(self->unit, PTD_N_INVALID));
+}
+
+/* As few groups of as many requests as there can be: the same copy. */
+TEST_F(pri_queue, first_large_group)
+{
+	reserve_requests(0);
+	ASSERT_EQ(0, open_queue(&self->server, IOMMU_FAULT_ALLOC_REPORT_LOSS, 0));
+	reserve_requests(HARNESS_RESERVE);
+	ASSERT_EQ(0, start_copy(self->unit, PTD_CREDITS_MAX * PAGE, PTD_CREDITS_MAX / 2, 2));
+	EXPECT_EQ(0, serve(&self->server));
+	EXPECT_TRUE(copied(self->unit, PTD_CREDITS_MAX * PAGE));
+	EXPECT_EQ(0, reg(self->unit, PTD_N_INVALID));
+	EXPECT_LT(0, device_counter(self->unit, "answered_by_no_room"));
 }
 
 /* A group that was read and one that was not: the kernel answers both, as it was told. */
