@@ -89,7 +89,8 @@ static void iopf_pool_add(struct iopf_device *fdev, struct iopf_page *page)
 /* The pool has grown, or has its limit. */
 static void iopf_pool_set_mark(struct iopf_device *fdev)
 {
-	static_assert(IOPF_PAIRS_PER_PAGE > IOPF_VOID_GROUPS + IOPF_SPARE);
+	static_assert(struct_size_t(struct iopf_page, pairs,
+				    IOPF_VOID_GROUPS + IOPF_SPARE + 1) <= PAGE_SIZE);
 	fdev->grow_at = UINT_MAX;
 	if (iopf_pool_may_grow(fdev))
 		fdev->grow_at = fdev->allocated - IOPF_VOID_GROUPS - IOPF_SPARE;
