@@ -172,21 +172,22 @@ static inline void put(struct fake *fake, struct fake_device *device, u32 pasid,
 		PRQ_READ | (last ? PRQ_LPIG : 0));
 }
 
-/* Returns whether the thread is to go on. */
+/* A bottom half that is scheduled, wherever, has run. */
+static inline void flush_bottom_half(struct fake *fake)
+{
+	irq_poll_disable(&fake->iommu.prq_poll);
+	irq_poll_enable(&fake->iommu.prq_poll);
+}
+
+/* Also what ksoftirqd does, if softirqs are busy. Returns whether the thread is to go on. */
 static inline bool run_bottom_half(struct fake *fake)
 {
 	fake->woken = false;
 	local_bh_disable();
 	irq_poll_sched(&fake->iommu.prq_poll);
 	local_bh_enable();
+	flush_bottom_half(fake);
 	return fake->woken;
-}
-
-/* A bottom half that is scheduled, wherever, has run. */
-static inline void flush_bottom_half(struct fake *fake)
-{
-	irq_poll_disable(&fake->iommu.prq_poll);
-	irq_poll_enable(&fake->iommu.prq_poll);
 }
 
 static inline void run_thread(struct fake *fake)

@@ -2,7 +2,6 @@
 /*
  * KUnit tests of arm-smmu-v3-iopf.c: the queues, and who handles them
  */
-#include <linux/bottom_half.h>
 #include <linux/interrupt.h>
 
 #include "arm-smmu-v3-iopf-test.h"
@@ -282,9 +281,7 @@ static void interrupted(struct kunit *test)
 
 	f->on_group = interrupt_amid;
 	push_stalls(f, 1);
-	local_bh_disable();
-	KUNIT_EXPECT_EQ(test, arm_smmu_evtq_irq(0, &f->smmu), IRQ_HANDLED);
-	local_bh_enable();
+	interrupt(f);
 	expect_stalls(f, 2);
 }
 
