@@ -15,11 +15,11 @@
 #define TEST_TIMEOUT_DEFAULT 300
 
 /*
- * What tests send at once, for who does not ask for another number: they count what is
+ * As many as a queue holds, for who does not ask for another number: tests count what is
  * delivered, so that no request of theirs is to be tried again.
  */
 #ifndef HARNESS_RESERVE
-#define HARNESS_RESERVE	1024
+#define HARNESS_RESERVE	4096
 #endif
 
 static long reserved_before;
