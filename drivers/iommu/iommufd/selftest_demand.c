@@ -32,8 +32,17 @@ static unsigned int audit_page(const struct demand_slab *slab, const struct dema
 	return 0;
 }
 
+/* What a device asked for may have come since the owner's page table was looked at. */
+static bool is_as_before(const struct demand_chunk *chunk, const struct demand_chunk *before,
+			 unsigned int page)
+{
+	return test_bit(page, chunk->present) == test_bit(page, before->present) &&
+	       test_bit(page, chunk->writable) == test_bit(page, before->writable);
+}
+
 static void audit_chunk(const struct demand_slab *slab, const struct demand_chunk *chunk,
-			unsigned long iova, const unsigned long *pfns, unsigned int n,
+			const struct demand_chunk *before, unsigned long iova,
+			const unsigned long *pfns, unsigned int n,
 			struct iommu_test_demand_audit *audit)
 {
 	unsigned int first = (iova & ~PMD_MASK) / PAGE_SIZE, i;
@@ -41,7 +50,9 @@ static void audit_chunk(const struct demand_slab *slab, const struct demand_chun
 	for (i = 0; i < n; i++) {
 		audit->pages += test_bit(first + i, chunk->present);
 		audit->writable += test_bit(first + i, chunk->writable);
-		audit->wrong += audit_page(slab, chunk, first + i, iova + i * PAGE_SIZE, pfns[i]);
+		if (is_as_before(chunk, before, first + i))
+			audit->wrong += audit_page(slab, chunk, first + i, iova + i * PAGE_SIZE,
+						   pfns[i]);
 	}
 	audit->huge += chunk->huge;
 	audit->chunks++;
@@ -56,6 +67,7 @@ static int audit_try(struct demand_slab *slab, struct demand_chunk *chunk, unsig
 	unsigned long last = min((index << PMD_SHIFT) + (PMD_SIZE - 1),
 				 slab_first + (slab->length - 1));
 	struct mm_struct *mm = slab->area->mm;
+	struct demand_chunk before;
 	struct hmm_range range = {
 		.notifier = &slab->notifier,
 		.start = demand_slab_va(slab) + (iova - slab_first),
@@ -65,6 +77,9 @@ static int audit_try(struct demand_slab *slab, struct demand_chunk *chunk, unsig
 	int rc;
 
 	range.notifier_seq = mmu_interval_read_begin(&slab->notifier);
+	mutex_lock(&slab->mutex);
+	before = *chunk;
+	mutex_unlock(&slab->mutex);
 	mmap_read_lock(mm);
 	rc = hmm_range_fault(&range);
 	mmap_read_unlock(mm);
@@ -76,7 +91,8 @@ static int audit_try(struct demand_slab *slab, struct demand_chunk *chunk, unsig
 	if (mmu_interval_read_retry(&slab->notifier, range.notifier_seq))
 		rc = -EAGAIN;
 	else
-		audit_chunk(slab, chunk, iova, pfns, (last - iova) / PAGE_SIZE + 1, audit);
+		audit_chunk(slab, chunk, &before, iova, pfns, (last - iova) / PAGE_SIZE + 1,
+			    audit);
 	mutex_unlock(&slab->mutex);
 	up_read(&slab->area->demand->rwsem);
 	return rc;
