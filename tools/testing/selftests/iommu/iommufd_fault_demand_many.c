@@ -502,6 +502,8 @@ int main(int argc, char **argv)
 		.opt = { .program = "iommufd_fault_demand_many", .unit = "changes",
 			 .count = 2000, .seconds = 86400 },
 	};
+	/* Each batch is to be taken whole. */
+	long reserved = reserve_requests(2 * OUTSTANDING * BLOCK_PAGES);
 	int rc;
 
 	stress_begin(&m.opt, argc, argv);
@@ -514,5 +516,6 @@ int main(int argc, char **argv)
 		ksft_exit_fail_msg("prepare: %s\n", strerror(-rc));
 	run(&m);
 	check(&m);
+	reserve_requests(reserved < 0 ? 0 : reserved);
 	stress_finish(&m.opt);
 }
