@@ -138,10 +138,15 @@ static bool iopf_pool_grow(struct iopf_device *fdev, struct iopf_page *page)
 	iopf_pool_set_mark(fdev);
 	/* What has found no room comes again, all of it at once. */
 	fdev->missed -= min(fdev->missed, IOPF_PAIRS_PER_PAGE);
-	if (!fdev->missed && iopf_pool_used(fdev) < fdev->grow_at)
-		return false;
-	fdev->grow_at = UINT_MAX;
-	return iopf_pool_may_grow(fdev);
+	if ((fdev->missed || iopf_pool_used(fdev) >= fdev->grow_at) &&
+	    iopf_pool_may_grow(fdev)) {
+		fdev->grow_at = UINT_MAX;
+		return true;
+	}
+	/* There is room now: no need to let it wait any longer. */
+	if (!list_empty(&fdev->parked))
+		mod_delayed_work(fdev->param.queue->wq, &fdev->retry_work, 0);
+	return false;
 }
 
 void iopf_grow(struct work_struct *work)

@@ -4,6 +4,9 @@
  */
 #include <dirent.h>
 
+/* Few: each allocation of an attach fails once here. */
+#define HARNESS_RESERVE 32
+
 #include "iommufd_fault_sides.h"
 #include "iommufd_demand_utils.h"
 
@@ -271,7 +274,7 @@ TEST_F(fail_nth, detach)
 	} while (failed);
 }
 
-/* The device's memory grows, or not: each group is queued, or answered. */
+/* More than there is memory for yet: each group is queued, or answered. */
 TEST_F(fail_nth, fault)
 {
 	struct sides *env = &self->env;
@@ -296,7 +299,7 @@ TEST_F(fail_nth, fault)
 		EXPECT_TRUE(works(env, bad));
 	} while (failed);
 	EXPECT_EQ(0, rc);
-	EXPECT_LE(4, nth->failed);
+	EXPECT_LE(1, nth->failed);
 }
 
 /* None of them allocates anything, so there is nothing that could fail. */
