@@ -502,11 +502,11 @@ int main(int argc, char **argv)
 		.opt = { .program = "iommufd_fault_demand_many", .unit = "changes",
 			 .count = 2000, .seconds = 86400 },
 	};
-	/* Each batch is to be taken whole. */
-	long reserved = reserve_requests(2 * OUTSTANDING * BLOCK_PAGES);
 	int rc;
 
 	stress_begin(&m.opt, argc, argv);
+	/* Each batch is to be taken whole. */
+	reserve_until_exit(2 * OUTSTANDING * BLOCK_PAGES);
 	ksft_set_plan(8);
 	m.fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	if (m.fd < 0 || iopf_stats_reset(m.fd, 0))
@@ -516,6 +516,5 @@ int main(int argc, char **argv)
 		ksft_exit_fail_msg("prepare: %s\n", strerror(-rc));
 	run(&m);
 	check(&m);
-	reserve_requests(reserved < 0 ? 0 : reserved);
 	stress_finish(&m.opt);
 }

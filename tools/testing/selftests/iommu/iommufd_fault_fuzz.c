@@ -729,12 +729,12 @@ static void print_results(void)
 
 int main(int argc, char **argv)
 {
-	/* Whether there is memory yet is nothing that the model knows. */
-	long reserved = reserve_requests(8448);
 	uint64_t end;
 	int i;
 
 	stress_begin(&opt, argc, argv);
+	/* Whether there is memory yet is nothing that the model knows. */
+	reserve_until_exit(8448);
 	ksft_set_plan(1);
 	rng = rng_of(opt.seed, 0);
 	make_buffers();
@@ -753,7 +753,6 @@ int main(int argc, char **argv)
 	usleep(200000);
 	for (i = 0; i < CTXS; i++)
 		ctx_close(&ctxs[i]);
-	reserve_requests(reserved < 0 ? 0 : reserved);
 	print_results();
 	ksft_test_result_pass("every result is the model's\n");
 	ksft_finished();

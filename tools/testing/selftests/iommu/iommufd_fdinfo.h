@@ -87,6 +87,23 @@ static inline long reserve_requests(unsigned int number)
 	return atol(before);
 }
 
+static long reserved_before;
+static pid_t reserved_by;
+
+static inline void reserve_as_before(void)
+{
+	if (getpid() == reserved_by && reserved_before >= 0)
+		reserve_requests(reserved_before);
+}
+
+/* The same until this program ends, but not those that it forks. */
+static inline void reserve_until_exit(unsigned int number)
+{
+	reserved_by = getpid();
+	reserved_before = reserve_requests(number);
+	atexit(reserve_as_before);
+}
+
 /* The number behind @name in the fdinfo of a descriptor, or -1. */
 static inline long fdinfo_number(int fd, const char *name)
 {

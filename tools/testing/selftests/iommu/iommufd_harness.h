@@ -22,14 +22,9 @@
 #define HARNESS_RESERVE	4096
 #endif
 
-static long reserved_before;
-static pid_t harness_pid;
-
 /* At the end of the program that has the plan: those that tests fork are not that far. */
 static inline void harness_exit(void)
 {
-	if (getpid() == harness_pid && reserved_before >= 0)
-		reserve_requests(reserved_before);
 	if (ksft_plan && ksft_cnt.ksft_xskip == ksft_plan) {
 		fflush(NULL);
 		_exit(KSFT_SKIP);
@@ -38,9 +33,9 @@ static inline void harness_exit(void)
 
 static void __attribute__((constructor)) harness_begin(void)
 {
-	harness_pid = getpid();
-	reserved_before = reserve_requests(HARNESS_RESERVE);
 	atexit(harness_exit);
+	/* What is registered last comes first. */
+	reserve_until_exit(HARNESS_RESERVE);
 }
 
 #endif
