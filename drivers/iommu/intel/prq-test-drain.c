@@ -67,7 +67,9 @@ static int drain_thread(void *data)
 
 	wait_for_completion(&fake->begin);
 	schedule_timeout_uninterruptible(1);
+	current->kunit_test = fake->test;
 	run_bottom_half(fake);
+	current->kunit_test = NULL;
 	complete(&fake->end);
 	return 0;
 }
@@ -100,17 +102,25 @@ static void prq_test_drain(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 8, fake->n_groups);
 }
 
+static void run_at_once(struct intel_iommu *iommu)
+{
+	struct fake *fake = container_of(iommu, struct fake, iommu);
+
+	set_bit(IRQ_POLL_F_SCHED, &iommu->prq_poll.state);
+	fake->scheduled = true;
+	run_scheduled(fake);
+}
+
 /* No interrupt comes: the drain itself sees to the queue. */
 static void prq_test_drain_by_hand(struct kunit *test)
 {
 	struct fake *fake = test->priv;
 
 	kunit_deactivate_static_stub(test, prq_kick);
+	kunit_activate_static_stub(test, prq_schedule, run_at_once);
 	put(fake, &fake->device[0], PASID, 1, true);
 	put(fake, &fake->device[1], PASID, 2, true);
 	intel_iommu_page_drain(fake->device[0].dev);
-	/* the other's may be reported a moment later */
-	flush_bottom_half(fake);
 	KUNIT_EXPECT_EQ(test, 2, fake->n_groups);
 	KUNIT_EXPECT_EQ(test, reg_get(fake, DMAR_PQT_REG), reg_get(fake, DMAR_PQH_REG));
 }

@@ -28,6 +28,15 @@ static void fake_acknowledge(struct intel_iommu *iommu, u32 bits)
 		fake->on_acknowledge(fake, bits);
 }
 
+/* As irq_poll_sched(): neither twice, nor while the thread runs */
+static void fake_schedule(struct intel_iommu *iommu)
+{
+	unsigned long *state = &iommu->prq_poll.state;
+
+	if (!test_bit(IRQ_POLL_F_DISABLE, state) && !test_and_set_bit(IRQ_POLL_F_SCHED, state))
+		fake_of(iommu)->scheduled = true;
+}
+
 static void fake_wake_thread(struct intel_iommu *iommu)
 {
 	fake_of(iommu)->woken = true;
@@ -295,6 +304,7 @@ int prq_test_init(struct kunit *test)
 	kunit_activate_static_stub(test, qi_ring_doorbell, fake_doorbell);
 	kunit_activate_static_stub(test, qi_clear_fault, fake_clear_fault);
 	kunit_activate_static_stub(test, prq_acknowledge, fake_acknowledge);
+	kunit_activate_static_stub(test, prq_schedule, fake_schedule);
 	kunit_activate_static_stub(test, prq_wake_thread, fake_wake_thread);
 	kunit_activate_static_stub(test, prq_kick, fake_kick);
 	kunit_activate_static_stub(test, prq_kick_later, fake_kick);
@@ -314,8 +324,6 @@ void prq_test_exit(struct kunit *test)
 	if (!fake || !fake->iommu.iopf_queue)
 		return;
 
-	/* What a test has left in the queue may be about to be reported. */
-	irq_poll_disable(&fake->iommu.prq_poll);
 	prq_fake_answer_all(fake, 64, IOMMU_PAGE_RESP_SUCCESS);
 	for (device = fake->device; device < fake->device + DEVICES && device->group; device++) {
 		for (pasid = 1; pasid < PASIDS; pasid++)

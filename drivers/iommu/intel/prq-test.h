@@ -8,8 +8,8 @@
  * if a driver had probed them.
  *
  * Requests are handled by the bottom half, as far as it goes, and by the thread, if
- * that was woken. Stubs work in the test's task alone, so the bottom half is called
- * from there, but for prq_test_interrupt.
+ * that was woken. Stubs work in the test's task alone, and a softirq may be ksoftirqd's
+ * at any time; so the bottom half is called from the task, but in prq_test_interrupt.
  */
 #ifndef _INTEL_IOMMU_PRQ_TEST_H
 #define _INTEL_IOMMU_PRQ_TEST_H
@@ -74,6 +74,7 @@ struct fake {
 	/* of the page request queue's hardware */
 	void (*on_acknowledge)(struct fake *fake, u32 bits);
 	u32 cleared;
+	bool scheduled;			/* the bottom half */
 	bool woken;			/* the thread */
 	unsigned int kicks;		/* of the driver, as if the queue had interrupted */
 
@@ -172,21 +173,26 @@ static inline void put(struct fake *fake, struct fake_device *device, u32 pasid,
 		PRQ_READ | (last ? PRQ_LPIG : 0));
 }
 
-/* A bottom half that is scheduled, wherever, has run. */
-static inline void flush_bottom_half(struct fake *fake)
+/* What irq_poll's softirq does, until nothing is scheduled */
+static inline void run_scheduled(struct fake *fake)
 {
-	irq_poll_disable(&fake->iommu.prq_poll);
-	irq_poll_enable(&fake->iommu.prq_poll);
+	struct irq_poll *poll = &fake->iommu.prq_poll;
+
+	while (fake->scheduled) {
+		fake->scheduled = false;
+		INIT_LIST_HEAD(&poll->list);
+		local_bh_disable();
+		prq_bottom_half(poll, poll->weight);
+		local_bh_enable();
+	}
 }
 
-/* Also what ksoftirqd does, if softirqs are busy. Returns whether the thread is to go on. */
+/* Returns whether the thread is to go on. */
 static inline bool run_bottom_half(struct fake *fake)
 {
 	fake->woken = false;
-	local_bh_disable();
-	irq_poll_sched(&fake->iommu.prq_poll);
-	local_bh_enable();
-	flush_bottom_half(fake);
+	prq_schedule(&fake->iommu);
+	run_scheduled(fake);
 	return fake->woken;
 }
 

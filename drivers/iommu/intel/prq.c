@@ -492,6 +492,13 @@ VISIBLE_IF_KUNIT void prq_wake_thread(struct intel_iommu *iommu)
 	irq_wake_thread(iommu->pr_irq, iommu);
 }
 
+VISIBLE_IF_KUNIT void prq_schedule(struct intel_iommu *iommu)
+{
+	KUNIT_STATIC_STUB_REDIRECT(prq_schedule, iommu);
+
+	irq_poll_sched(&iommu->prq_poll);
+}
+
 /*
  * The bottom half or the thread has ended, and can be scheduled again. Requests that
  * came while it could not have left their bit, and what is later interrupts.
@@ -508,7 +515,7 @@ static void prq_ended(struct intel_iommu *iommu)
 	if (unlikely(READ_ONCE(iommu->prq_behind)))
 		prq_wake_thread(iommu);
 	else if (unlikely(status & DMA_PRS_PPR))
-		irq_poll_sched(&iommu->prq_poll);
+		prq_schedule(iommu);
 }
 
 irqreturn_t prq_event_thread(int irq, void *data)
@@ -554,7 +561,7 @@ irqreturn_t prq_irq(int irq, void *data)
 
 	if (unlikely(READ_ONCE(iommu->prq_behind)))
 		return IRQ_WAKE_THREAD;
-	irq_poll_sched(&iommu->prq_poll);
+	prq_schedule(iommu);
 	return IRQ_HANDLED;
 }
 

@@ -52,6 +52,7 @@ void prq_kick(struct intel_iommu *iommu);
 extern unsigned int prq_patience;
 void prq_start(struct intel_iommu *iommu);
 void prq_kick_later(struct intel_iommu *iommu);
+void prq_schedule(struct intel_iommu *iommu);
 void prq_wake_thread(struct intel_iommu *iommu);
 void prq_report(struct device *dev, struct iopf_fault *evt);
 #endif
