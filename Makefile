@@ -130,7 +130,7 @@ series: ## write the series as patches with a cover letter: build/series
 	@scripts/series
 
 .PHONY: check-series
-check-series: deps ## build every patch of the series by itself, in order (half an hour)
+check-series: deps ## build every patch of the series by itself, in order (an hour)
 	@scripts/build-test series
 
 .PHONY: deb
