@@ -253,7 +253,7 @@ static void queues_init(struct kunit *test, struct fake *fake)
 {
 	struct intel_iommu *iommu = &fake->iommu;
 
-	iommu->reg = (void __iomem *)kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
+	iommu->reg = (__force void __iomem *)kunit_kzalloc(test, PAGE_SIZE, GFP_KERNEL);
 	iommu->prq = kunit_kcalloc(test, SLOTS, DSC_SIZE, GFP_KERNEL);
 	iommu->qi = &fake->qi;
 	iommu->ecap = BIT_ULL(43);	/* scalable mode: 256-bit descriptors */
@@ -261,7 +261,7 @@ static void queues_init(struct kunit *test, struct fake *fake)
 	fake->qi.desc = kunit_kcalloc(test, QI_LENGTH, sizeof(struct qi_desc), GFP_KERNEL);
 	fake->qi.desc_status = fake->status;
 	fake->qi.free_cnt = QI_LENGTH;
-	KUNIT_ASSERT_NOT_NULL(test, (void *)iommu->reg);
+	KUNIT_ASSERT_NOT_NULL(test, (__force void *)iommu->reg);
 	KUNIT_ASSERT_NOT_NULL(test, iommu->prq);
 	KUNIT_ASSERT_NOT_NULL(test, fake->qi.desc);
 
