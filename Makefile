@@ -141,7 +141,7 @@ deb: deps ## make Debian packages of library, tools and kernel (CONFIG=...): bui
 
 .PHONY: clean
 clean: ## remove build/, but for the downloads
-	rm -rf build/ours build/peer build/matrix build/headers build/user build/bench build/check build/deb build/docs build/mutants build/vm build/log \
+	rm -rf build/ours build/peer build/matrix build/sparse build/headers build/user build/bench build/check build/deb build/docs build/mutants build/vm build/log \
 		build/series build/series-* build/pri-testdev.so build/smmu-testdev.so
 
 .PHONY: distclean
