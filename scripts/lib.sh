@@ -197,7 +197,8 @@ umake() {
 
 	if [ "$1" = arm64 ]; then cross=aarch64-linux-gnu-; fi
 	mkdir -p "$3"
-	LDFLAGS="-static -L$shared/debs/$1/lib" CFLAGS="-O2 -g -Werror" make -C "$src/$2" -j"$jobs" OUTPUT="$3" \
+	LDFLAGS="-static -L$shared/debs/$1/lib" CFLAGS="-O2 -g -Werror" \
+		make -C "$src/$2" -j"$jobs" OUTPUT="$3" \
 		CROSS_COMPILE="$cross" KHDR_INCLUDES="-isystem $headers/usr/include" \
 		LIBURING="$shared/debs/$1" "${@:4}"
 }

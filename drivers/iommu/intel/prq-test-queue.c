@@ -189,6 +189,13 @@ static void prq_test_interrupt(struct kunit *test)
 {
 	struct fake *fake = test->priv;
 
+	put_some(fake, 3);
+	KUNIT_EXPECT_EQ(test, IRQ_HANDLED, prq_irq(0, &fake->iommu));
+	KUNIT_EXPECT_TRUE(test, fake->scheduled);
+	run_scheduled(fake);
+	KUNIT_EXPECT_EQ(test, 3, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 1, fake->iommu.prq_passes);
+
 	kunit_deactivate_static_stub(test, prq_schedule);
 	fake->on_group = look_for_softirq;
 	put_some(fake, 3);
@@ -196,7 +203,7 @@ static void prq_test_interrupt(struct kunit *test)
 	/* It has ended where it can be disabled, whoever runs it. */
 	irq_poll_disable(&fake->iommu.prq_poll);
 	KUNIT_EXPECT_TRUE(test, in_softirq);
-	KUNIT_EXPECT_EQ(test, 3, fake->n_groups);
+	KUNIT_EXPECT_EQ(test, 6, fake->n_groups);
 }
 
 /* A request that comes while others are reported, and whose interrupt has no effect */
