@@ -17,7 +17,7 @@
 #define LENGTH 0x3000
 #define PASID 77
 #define DEPTH 4096 /* faults that a fault object holds */
-#define ROUNDS 2000 /* of the race */
+#define ROUNDS 1000 /* of the race */
 #define PERM_RW (IOMMU_PGFAULT_PERM_READ | IOMMU_PGFAULT_PERM_WRITE)
 
 #define SUCCESS IOMMUFD_PAGE_RESP_SUCCESS

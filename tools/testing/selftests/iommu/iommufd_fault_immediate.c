@@ -508,7 +508,7 @@ TEST_F_TIMEOUT(object, immediate_race, 120)
 	ASSERT_EQ(0, pthread_create(&threads[0], NULL, race_injector, &race));
 	ASSERT_EQ(0, pthread_create(&threads[1], NULL, immediate_server, &race));
 	ASSERT_EQ(0, pthread_create(&threads[2], NULL, immediate_server, &race));
-	for (i = 0; i < 300; i++) {
+	for (i = 0; i < 150; i++) {
 		ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id,
 					  i % 3 ? self->hwpt_id : self->plain_id));
 		if (i % 3 == 1)

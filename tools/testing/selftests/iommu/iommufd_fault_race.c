@@ -5,6 +5,9 @@
 #include "../../../iommu/lib/iopf.h"
 #include "iommufd_fault_devs.h"
 
+#define CHANGES 150 /* of what the device is attached to */
+#define ENDS 25 /* of a device, or of a queue */
+
 /* Answers may be late, when the group was taken away; nothing else may happen. */
 static void *race_server(void *arg)
 {
@@ -110,7 +113,7 @@ TEST_F_TIMEOUT(race, replace, 120)
 	unsigned int i;
 
 	race_start(_metadata, &self->race);
-	for (i = 0; i < 300; i++) {
+	for (i = 0; i < CHANGES; i++) {
 		ASSERT_EQ(0, mock_replace(self->env.fd, self->dev->stdev_id, hwpts[i % 3]));
 		if (i % 10 == 2)
 			usleep(1000);
@@ -130,7 +133,7 @@ TEST_F_TIMEOUT(race, pasid, 120)
 
 	self->race.pasid = 3;
 	race_start(_metadata, &self->race);
-	for (i = 0; i < 300; i++) {
+	for (i = 0; i < CHANGES; i++) {
 		ASSERT_EQ(0, mock_pasid_attach(fd, dev, 3, self->hwpt[i % 2]));
 		if (i % 3)
 			ASSERT_EQ(0, mock_pasid_replace(fd, dev, 3, self->hwpt[(i + 1) % 2]));
@@ -158,7 +161,7 @@ TEST_F_TIMEOUT(race, other_device_of_group, 120)
 
 	self->race.pasid = 4;
 	race_start(_metadata, &self->race);
-	for (i = 0; i < 300; i++) {
+	for (i = 0; i < CHANGES; i++) {
 		hwpt = env_hwpt(_metadata, env, peer, variant->nested, IOMMU_HWPT_ALLOC_PASID,
 				self->q[1]);
 		ASSERT_EQ(0, mock_pasid_attach(env->fd, peer->stdev_id, 4, hwpt));
@@ -176,7 +179,7 @@ TEST_F_TIMEOUT(race, destroy_device, 120)
 	struct race r;
 	int i;
 
-	for (i = 0; i < 50; i++) {
+	for (i = 0; i < ENDS; i++) {
 		ASSERT_EQ(0, mock_device_create(env->fd, self->hwpt[0],
 						MOCK_FLAGS_DEVICE_SHARED_GROUP, &dev));
 		r = (struct race){ .iommufd = env->fd, .fault_fd = self->q[0]->fd,
@@ -198,7 +201,7 @@ TEST_F_TIMEOUT(race, close_queue, 120)
 	uint32_t hwpt;
 	int i;
 
-	for (i = 0; i < 50; i++) {
+	for (i = 0; i < ENDS; i++) {
 		ASSERT_EQ(0, fault_queue_alloc(env->fd, &q.id, &q.fd));
 		hwpt = env_hwpt(_metadata, env, self->dev, variant->nested,
 				IOMMU_HWPT_ALLOC_PASID, &q);

@@ -160,7 +160,7 @@ TEST_F_TIMEOUT(uring, many_reads_many_faults, 300)
 	struct io_uring_cqe cqe = {};
 	struct io_uring_sqe *sqe;
 
-	for (i = 0; i < MANY_FAULTS + MANY_READS; i++) {
+	for (i = 0; i < variant->many_faults + MANY_READS; i++) {
 		next = i;
 		if (i >= MANY_READS) {
 			send_one(_metadata, self);
@@ -181,7 +181,7 @@ TEST_F_TIMEOUT(uring, many_reads_many_faults, 300)
 	EXPECT_EQ(0, count_workers(false));
 	EXPECT_NE(0, used);
 	EXPECT_EQ(MANY_READS, cancel_all(_metadata, &self->ring, MANY_READS));
-	expect_answers_of(_metadata, &self->env, self->dev, MANY_FAULTS, 0);
+	expect_answers_of(_metadata, &self->env, self->dev, variant->many_faults, 0);
 }
 
 static void *post_and_end(void *arg)
