@@ -268,12 +268,19 @@ static int compare_u64(const void *a, const void *b)
 
 #define SERVICES 1000
 
+/* Of a clock that counts instructions: there is one processor. */
+static bool judged(void)
+{
+	return sysconf(_SC_NPROCESSORS_ONLN) == 1;
+}
+
 static uint64_t service_p99(struct __test_metadata *_metadata, struct sides *env, bool hostile)
 {
+	const int n = judged() ? SERVICES : SERVICES / 20;
 	static uint64_t ns[SERVICES];
 	int i;
 
-	for (i = 0; i < SERVICES; i++) {
+	for (i = 0; i < n; i++) {
 		/* Full groups, groups that never end, PASIDs that nobody has */
 		if (hostile) {
 			EXPECT_EQ(0, inject_side(env, &env->bad, 0, i * 64, 64, 1));
@@ -283,8 +290,8 @@ static uint64_t service_p99(struct __test_metadata *_metadata, struct sides *env
 		}
 		ns[i] = service_ns(env);
 	}
-	qsort(ns, SERVICES, sizeof(ns[0]), compare_u64);
-	return ns[SERVICES * 99 / 100];
+	qsort(ns, n, sizeof(ns[0]), compare_u64);
+	return ns[n * 99 / 100];
 }
 
 /*
@@ -297,8 +304,6 @@ TEST_F_TIMEOUT(hostile, p99_of_another_device, 300)
 	unsigned long long alone, beside, starved = 0;
 	pid_t pid;
 
-	if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
-		SKIP(return, "a clock that does not count instructions is not judged");
 	alone = service_p99(_metadata, &self->env, false);
 	pid = starve(_metadata, &self->env);
 	if (pid) {
@@ -309,6 +314,8 @@ TEST_F_TIMEOUT(hostile, p99_of_another_device, 300)
 	beside = service_p99(_metadata, &self->env, true);
 	TH_LOG("p99: %llu alone, %llu beside a hostile device, %llu with its cgroup full", alone,
 	       beside, starved);
+	if (!judged())
+		SKIP(return, "a clock that does not count instructions is not judged");
 	EXPECT_GE(alone + alone / 5, beside);
 	EXPECT_GE(alone + alone / 5, starved);
 }
